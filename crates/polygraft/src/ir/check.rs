@@ -1,0 +1,220 @@
+//! Whether every patch of an adapter fits this base model, and the report of what loading did.
+
+use super::{AdapterIr, Dense, LinearSite, LowRank, Norm, Op, Patch, Site};
+use crate::error::{Error, Result};
+use crate::model::{HeadKind, ModelSpec};
+use serde::Serialize;
+
+/// How an adapter's claim compares with the base that is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The same lineage.
+    Exact,
+    /// Another base, overridden by the caller; the shapes fit.
+    Overridden,
+    /// The adapter does not say (a library's folder), and the shapes fit.
+    Unknown,
+}
+
+/// What loading an adapter did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LoadReport {
+    /// Family that read it.
+    pub family: String,
+    /// The base check.
+    pub base: Verdict,
+    /// Patches applied.
+    pub applied: usize,
+    /// Sites changed, by name.
+    pub sites: Vec<String>,
+    /// Tensors found and not used (only when not strict).
+    pub unused: Vec<String>,
+    /// Tensors promised and not found (only when not strict).
+    pub missing: Vec<String>,
+    /// Outputs of the head that travels with it.
+    pub head: Option<u32>,
+    /// Language, when it is a language's.
+    pub language: Option<String>,
+    /// Bytes held.
+    pub bytes: usize,
+    /// Plain-words notes, such as a scale that is zero.
+    pub notes: Vec<String>,
+}
+
+/// Options of loading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Graft {
+    /// Load although the adapter names another base.
+    pub allow_base_mismatch: bool,
+}
+
+/// Checks `adapter` against `spec` and reports.
+///
+/// # Errors
+/// The first site that is missing, shape that differs or number that is not finite, by name; a base of another lineage.
+pub fn check(name: &str, adapter: &AdapterIr, spec: &ModelSpec, options: Graft) -> Result<LoadReport> {
+    let base = verdict(name, adapter, spec, options)?;
+    for patch in &adapter.patches {
+        fits(name, adapter, patch, spec)?;
+    }
+    if let Some(head) = &adapter.head {
+        head_is_whole(name, adapter, head.kind, spec)?;
+    }
+    let mut sites: Vec<String> = Vec::new();
+    for patch in &adapter.patches {
+        let site = format!("{}: {}", patch.site, patch.op.name());
+        if sites.last() != Some(&site) {
+            sites.push(site);
+        }
+    }
+    Ok(LoadReport {
+        family: adapter.family.into(),
+        base,
+        applied: adapter.patches.len(),
+        sites,
+        unused: adapter.unused.clone(),
+        missing: adapter.missing.clone(),
+        head: adapter.head.as_ref().map(|h| h.labels),
+        language: adapter.language.clone(),
+        bytes: adapter.patches.iter().map(|p| p.op.bytes()).sum(),
+        notes: Vec::new(),
+    })
+}
+
+fn verdict(name: &str, adapter: &AdapterIr, spec: &ModelSpec, options: Graft) -> Result<Verdict> {
+    match (&adapter.base.lineage, &spec.fingerprint.lineage) {
+        (Some(a), Some(b)) if a == b => Ok(Verdict::Exact),
+        (Some(_), Some(_)) if options.allow_base_mismatch => Ok(Verdict::Overridden),
+        (Some(a), Some(b)) => Err(Error::AdapterBase {
+            adapter: name.into(),
+            wanted: format!("{} ({})", adapter.base.name.as_deref().unwrap_or("unnamed"), short(a)),
+            found: format!("{} ({})", spec.fingerprint.name, short(b)),
+        }),
+        (None, _) | (_, None) => Ok(Verdict::Unknown),
+    }
+}
+
+fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
+
+fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Result<()> {
+    let missing = || Error::AdapterSite { adapter: name.into(), site: patch.site.to_string() };
+    let wrong = |what: &str, expected: String, found: String| Error::AdapterShape {
+        adapter: name.into(),
+        what: format!("{}: {what}", patch.site),
+        expected,
+        found,
+    };
+    let finite = |what: &str, ok: bool| {
+        if ok { Ok(()) } else { Err(wrong(what, "finite numbers".into(), "NaN or infinity".into())) }
+    };
+    match (&patch.site, &patch.op) {
+        (Site::Linear(site), Op::LowRank(LowRank { a, b, bias, scale })) => {
+            let (rows, cols) = shape_at(*site, adapter, spec).ok_or_else(missing)?;
+            if a.rows() == 0 || a.rows() != b.cols() {
+                return Err(wrong(
+                    "rank",
+                    format!("the same rank ≥ 1 in A and B ({} in A)", a.rows()),
+                    b.cols().to_string(),
+                ));
+            }
+            if a.cols() != cols || b.rows() != rows {
+                return Err(wrong(
+                    "low-rank update",
+                    format!("{rows} × {cols}"),
+                    format!("{} × {}", b.rows(), a.cols()),
+                ));
+            }
+            length(bias.as_deref(), rows).map_err(|n| wrong("lora bias", rows.to_string(), n.to_string()))?;
+            finite("A", a.first_not_finite().is_none())?;
+            finite("B", b.first_not_finite().is_none())?;
+            finite("scaling", scale.is_finite())?;
+            finite("lora bias", all_finite(bias.as_deref()))
+        }
+        (Site::Linear(site), Op::ReplaceLinear(Dense { weight, bias })) => {
+            let outputs = match shape_at(*site, adapter, spec) {
+                Some((rows, cols)) => {
+                    if let Some(w) = weight.as_ref().filter(|w| (w.rows(), w.cols()) != (rows, cols)) {
+                        return Err(wrong(
+                            "weight",
+                            format!("{rows} × {cols}"),
+                            format!("{} × {}", w.rows(), w.cols()),
+                        ));
+                    }
+                    rows
+                }
+                None => return Err(missing()),
+            };
+            length(bias.as_deref(), outputs).map_err(|n| wrong("bias", outputs.to_string(), n.to_string()))?;
+            finite("weight", weight.as_ref().is_none_or(|w| w.first_not_finite().is_none()))?;
+            finite("bias", all_finite(bias.as_deref()))
+        }
+        (Site::Norm(site), Op::ReplaceNorm(Norm { gamma, beta })) => {
+            if !spec.norms.contains_key(site) && !patch.site.is_head() {
+                return Err(missing());
+            }
+            for (what, v) in [("weight", gamma), ("bias", beta)] {
+                length(v.as_deref(), spec.hidden).map_err(|n| wrong(what, spec.hidden.to_string(), n.to_string()))?;
+                finite(what, all_finite(v.as_deref()))?;
+            }
+            Ok(())
+        }
+        (Site::Pooled, Op::Offset(offset)) => {
+            let width = spec.embedding_width();
+            length(Some(&offset.vector), width).map_err(|n| wrong("vector", width.to_string(), n.to_string()))?;
+            finite("vector", all_finite(Some(&offset.vector)))
+        }
+        (Site::Linear(_) | Site::Norm(_) | Site::Pooled, op) => {
+            Err(wrong("op", "one that is defined at this site".into(), op.name().into()))
+        }
+    }
+}
+
+/// A linear layer's shape when `adapter` runs: its own head's layers count, since their width may differ from the base's.
+fn shape_at(site: LinearSite, adapter: &AdapterIr, spec: &ModelSpec) -> Option<(usize, usize)> {
+    match (site, &adapter.head) {
+        (LinearSite::HeadOutput, Some(head)) => Some((head.labels as usize, spec.hidden)),
+        (LinearSite::HeadDense, Some(_)) => Some((spec.hidden, spec.hidden)),
+        // A pooler that the base lacks may travel with the adapter, not merely be patched by it.
+        (LinearSite::Pooler, _) if !spec.linears.contains_key(&site) => adapter
+            .patches
+            .iter()
+            .any(|p| p.site == Site::Linear(site) && matches!(&p.op, Op::ReplaceLinear(d) if d.weight.is_some()))
+            .then_some((spec.hidden, spec.hidden)),
+        (LinearSite::HeadDense, None) if !spec.linears.contains_key(&site) => None,
+        _ => spec.linear_shape(site),
+    }
+}
+
+/// An adapter's head needs every layer of its kind, from the adapter or from the base in the same width.
+fn head_is_whole(name: &str, adapter: &AdapterIr, kind: HeadKind, spec: &ModelSpec) -> Result<()> {
+    let needs: &[LinearSite] = match kind {
+        HeadKind::PooledClassifier => &[LinearSite::Pooler, LinearSite::HeadOutput],
+        HeadKind::DenseClassifier | HeadKind::MaskedLm => &[LinearSite::HeadDense, LinearSite::HeadOutput],
+        HeadKind::Tokens => &[LinearSite::HeadOutput],
+    };
+    for &site in needs {
+        let own = adapter
+            .patches
+            .iter()
+            .any(|p| p.site == Site::Linear(site) && matches!(&p.op, Op::ReplaceLinear(d) if d.weight.is_some()));
+        let base = spec.linears.contains_key(&site) && spec.linear_shape(site) == shape_at(site, adapter, spec);
+        if !own && !base {
+            return Err(Error::AdapterSite { adapter: name.into(), site: format!("{site} (its head needs it)") });
+        }
+    }
+    Ok(())
+}
+
+fn length(v: Option<&[f32]>, want: usize) -> Result<(), usize> {
+    match v {
+        Some(v) if v.len() != want => Err(v.len()),
+        _ => Ok(()),
+    }
+}
+
+fn all_finite(v: Option<&[f32]>) -> bool {
+    v.is_none_or(|v| v.iter().all(|x| x.is_finite()))
+}

@@ -1,0 +1,75 @@
+//! AdapterIr: every adapter method as a list of patches, a patch being an op at a site
+//! (after "Towards a Unified View of Parameter-Efficient Transfer Learning", He et al. 2022).
+
+mod check;
+mod payload;
+mod site;
+
+pub use check::{Graft, LoadReport, Verdict, check};
+pub use payload::{Dense, LowRank, Norm, Offset, Payload, PayloadId};
+pub use site::{LayerLinear, LinearSite, NormSite, Site};
+
+use crate::model::HeadSpec;
+
+/// One change to the forward pass: `op` at `site`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Patch {
+    /// Where.
+    pub site: Site,
+    /// What.
+    pub op: Op,
+}
+
+/// What a patch does at its site. An op is added here, in [`Payload`]'s file and in `plan/place.rs`; the compiler lists the rest.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// Adds `scale · (x Aᵀ) Bᵀ` to a linear layer's output (LoRA, Hu et al. 2021).
+    LowRank(LowRank),
+    /// Adds a vector to the pooled sentence embedding, which is then normalised again (language vectors).
+    Offset(Offset),
+    /// Runs the adapter's own weight and/or bias in place of the base's (PEFT `modules_to_save`, `bias`; heads).
+    ReplaceLinear(Dense),
+    /// Runs the adapter's own scale and/or shift in place of the base's.
+    ReplaceNorm(Norm),
+}
+
+impl Op {
+    /// Whether a scale other than 1 has a meaning: the op adds a contribution.
+    #[must_use]
+    pub fn is_additive(&self) -> bool {
+        match self {
+            Self::LowRank(_) | Self::Offset(_) => true,
+            Self::ReplaceLinear(_) | Self::ReplaceNorm(_) => false,
+        }
+    }
+}
+
+/// What an adapter says about the base it was made for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BaseClaim {
+    /// Name or path as the library wrote it: informational.
+    pub name: Option<String>,
+    /// Lineage hash, in our own formats.
+    pub lineage: Option<String>,
+}
+
+/// An adapter, whatever library saved it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdapterIr {
+    /// Row of the family table that read it, such as `peft-lora`.
+    pub family: &'static str,
+    /// What it was made for.
+    pub base: BaseClaim,
+    /// The changes, in a stable order.
+    pub patches: Vec<Patch>,
+    /// The head that travels with it. Its layers are patches at head sites.
+    pub head: Option<HeadSpec>,
+    /// BCP 47 tag, when the adapter is a language's.
+    pub language: Option<String>,
+    /// The composition under which a language vector was made, when it says so.
+    pub made_under: Option<String>,
+    /// Tensors that the reader found and did not use (`strict: false` only).
+    pub unused: Vec<String>,
+    /// Tensors that the config promises and the file lacks (`strict: false` only).
+    pub missing: Vec<String>,
+}

@@ -1,0 +1,118 @@
+//! Sites: the named points of a transformer that an adapter may change.
+
+use std::fmt;
+
+/// The six linear layers of an encoder layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LayerLinear {
+    /// Query projection.
+    Query,
+    /// Key projection.
+    Key,
+    /// Value projection.
+    Value,
+    /// Output projection of attention.
+    AttentionOutput,
+    /// Up projection of the feed-forward part.
+    FfnIn,
+    /// Down projection of the feed-forward part.
+    FfnOut,
+}
+
+impl LayerLinear {
+    /// All six, in the order in which they run.
+    pub const ALL: [Self; 6] = [Self::Query, Self::Key, Self::Value, Self::AttentionOutput, Self::FfnIn, Self::FfnOut];
+
+    /// The field's name for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Key => "key",
+            Self::Value => "value",
+            Self::AttentionOutput => "attention output",
+            Self::FfnIn => "ffn in",
+            Self::FfnOut => "ffn out",
+        }
+    }
+}
+
+/// A linear layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinearSite {
+    /// One of an encoder layer's six.
+    Layer(u16, LayerLinear),
+    /// BERT's pooler, first token → tanh.
+    Pooler,
+    /// The hidden layer of a head that has one.
+    HeadDense,
+    /// A head's last layer: one output a label.
+    HeadOutput,
+    /// A Sentence-Transformers `Dense` module, by its place.
+    Sentence(u16),
+}
+
+/// A layer norm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NormSite {
+    /// After the embeddings.
+    Embeddings,
+    /// After attention and its residual.
+    AfterAttention(u16),
+    /// After the feed-forward part and its residual.
+    AfterFfn(u16),
+    /// Inside a masked-language-model head.
+    Head,
+}
+
+/// Where a patch applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Site {
+    /// A linear layer's output (or its weights).
+    Linear(LinearSite),
+    /// A layer norm's scale and shift.
+    Norm(NormSite),
+    /// The sentence embedding, after pooling and the model's own sentence modules.
+    Pooled,
+}
+
+impl Site {
+    /// Whether the site belongs to a head rather than to the encoder.
+    #[must_use]
+    pub fn is_head(self) -> bool {
+        matches!(self, Self::Linear(LinearSite::HeadDense | LinearSite::HeadOutput) | Self::Norm(NormSite::Head))
+    }
+}
+
+impl fmt::Display for LinearSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Layer(layer, which) => write!(f, "layer {layer} {}", which.name()),
+            Self::Pooler => f.write_str("pooler"),
+            Self::HeadDense => f.write_str("head dense"),
+            Self::HeadOutput => f.write_str("head output"),
+            Self::Sentence(index) => write!(f, "sentence dense {index}"),
+        }
+    }
+}
+
+impl fmt::Display for NormSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embeddings => f.write_str("embeddings norm"),
+            Self::AfterAttention(layer) => write!(f, "layer {layer} norm after attention"),
+            Self::AfterFfn(layer) => write!(f, "layer {layer} norm after ffn"),
+            Self::Head => f.write_str("head norm"),
+        }
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Linear(site) => site.fmt(f),
+            Self::Norm(site) => site.fmt(f),
+            Self::Pooled => f.write_str("pooled embedding"),
+        }
+    }
+}

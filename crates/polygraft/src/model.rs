@@ -1,0 +1,337 @@
+//! What a base model is, apart from its numbers: architecture, named sites with their weights, sentence pipeline, heads.
+
+use crate::ir::{LinearSite, NormSite};
+use crate::tensor::Scheme;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Index of a weight in [`ModelSpec::weights`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WeightId(pub u32);
+
+/// One weight of the base: what to expect before its bytes arrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightInfo {
+    /// The tensor's name in the model's file.
+    pub name: String,
+    /// Outputs (1 for a vector).
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// How it is stored in the file.
+    pub scheme: Scheme,
+}
+
+/// Pointwise functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Activation {
+    /// `x/2 · (1 + erf(x/√2))`: BERT's `gelu`.
+    Gelu,
+    /// The tanh approximation: `gelu_new`, `gelu_pytorch_tanh`.
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// `x · sigmoid(x)`.
+    Silu,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `1 / (1 + e⁻ˣ)`.
+    Sigmoid,
+    /// `x`.
+    Identity,
+}
+
+impl Activation {
+    /// Reads the name that `transformers` and `torch.nn` use.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "gelu" | "gelu_python" => Self::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Self::GeluTanh,
+            "relu" => Self::Relu,
+            "silu" | "swish" => Self::Silu,
+            "tanh" => Self::Tanh,
+            "sigmoid" => Self::Sigmoid,
+            "linear" | "identity" => Self::Identity,
+            _ => return None,
+        })
+    }
+
+    /// The definition, in f64 inside where f32 would cost digits.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "rounding back to f32 is the point")]
+    pub fn eval(self, x: f32) -> f32 {
+        match self {
+            Self::Gelu => {
+                let x = f64::from(x);
+                (0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))) as f32
+            }
+            Self::GeluTanh => {
+                let x = f64::from(x);
+                let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+                (0.5 * x * (1.0 + inner.tanh())) as f32
+            }
+            Self::Relu => x.max(0.0),
+            Self::Silu => x / (1.0 + (-x).exp()),
+            Self::Tanh => x.tanh(),
+            Self::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+            Self::Identity => x,
+        }
+    }
+}
+
+/// Base families that are told apart at run time only by their data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Arch {
+    /// `BertModel`: positions from 0, token types.
+    Bert,
+    /// `RobertaModel`: positions from `pad + 1`, one token type.
+    Roberta,
+    /// `XLMRobertaModel`: as RoBERTa.
+    XlmRoberta,
+}
+
+impl Arch {
+    /// The `model_type` of `transformers`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bert => "bert",
+            Self::Roberta => "roberta",
+            Self::XlmRoberta => "xlm-roberta",
+        }
+    }
+}
+
+/// A linear layer's weights at a site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinearWeights {
+    /// `[outputs, inputs]`.
+    pub weight: WeightId,
+    /// `[outputs]`.
+    pub bias: Option<WeightId>,
+}
+
+/// A layer norm's weights at a site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NormWeights {
+    /// Scale, `[hidden]`.
+    pub gamma: WeightId,
+    /// Shift, `[hidden]`.
+    pub beta: WeightId,
+}
+
+/// The three embedding tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbeddingWeights {
+    /// `[vocabulary, hidden]`.
+    pub word: WeightId,
+    /// `[positions, hidden]`.
+    pub position: WeightId,
+    /// `[types, hidden]`.
+    pub token_type: Option<WeightId>,
+}
+
+/// What a head reads and computes. The linear layers are at [`LinearSite::HeadDense`] and [`LinearSite::HeadOutput`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HeadKind {
+    /// BERT sequence classification: first token → pooler → tanh → output.
+    PooledClassifier,
+    /// RoBERTa sequence classification: first token → dense → tanh → output.
+    DenseClassifier,
+    /// Every token → output: token classification, question answering.
+    Tokens,
+    /// Every token → dense → activation → norm → output: masked language model.
+    MaskedLm,
+}
+
+impl HeadKind {
+    /// Whether there is one row of logits a token, rather than one a row.
+    #[must_use]
+    pub fn per_token(self) -> bool {
+        matches!(self, Self::Tokens | Self::MaskedLm)
+    }
+}
+
+/// A head: of the base, or one that travels with an adapter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeadSpec {
+    /// Its shape.
+    pub kind: HeadKind,
+    /// Outputs.
+    pub labels: u32,
+    /// Names of the outputs, when the config has them.
+    pub label_names: Vec<String>,
+    /// What a cross-encoder's score passes through, when the model says so (Sentence-Transformers' `activation_fn`).
+    pub score_activation: Option<Activation>,
+}
+
+/// How token vectors become one vector a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pooling {
+    /// Mean over the row's tokens, special tokens included.
+    Mean,
+    /// The first token.
+    Cls,
+    /// The last token.
+    Last,
+    /// Elementwise maximum.
+    Max,
+    /// Sum over tokens divided by the square root of their number.
+    MeanSqrtLen,
+}
+
+/// A step after pooling (Sentence-Transformers' modules).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SentenceStage {
+    /// Linear layer at [`LinearSite::Sentence`] with this index, then the activation.
+    Dense {
+        /// Which one.
+        index: u16,
+        /// Pointwise function after it.
+        activation: Activation,
+    },
+    /// Division by the L2 norm.
+    Normalize,
+}
+
+/// How the model makes sentence embeddings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SentenceSpec {
+    /// Pooling over tokens.
+    pub pooling: Pooling,
+    /// What follows, in order.
+    pub stages: Vec<SentenceStage>,
+    /// Prompts by name: `query`, `passage` or `document`, others.
+    pub prompts: BTreeMap<String, String>,
+    /// Tokens a row is cut to, special tokens included; the model's position limit when absent.
+    pub max_tokens: Option<usize>,
+}
+
+impl SentenceSpec {
+    /// Mean pooling and nothing else: what a plain encoder folder gets.
+    #[must_use]
+    pub fn plain() -> Self {
+        Self { pooling: Pooling::Mean, stages: Vec::new(), prompts: BTreeMap::new(), max_tokens: None }
+    }
+}
+
+/// Special tokens, for building rows and pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// First token of a row: `<s>` or `[CLS]`.
+    pub first: u32,
+    /// End of a text: `</s>` or `[SEP]`.
+    pub separator: u32,
+    /// Padding, which also sets RoBERTa's position offset.
+    pub pad: u32,
+}
+
+/// Who a base is: for the check that an adapter belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// A human name, such as `multilingual-e5-small`.
+    pub name: String,
+    /// sha256 (hex) of the source's tensors, kept through `quantize`; absent in a library's folder.
+    pub lineage: Option<String>,
+}
+
+/// A base model without its numbers. Built by one reader a family, read by the planner.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSpec {
+    /// Family.
+    pub arch: Arch,
+    /// Width of hidden states.
+    pub hidden: usize,
+    /// Transformer layers.
+    pub layers: u16,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of the feed-forward part.
+    pub ffn: usize,
+    /// Rows of the word table.
+    pub vocab: usize,
+    /// Longest row: rows of the position table less the offset.
+    pub max_positions: usize,
+    /// Position id of the first token.
+    pub position_offset: u32,
+    /// Rows of the token-type table.
+    pub token_types: usize,
+    /// Layer norm epsilon.
+    pub eps: f32,
+    /// Between the feed-forward layers.
+    pub activation: Activation,
+    /// Special token ids.
+    pub special: SpecialTokens,
+    /// Every weight, in file order.
+    pub weights: Vec<WeightInfo>,
+    /// The embedding tables.
+    pub embeddings: EmbeddingWeights,
+    /// Linear layers by site: six a layer; pooler, head and sentence layers where the base has them.
+    pub linears: BTreeMap<LinearSite, LinearWeights>,
+    /// Layer norms by site.
+    pub norms: BTreeMap<NormSite, NormWeights>,
+    /// The base's own head.
+    pub head: Option<HeadSpec>,
+    /// Sentence embeddings.
+    pub sentence: SentenceSpec,
+    /// Identity.
+    pub fingerprint: Fingerprint,
+}
+
+impl ModelSpec {
+    /// The description of weight `id`.
+    #[must_use]
+    pub fn weight(&self, id: WeightId) -> &WeightInfo {
+        &self.weights[id.0 as usize]
+    }
+
+    /// `[outputs, inputs]` that a linear layer at `site` must have, whether or not the base brings its weights;
+    /// `None` where the site has no fixed width (a head's output) or the base has no such layer.
+    #[must_use]
+    pub fn linear_shape(&self, site: LinearSite) -> Option<(usize, usize)> {
+        if let Some(w) = self.linears.get(&site) {
+            let info = self.weight(w.weight);
+            return Some((info.rows, info.cols));
+        }
+        match site {
+            LinearSite::Pooler | LinearSite::HeadDense => Some((self.hidden, self.hidden)),
+            _ => None,
+        }
+    }
+
+    /// Width of a sentence embedding.
+    #[must_use]
+    pub fn embedding_width(&self) -> usize {
+        let dense = self.sentence.stages.iter().rev().find_map(|s| match s {
+            SentenceStage::Dense { index, .. } => self.linear_shape(LinearSite::Sentence(*index)),
+            SentenceStage::Normalize => None,
+        });
+        dense.map_or(self.hidden, |(rows, _)| rows)
+    }
+
+    /// Tokens a row is cut to by `embed` and `rerank`.
+    #[must_use]
+    pub fn max_tokens(&self) -> usize {
+        self.sentence.max_tokens.map_or(self.max_positions, |m| m.min(self.max_positions))
+    }
+
+    /// The prompt put before a query or a document, empty when the model has none.
+    #[must_use]
+    pub fn prompt(&self, side: Side) -> &str {
+        let names: &[&str] = match side {
+            Side::Query => &["query"],
+            Side::Document => &["passage", "document", "corpus"],
+        };
+        names.iter().find_map(|n| self.sentence.prompts.get(*n)).map_or("", String::as_str)
+    }
+}
+
+/// Which side of a ranking a text is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The query.
+    Query,
+    /// A passage.
+    Document,
+}

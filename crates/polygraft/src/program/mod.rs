@@ -1,0 +1,337 @@
+//! Program: a flat list of canonical steps over symbolic extents. Structure only, no numbers, no device handles.
+//!
+//! A Program is made once for a base and a *set* of composition shapes, and replayed with new [`Tables`] on every call.
+//! The steps alone define meaning (`steps/` has the naive f32 evaluation of each); how a backend schedules them is its own business.
+
+use crate::ir::{Payload, Site};
+use crate::model::{Activation, HeadKind, Pooling, WeightId};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What the first dimension of a buffer counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Extent {
+    /// Tokens of the packed batch.
+    Tokens,
+    /// Rows of the batch.
+    Rows,
+}
+
+/// Index into [`Program::buffers`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub u32);
+
+/// Index into [`Tables::tables`] and [`Program::tables`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableId(pub u32);
+
+/// An f32 activation buffer: `[extent, width]`, row major.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BufferDesc {
+    /// First dimension.
+    pub extent: Extent,
+    /// Second dimension.
+    pub width: usize,
+}
+
+/// What a table is for: checked by the validator, filled on each call by [`crate::batch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableDesc {
+    /// What its ranges count.
+    pub extent: Extent,
+    /// Which patches fill it.
+    pub purpose: Purpose,
+}
+
+/// Why a table exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Purpose {
+    /// The `ordinal`-th patch of kind `op` at `site` of each row's composition.
+    Patches {
+        /// Where.
+        site: Site,
+        /// Which kind of op.
+        op: OpKind,
+        /// Which of several at the same site, in the order of the composition.
+        ordinal: u16,
+    },
+    /// Rows whose composition ends in a head of this shape.
+    Head {
+        /// Kind.
+        kind: HeadKind,
+        /// Outputs.
+        labels: u32,
+    },
+    /// Rows that have any offset at [`Site::Pooled`].
+    Shifted,
+}
+
+/// [`crate::ir::Op`] without its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OpKind {
+    /// Low-rank update.
+    LowRank,
+    /// Offset of the pooled vector.
+    Offset,
+    /// Replaced linear layer.
+    ReplaceLinear,
+    /// Replaced layer norm.
+    ReplaceNorm,
+}
+
+impl crate::ir::Op {
+    /// The kind of this op.
+    #[must_use]
+    pub fn kind(&self) -> OpKind {
+        match self {
+            Self::LowRank(_) => OpKind::LowRank,
+            Self::Offset(_) => OpKind::Offset,
+            Self::ReplaceLinear(_) => OpKind::ReplaceLinear,
+            Self::ReplaceNorm(_) => OpKind::ReplaceNorm,
+        }
+    }
+}
+
+/// Which rows of its output a step computes. Rows outside are left as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// All.
+    All,
+    /// The ranges of a table, whose payloads are ignored.
+    Only(TableId),
+}
+
+/// One canonical step. Shapes: `T` tokens, `R` rows of the batch, widths from the buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Hash)]
+pub enum StepKind {
+    /// `out[t] = word[id[t]] + position[pos[t]] + type[tt[t]]`, in this order.
+    Embed {
+        /// `[T, H]`.
+        out: BufferId,
+        /// Word table.
+        word: WeightId,
+        /// Position table.
+        position: WeightId,
+        /// Token-type table.
+        token_type: Option<WeightId>,
+    },
+    /// `out = (x − mean) / √(var + eps) · gamma + beta`, population variance.
+    LayerNorm {
+        /// `[n, H]`.
+        x: BufferId,
+        /// `[n, H]`; may be `x`.
+        out: BufferId,
+        /// Scale. `None`: every row in scope has a replacement.
+        gamma: Option<WeightId>,
+        /// Shift. `None`: every row in scope has a replacement.
+        beta: Option<WeightId>,
+        /// Epsilon, as bits, so that a Program hashes.
+        eps_bits: u32,
+        /// Rows that run an adapter's own scale and shift.
+        replaced: Option<TableId>,
+    },
+    /// `out = x Wᵀ + b`.
+    Linear {
+        /// `[n, K]`.
+        x: BufferId,
+        /// `[n, N]`; not `x`.
+        out: BufferId,
+        /// `[N, K]`. `None`: every row in scope has a replacement.
+        weight: Option<WeightId>,
+        /// `[N]`.
+        bias: Option<WeightId>,
+        /// Rows that run an adapter's own weight and/or bias.
+        replaced: Option<TableId>,
+    },
+    /// `out += scale · ((x Aᵀ) Bᵀ + bias)` for the rows of a table.
+    LowRank {
+        /// `[n, K]`: the input of the linear layer it patches.
+        x: BufferId,
+        /// `[n, N]`: that layer's output, updated in place.
+        out: BufferId,
+        /// Ranges with payloads.
+        table: TableId,
+    },
+    /// `x += scale · vector` for the rows of a table.
+    Offset {
+        /// `[n, N]`, in place.
+        x: BufferId,
+        /// Ranges with payloads.
+        table: TableId,
+    },
+    /// Softmax attention inside each row: `out = softmax(q kᵀ · scale) v`, head by head.
+    Attention {
+        /// `[T, H]`.
+        q: BufferId,
+        /// `[T, H]`.
+        k: BufferId,
+        /// `[T, H]`.
+        v: BufferId,
+        /// `[T, H]`; none of the inputs.
+        out: BufferId,
+        /// Number of heads; `H` divides by it.
+        heads: usize,
+        /// Multiplies the products, as bits.
+        scale_bits: u32,
+    },
+    /// `out = a + b`.
+    Add {
+        /// `[n, N]`.
+        a: BufferId,
+        /// `[n, N]`.
+        b: BufferId,
+        /// `[n, N]`; may be `a` or `b`.
+        out: BufferId,
+    },
+    /// `x = f(x)`, pointwise, in place.
+    Activate {
+        /// `[n, N]`.
+        x: BufferId,
+        /// Which function.
+        function: Activation,
+    },
+    /// Tokens of a row to one vector.
+    Pool {
+        /// `[T, H]`.
+        x: BufferId,
+        /// `[R, H]`.
+        out: BufferId,
+        /// How.
+        pooling: Pooling,
+    },
+    /// `x = x / max(‖x‖₂, 1e-12)`, in place.
+    Normalize {
+        /// `[n, N]`.
+        x: BufferId,
+    },
+}
+
+/// A step with its scope and where it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Hash)]
+pub struct Step {
+    /// What runs.
+    pub kind: StepKind,
+    /// For which rows of its output.
+    pub scope: Scope,
+    /// The site it stands for, so that `explain`, errors and profiles speak the user's names.
+    pub origin: Option<Site>,
+}
+
+/// What a Program leaves for the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Output {
+    /// Which.
+    pub kind: OutputKind,
+    /// Where it stands when the Program ends.
+    pub buffer: BufferId,
+    /// Rows that have it.
+    pub scope: Scope,
+}
+
+/// The outputs that a caller may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OutputKind {
+    /// Last hidden states, `[T, H]`.
+    Hidden,
+    /// L2-normalised sentence embedding, `[R, E]`.
+    Embedding,
+    /// A head's logits, `[R, labels]` or `[T, labels]`.
+    Logits {
+        /// Kind.
+        kind: HeadKind,
+        /// Outputs.
+        labels: u32,
+    },
+}
+
+/// A straight list of steps over buffers.
+#[derive(Debug, Clone, PartialEq, Hash)]
+pub struct Program {
+    /// In order.
+    pub steps: Vec<Step>,
+    /// Activation buffers; contents do not outlive a call.
+    pub buffers: Vec<BufferDesc>,
+    /// What each call's tables are for.
+    pub tables: Vec<TableDesc>,
+    /// What stays.
+    pub outputs: Vec<Output>,
+}
+
+/// A run of rows (or tokens) that take the same payload with the same scale.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Segment {
+    /// In units of the table's extent, over the packed batch.
+    pub range: Range<usize>,
+    /// Index into [`Tables::payloads`]; `None` in tables that only name rows.
+    pub payload: Option<u32>,
+    /// Multiplies the contribution: the composition's scale, without the op's own.
+    pub scale: f32,
+}
+
+/// Segments in ascending order, disjoint.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Table {
+    /// The runs.
+    pub segments: Vec<Segment>,
+}
+
+/// What changes from call to call: the packed batch and who takes which patch.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Tables {
+    /// Token ids, `[T]`.
+    pub ids: Vec<u32>,
+    /// Position ids, `[T]`.
+    pub positions: Vec<u32>,
+    /// Token types, `[T]`.
+    pub token_types: Vec<u32>,
+    /// Row `r` is tokens `cu_seqlens[r]..cu_seqlens[r + 1]`; `R + 1` entries.
+    pub cu_seqlens: Vec<u32>,
+    /// One a [`TableDesc`], in the same order.
+    pub tables: Vec<Table>,
+    /// The numbers that the segments point to. A call owns them: unloading an adapter does not disturb it.
+    pub payloads: Vec<Arc<Payload>>,
+}
+
+impl Tables {
+    /// Tokens in the batch.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Rows in the batch.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.cu_seqlens.len().saturating_sub(1)
+    }
+
+    /// Token range of row `row`.
+    #[must_use]
+    pub fn row(&self, row: usize) -> Range<usize> {
+        self.cu_seqlens[row] as usize..self.cu_seqlens[row + 1] as usize
+    }
+
+    /// Size of an extent in this call.
+    #[must_use]
+    pub fn len(&self, extent: Extent) -> usize {
+        match extent {
+            Extent::Tokens => self.tokens(),
+            Extent::Rows => self.rows(),
+        }
+    }
+
+    /// Whether the batch has no token.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The ranges that `scope` names in a buffer of `extent`.
+    #[must_use]
+    pub fn ranges(&self, scope: Scope, extent: Extent) -> Vec<Range<usize>> {
+        match scope {
+            Scope::All => vec![0..self.len(extent)],
+            Scope::Only(table) => self.tables[table.0 as usize].segments.iter().map(|s| s.range.clone()).collect(),
+        }
+    }
+}
