@@ -14,11 +14,19 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod batch;
+pub mod compose;
 pub mod error;
 pub mod ir;
 pub mod model;
+pub mod plan;
 pub mod program;
 pub mod quant;
+pub mod reference;
+pub mod session;
+pub mod steps;
 pub mod tensor;
 
+pub use compose::Compose;
 pub use error::{Error, Result};
+pub use session::Session;

@@ -335,3 +335,14 @@ pub enum Side {
     /// A passage.
     Document,
 }
+
+impl ModelSpec {
+    /// Inside a masked-language-model head: BERT reads `hidden_act`, RoBERTa always uses erf GELU.
+    #[must_use]
+    pub fn head_activation(&self) -> Activation {
+        match self.arch {
+            Arch::Bert => self.activation,
+            Arch::Roberta | Arch::XlmRoberta => Activation::Gelu,
+        }
+    }
+}

@@ -116,3 +116,15 @@ impl fmt::Display for Site {
         }
     }
 }
+
+impl Site {
+    /// The encoder layer that the site is in.
+    #[must_use]
+    pub fn layer(self) -> Option<u16> {
+        match self {
+            Self::Linear(LinearSite::Layer(layer, _))
+            | Self::Norm(NormSite::AfterAttention(layer) | NormSite::AfterFfn(layer)) => Some(layer),
+            Self::Linear(_) | Self::Norm(NormSite::Embeddings | NormSite::Head) | Self::Pooled => None,
+        }
+    }
+}

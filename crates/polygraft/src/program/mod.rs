@@ -3,6 +3,12 @@
 //! A Program is made once for a base and a *set* of composition shapes, and replayed with new [`Tables`] on every call.
 //! The steps alone define meaning (`steps/` has the naive f32 evaluation of each); how a backend schedules them is its own business.
 
+mod check;
+mod explain;
+
+pub use check::check;
+pub use explain::{Line, explain};
+
 use crate::ir::{Payload, Site};
 use crate::model::{Activation, HeadKind, Pooling, WeightId};
 use std::ops::Range;
@@ -54,16 +60,22 @@ pub enum Purpose {
         op: OpKind,
         /// Which of several at the same site, in the order of the composition.
         ordinal: u16,
+        /// The head that the site belongs to: heads of several shapes may run in one batch.
+        head: Option<HeadKey>,
     },
     /// Rows whose composition ends in a head of this shape.
-    Head {
-        /// Kind.
-        kind: HeadKind,
-        /// Outputs.
-        labels: u32,
-    },
+    Head(HeadKey),
     /// Rows that have any offset at [`Site::Pooled`].
     Shifted,
+}
+
+/// The shape of a head: rows whose heads have the same shape share its steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HeadKey {
+    /// Kind.
+    pub kind: HeadKind,
+    /// Outputs.
+    pub labels: u32,
 }
 
 /// [`crate::ir::Op`] without its numbers.
@@ -102,7 +114,7 @@ pub enum Scope {
 }
 
 /// One canonical step. Shapes: `T` tokens, `R` rows of the batch, widths from the buffers.
-#[derive(Debug, Clone, Copy, PartialEq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StepKind {
     /// `out[t] = word[id[t]] + position[pos[t]] + type[tt[t]]`, in this order.
     Embed {
@@ -207,7 +219,7 @@ pub enum StepKind {
 }
 
 /// A step with its scope and where it comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Step {
     /// What runs.
     pub kind: StepKind,
@@ -236,16 +248,11 @@ pub enum OutputKind {
     /// L2-normalised sentence embedding, `[R, E]`.
     Embedding,
     /// A head's logits, `[R, labels]` or `[T, labels]`.
-    Logits {
-        /// Kind.
-        kind: HeadKind,
-        /// Outputs.
-        labels: u32,
-    },
+    Logits(HeadKey),
 }
 
 /// A straight list of steps over buffers.
-#[derive(Debug, Clone, PartialEq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Program {
     /// In order.
     pub steps: Vec<Step>,

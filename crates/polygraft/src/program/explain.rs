@@ -1,0 +1,151 @@
+//! `explain`: a Program with its tables, as lines in the user's words.
+
+use super::{Extent, Program, Purpose, Scope, StepKind, Tables};
+use crate::ir::{Op, PayloadId};
+use crate::model::{ModelSpec, WeightId};
+use serde::Serialize;
+
+/// One step, explained.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Line {
+    /// Place in the Program.
+    pub step: usize,
+    /// Encoder layer, when it belongs to one.
+    pub layer: Option<u16>,
+    /// What runs.
+    pub kind: String,
+    /// At which site.
+    pub site: Option<String>,
+    /// Shape of what it writes.
+    pub shape: String,
+    /// How the weights are stored.
+    pub weights: Option<String>,
+    /// For which tokens or rows of the packed batch, from which adapter, at which scale; empty: all.
+    pub takes: Vec<String>,
+    /// Multiply-adds.
+    pub macs: u64,
+}
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let layer = self.layer.map_or(String::new(), |l| l.to_string());
+        let site = self.site.as_deref().unwrap_or("");
+        write!(f, "{:>4} {layer:>3}  {:<10} {site:<28} {:<12}", self.step, self.kind, self.shape)?;
+        write!(f, " {:<6} {:>9}", self.weights.as_deref().unwrap_or(""), mega(self.macs))?;
+        if !self.takes.is_empty() {
+            write!(f, "  {}", self.takes.join("; "))?;
+        }
+        Ok(())
+    }
+}
+
+fn mega(macs: u64) -> String {
+    if macs == 0 { String::new() } else { format!("{:.3} M", macs as f64 / 1e6) }
+}
+
+/// Explains `program` on `tables`; `owner` names the adapter that a payload belongs to.
+#[must_use]
+pub fn explain(program: &Program, tables: &Tables, spec: &ModelSpec, owner: &dyn Fn(PayloadId) -> String) -> Vec<Line> {
+    let mut layer = None;
+    let mut lines = Vec::new();
+    for (index, step) in program.steps.iter().enumerate() {
+        let target = program.buffers[step.kind.target().0 as usize];
+        let of = step.origin.and_then(|o| o.layer());
+        // Steps without a site (add, activate) belong to the layer of the step before them.
+        layer = if step.origin.is_some() { of } else { layer };
+        let n: usize = tables.ranges(step.scope, target.extent).iter().map(ExactSizeIterator::len).sum();
+        lines.push(Line {
+            step: index,
+            layer,
+            kind: step.kind.name().into(),
+            site: step.origin.map(|o| o.to_string()),
+            shape: format!("[{n}, {}]", target.width),
+            weights: weight_of(&step.kind).map(|w| spec.weight(w).scheme.name().into()),
+            takes: takes(program, tables, &step.kind, step.scope, owner),
+            macs: macs(program, tables, &step.kind, n),
+        });
+    }
+    lines
+}
+
+fn weight_of(kind: &StepKind) -> Option<WeightId> {
+    match *kind {
+        StepKind::Embed { word, .. } => Some(word),
+        StepKind::Linear { weight, .. } => weight,
+        StepKind::LayerNorm { gamma, .. } => gamma,
+        StepKind::LowRank { .. }
+        | StepKind::Offset { .. }
+        | StepKind::Attention { .. }
+        | StepKind::Add { .. }
+        | StepKind::Activate { .. }
+        | StepKind::Pool { .. }
+        | StepKind::Normalize { .. } => None,
+    }
+}
+
+fn takes(
+    program: &Program,
+    tables: &Tables,
+    kind: &StepKind,
+    scope: Scope,
+    owner: &dyn Fn(PayloadId) -> String,
+) -> Vec<String> {
+    let table = match *kind {
+        StepKind::LowRank { table, .. } | StepKind::Offset { table, .. } => Some(table),
+        StepKind::Linear { replaced, .. } | StepKind::LayerNorm { replaced, .. } => replaced,
+        _ => None,
+    };
+    let table = match (table, scope) {
+        (Some(t), _) | (None, Scope::Only(t)) => t,
+        (None, Scope::All) => return Vec::new(),
+    };
+    let desc = program.tables[table.0 as usize];
+    let unit = if desc.extent == Extent::Tokens { "tokens" } else { "rows" };
+    tables.tables[table.0 as usize]
+        .segments
+        .iter()
+        .map(|s| {
+            let range = format!("{unit} {}..{}", s.range.start, s.range.end);
+            match s.payload.and_then(|p| tables.payloads.get(p as usize)) {
+                Some(p) => {
+                    let detail = match &p.op {
+                        Op::LowRank(l) => format!(" rank {}", l.a.rows()),
+                        Op::Offset(_) | Op::ReplaceLinear(_) | Op::ReplaceNorm(_) => String::new(),
+                    };
+                    let scale = if s.scale == 1.0 { String::new() } else { format!(" ×{}", s.scale) };
+                    format!("{range}: {}{detail}{scale}", owner(p.id))
+                }
+                None => match desc.purpose {
+                    Purpose::Head(_) => format!("{range}: head"),
+                    Purpose::Shifted | Purpose::Patches { .. } => range,
+                },
+            }
+        })
+        .collect()
+}
+
+fn macs(program: &Program, tables: &Tables, kind: &StepKind, n: usize) -> u64 {
+    let width = |b: super::BufferId| program.buffers[b.0 as usize].width as u64;
+    let n = n as u64;
+    match *kind {
+        StepKind::Linear { x, out, .. } => n * width(x) * width(out),
+        StepKind::LowRank { x, out, table } => tables.tables[table.0 as usize]
+            .segments
+            .iter()
+            .filter_map(|s| match &tables.payloads.get(s.payload? as usize)?.op {
+                Op::LowRank(l) => Some(s.range.len() as u64 * l.a.rows() as u64 * (width(x) + width(out))),
+                Op::Offset(_) | Op::ReplaceLinear(_) | Op::ReplaceNorm(_) => None,
+            })
+            .sum(),
+        StepKind::Attention { out, .. } => {
+            (0..tables.rows()).map(|r| tables.row(r).len() as u64).map(|l| 2 * l * l * width(out)).sum()
+        }
+        StepKind::Embed { .. }
+        | StepKind::LayerNorm { .. }
+        | StepKind::Offset { .. }
+        | StepKind::Add { .. }
+        | StepKind::Activate { .. }
+        | StepKind::Pool { .. }
+        | StepKind::Normalize { .. } => 0,
+    }
+}

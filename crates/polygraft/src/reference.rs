@@ -1,0 +1,101 @@
+//! The oracle: replays a Program by the definition of each step, in f32, one step at a time.
+
+use crate::backend::{Backend, Call, Poll};
+use crate::error::{Error, Result};
+use crate::ir::PayloadId;
+use crate::model::{ModelSpec, WeightId};
+use crate::program::BufferId;
+use crate::steps::{Machine, Weights};
+use crate::tensor::Matrix;
+
+/// The reference backend. Precision is always exact.
+#[derive(Debug, Default)]
+pub struct Reference {
+    weights: Vec<Option<Matrix>>,
+}
+
+/// A call in flight.
+#[derive(Debug)]
+pub struct Run {
+    call: Call,
+    buffers: Vec<Vec<f32>>,
+    next: usize,
+}
+
+impl Reference {
+    /// A backend without weights.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn weight(&self, id: WeightId) -> Result<&Matrix> {
+        self.weights
+            .get(id.0 as usize)
+            .and_then(Option::as_ref)
+            .ok_or_else(|| Error::Backend { backend: "reference", why: format!("weight {} was never loaded", id.0) })
+    }
+}
+
+impl Weights for Reference {
+    fn row(&self, id: WeightId, row: usize, out: &mut [f32]) -> Result<()> {
+        self.weight(id)?.decode_row(row, out);
+        Ok(())
+    }
+}
+
+impl Backend for Reference {
+    type Run = Run;
+
+    fn name(&self) -> &'static str {
+        "reference"
+    }
+
+    fn describe(&self) -> String {
+        "reference: naive f32, one step at a time".into()
+    }
+
+    fn load_weight(&mut self, id: WeightId, matrix: Matrix) -> Result<()> {
+        let index = id.0 as usize;
+        if self.weights.len() <= index {
+            self.weights.resize(index + 1, None);
+        }
+        self.weights[index] = Some(matrix);
+        Ok(())
+    }
+
+    fn ready(&mut self, spec: &ModelSpec) -> Result<()> {
+        (0..spec.weights.len()).try_for_each(|i| self.weight(WeightId(i as u32)).map(|_| ()))
+    }
+
+    fn weight_row(&self, id: WeightId, row: usize, out: &mut [f32]) -> Result<()> {
+        self.row(id, row, out)
+    }
+
+    fn forget(&mut self, _id: PayloadId) {}
+
+    fn memory(&self) -> usize {
+        self.weights.iter().flatten().map(Matrix::bytes).sum()
+    }
+
+    fn begin(&mut self, call: Call) -> Result<Run> {
+        let buffers = call.program.buffers.iter().map(|b| vec![0.0; b.width * call.tables.len(b.extent)]).collect();
+        Ok(Run { call, buffers, next: 0 })
+    }
+
+    fn advance(&mut self, run: &mut Run, pause: &mut dyn FnMut() -> bool) -> Result<Poll> {
+        while let Some(step) = run.call.program.steps.get(run.next) {
+            Machine { program: &run.call.program, tables: &run.call.tables, weights: self, buffers: &mut run.buffers }
+                .eval(step)?;
+            run.next += 1;
+            if pause() {
+                return Ok(Poll::More);
+            }
+        }
+        Ok(Poll::Done)
+    }
+
+    fn read(&mut self, run: &Run, buffer: BufferId) -> Result<Vec<f32>> {
+        Ok(run.buffers[buffer.0 as usize].clone())
+    }
+}

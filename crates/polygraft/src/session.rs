@@ -1,0 +1,285 @@
+//! A base on a backend with adapters grafted onto it: plans, caches Programs, starts and advances jobs.
+
+use crate::backend::{Backend, Call, Poll, Precision};
+use crate::batch::{self, Layout, Row};
+use crate::compose::{self, Adapters, Compose, Grafted, Resolved};
+use crate::error::{Error, Result};
+use crate::ir::{self, AdapterIr, Graft, LoadReport, Payload, PayloadId};
+use crate::model::{HeadSpec, ModelSpec};
+use crate::plan::{self, Shape, Want};
+use crate::program::{self, OutputKind, Program, Tables};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Programs kept; a page uses a handful of shapes.
+const PROGRAMS_KEPT: usize = 32;
+
+/// A loaded base with its adapters.
+///
+/// Nothing is "active": which adapters a row takes is an argument of each call.
+pub struct Session<B: Backend> {
+    spec: Arc<ModelSpec>,
+    backend: B,
+    adapters: Adapters,
+    programs: HashMap<(Shape, Want), Arc<Program>>,
+    next_payload: u64,
+}
+
+/// A batch: rows, and for each the index of its composition.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// The distinct compositions.
+    pub compositions: Vec<Compose>,
+    /// `of[i]` is the composition of `rows[i]`.
+    pub of: Vec<usize>,
+}
+
+impl Batch {
+    /// All rows under one composition.
+    #[must_use]
+    pub fn uniform(rows: Vec<Row>, compose: Compose) -> Self {
+        let of = vec![0; rows.len()];
+        Self { rows, compositions: vec![compose], of }
+    }
+
+    /// A composition for each row; equal ones are found by their text.
+    #[must_use]
+    pub fn by_row(rows: Vec<Row>, composes: Vec<Compose>) -> Self {
+        let mut out = Self { rows, ..Self::default() };
+        out.of = composes.into_iter().map(|c| out.composition(c)).collect();
+        out
+    }
+
+    /// The index of `compose` among the distinct ones, added when it is new.
+    pub fn composition(&mut self, compose: Compose) -> usize {
+        let text = compose.to_string();
+        self.compositions.iter().position(|c| c.to_string() == text).unwrap_or_else(|| {
+            self.compositions.push(compose);
+            self.compositions.len() - 1
+        })
+    }
+}
+
+/// A call in flight. Keeps the payloads it uses: unloading an adapter meanwhile changes nothing.
+pub struct Job<B: Backend> {
+    run: B::Run,
+    call: Call,
+    layout: Layout,
+    heads: Vec<Option<HeadSpec>>,
+}
+
+impl<B: Backend> Job<B> {
+    /// What the job runs.
+    #[must_use]
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+}
+
+/// Logits of one row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logits {
+    /// `[labels]`, or `[tokens, labels]`.
+    pub values: Vec<f32>,
+    /// The head they come from.
+    pub head: HeadSpec,
+}
+
+/// What one row gave, as far as it was asked for.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RowOutput {
+    /// `[tokens, hidden]`.
+    pub hidden: Option<Vec<f32>>,
+    /// `[embedding width]`, L2-normalised.
+    pub embedding: Option<Vec<f32>>,
+    /// Absent when neither the row's adapters nor the base bring a head.
+    pub logits: Option<Logits>,
+}
+
+impl<B: Backend> Session<B> {
+    /// A session on a backend that holds all of the base's weights.
+    ///
+    /// # Errors
+    /// When the backend lacks a weight.
+    pub fn new(spec: ModelSpec, mut backend: B) -> Result<Self> {
+        backend.ready(&spec)?;
+        Ok(Self { spec: Arc::new(spec), backend, adapters: Adapters::new(), programs: HashMap::new(), next_payload: 0 })
+    }
+
+    /// The base.
+    #[must_use]
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// The backend.
+    #[must_use]
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// The adapters that are loaded.
+    #[must_use]
+    pub fn adapters(&self) -> &Adapters {
+        &self.adapters
+    }
+
+    /// Loads an adapter under `name`, in place of one of that name if there is one. All or nothing.
+    ///
+    /// # Errors
+    /// A name that no composition could spell; a patch that does not fit the base.
+    pub fn graft(&mut self, name: &str, adapter: AdapterIr, options: Graft) -> Result<LoadReport> {
+        compose::check_name(name)?;
+        let report = ir::check(name, &adapter, &self.spec, options)?;
+        let patches = adapter
+            .patches
+            .into_iter()
+            .map(|patch| {
+                self.next_payload += 1;
+                (patch.site, Arc::new(Payload { id: PayloadId(self.next_payload), op: patch.op }))
+            })
+            .collect();
+        self.ungraft_if_loaded(name);
+        let grafted = Grafted { patches, head: adapter.head, made_under: adapter.made_under, report: report.clone() };
+        self.adapters.insert(name.into(), Arc::new(grafted));
+        Ok(report)
+    }
+
+    /// Unloads an adapter. Calls in flight end on their own copy.
+    ///
+    /// # Errors
+    /// When no adapter of that name is loaded.
+    pub fn ungraft(&mut self, name: &str) -> Result<()> {
+        if self.ungraft_if_loaded(name) {
+            return Ok(());
+        }
+        Err(Error::AdapterUnknown { name: name.into(), loaded: self.adapters.keys().cloned().collect() })
+    }
+
+    fn ungraft_if_loaded(&mut self, name: &str) -> bool {
+        let Some(old) = self.adapters.remove(name) else { return false };
+        old.patches.iter().for_each(|(_, payload)| self.backend.forget(payload.id));
+        true
+    }
+
+    /// What a row under `compose` takes.
+    ///
+    /// # Errors
+    /// As [`compose::resolve`].
+    pub fn resolve(&self, compose: &Compose) -> Result<Resolved> {
+        compose::resolve(compose, &self.adapters, &self.spec)
+    }
+
+    /// The Program and tables for `batch`, without running them.
+    ///
+    /// # Errors
+    /// A row that the model cannot run; a composition without meaning.
+    pub fn prepare(
+        &mut self,
+        batch: &Batch,
+        want: Want,
+        precision: Precision,
+    ) -> Result<(Call, Layout, Vec<Resolved>)> {
+        batch.rows.iter().enumerate().try_for_each(|(i, row)| batch::check_row(i, row, &self.spec))?;
+        if batch.of.len() != batch.rows.len() || batch.of.iter().any(|&c| c >= batch.compositions.len()) {
+            return Err(Error::Argument {
+                what: "batch".into(),
+                why: format!("{} compositions for {} rows", batch.of.len(), batch.rows.len()),
+            });
+        }
+        let resolved: Vec<Resolved> = batch.compositions.iter().map(|c| self.resolve(c)).collect::<Result<_>>()?;
+        let program = self.program(Shape::of(&resolved), want)?;
+        let layout = Layout::new(&batch.of);
+        let refs: Vec<&Resolved> = resolved.iter().collect();
+        let tables = batch::fill(&program, &self.spec, &batch.rows, &layout, &refs);
+        Ok((Call { program, tables: Arc::new(tables), precision }, layout, resolved))
+    }
+
+    fn program(&mut self, shape: Shape, want: Want) -> Result<Arc<Program>> {
+        let key = (shape, want);
+        if let Some(program) = self.programs.get(&key) {
+            return Ok(program.clone());
+        }
+        let program = Arc::new(plan::plan(&self.spec, &key.0, want)?);
+        if self.programs.len() >= PROGRAMS_KEPT {
+            self.programs.clear();
+        }
+        self.programs.insert(key, program.clone());
+        Ok(program)
+    }
+
+    /// Starts a call.
+    ///
+    /// # Errors
+    /// As [`Session::prepare`]; when the backend refuses.
+    pub fn begin(&mut self, batch: &Batch, want: Want, precision: Precision) -> Result<Job<B>> {
+        let (call, layout, resolved) = self.prepare(batch, want, precision)?;
+        let heads = layout.compositions.iter().map(|&c| resolved[c].head.clone()).collect();
+        let run = self.backend.begin(call.clone())?;
+        Ok(Job { run, call, layout, heads })
+    }
+
+    /// Computes until done or until `pause` says so.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn advance(&mut self, job: &mut Job<B>, pause: &mut dyn FnMut() -> bool) -> Result<Poll> {
+        self.backend.advance(&mut job.run, pause)
+    }
+
+    /// Reads the outputs of a job that is done, in the caller's row order.
+    ///
+    /// # Errors
+    /// When an output is not finite, or cannot be read.
+    pub fn finish(&mut self, job: &Job<B>) -> Result<Vec<RowOutput>> {
+        let tables = &job.call.tables;
+        let mut out = vec![RowOutput::default(); tables.rows()];
+        for output in &job.call.program.outputs {
+            let width = job.call.program.buffers[output.buffer.0 as usize].width;
+            let values = self.backend.read(&job.run, output.buffer)?;
+            for (packed, &row) in job.layout.order.iter().enumerate() {
+                let tokens = tables.row(packed);
+                let pick = |r: std::ops::Range<usize>| values[r.start * width..r.end * width].to_vec();
+                match output.kind {
+                    OutputKind::Hidden => out[row].hidden = Some(finite(pick(tokens), "hidden states", row)?),
+                    OutputKind::Embedding => {
+                        out[row].embedding = Some(finite(pick(packed..packed + 1), "the embedding", row)?);
+                    }
+                    OutputKind::Logits(key) => {
+                        let Some(head) = job.heads[packed].clone().filter(|h| h.key() == key) else { continue };
+                        let values = pick(if key.kind.per_token() { tokens } else { packed..packed + 1 });
+                        out[row].logits = Some(Logits { values: finite(values, "the logits", row)?, head });
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Begin, advance to the end, finish: for callers that may block.
+    ///
+    /// # Errors
+    /// As the three.
+    pub fn run(&mut self, batch: &Batch, want: Want, precision: Precision) -> Result<Vec<RowOutput>> {
+        let mut job = self.begin(batch, want, precision)?;
+        while self.advance(&mut job, &mut || false)? != Poll::Done {}
+        self.finish(&job)
+    }
+
+    /// The lines of `explain` for a prepared call: per layer what runs, for which rows, from which adapter, at what cost.
+    #[must_use]
+    pub fn explain(&self, program: &Program, tables: &Tables) -> Vec<program::Line> {
+        let owners: HashMap<PayloadId, &str> =
+            self.adapters.iter().flat_map(|(name, a)| a.patches.iter().map(|(_, p)| (p.id, name.as_str()))).collect();
+        program::explain(program, tables, &self.spec, &|id| owners.get(&id).map_or("(unloaded)", |n| n).to_owned())
+    }
+}
+
+fn finite(values: Vec<f32>, what: &str, row: usize) -> Result<Vec<f32>> {
+    if values.iter().all(|x| x.is_finite()) {
+        return Ok(values);
+    }
+    Err(Error::NotFinite { what: format!("{what} of row {row}") })
+}

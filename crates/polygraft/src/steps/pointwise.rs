@@ -1,0 +1,50 @@
+//! Add, activate, and the offset of a pooled vector.
+
+use super::{Machine, Weights, wrong_payload};
+use crate::error::Result;
+use crate::ir::Op;
+use crate::program::{Step, StepKind};
+
+pub(super) fn add<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
+    let StepKind::Add { a, b, out } = step.kind else { return Ok(()) };
+    let width = m.width(out);
+    let (a, b) = (m.read(a).to_vec(), m.read(b).to_vec());
+    let mut y = m.take(out);
+    for t in m.scope(step, out) {
+        for i in t * width..(t + 1) * width {
+            y[i] = a[i] + b[i];
+        }
+    }
+    m.put(out, y);
+    Ok(())
+}
+
+pub(super) fn activate<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
+    let StepKind::Activate { x, function } = step.kind else { return Ok(()) };
+    let width = m.width(x);
+    let mut y = m.take(x);
+    for t in m.scope(step, x) {
+        y[t * width..(t + 1) * width].iter_mut().for_each(|x| *x = function.eval(*x));
+    }
+    m.put(x, y);
+    Ok(())
+}
+
+pub(super) fn eval_offset<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
+    let StepKind::Offset { x, table } = step.kind else { return Ok(()) };
+    let width = m.width(x);
+    let mut y = m.take(x);
+    for segment in m.segments(table) {
+        let Op::Offset(own) = m.op(segment)? else { return Err(wrong_payload()) };
+        for row in segment.range.clone() {
+            offset(&mut y[row * width..(row + 1) * width], &own.vector, segment.scale);
+        }
+    }
+    m.put(x, y);
+    Ok(())
+}
+
+/// `x += scale · vector`.
+pub fn offset(x: &mut [f32], vector: &[f32], scale: f32) {
+    x.iter_mut().zip(vector).for_each(|(x, v)| *x += scale * v);
+}
