@@ -25,7 +25,11 @@ pub mod quant;
 pub mod reference;
 pub mod session;
 pub mod steps;
+pub mod tasks;
 pub mod tensor;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod text;
 
 pub use compose::Compose;
 pub use error::{Error, Result};

@@ -182,19 +182,31 @@ impl<B: Backend> Session<B> {
         want: Want,
         precision: Precision,
     ) -> Result<(Call, Layout, Vec<Resolved>)> {
-        batch.rows.iter().enumerate().try_for_each(|(i, row)| batch::check_row(i, row, &self.spec))?;
-        if batch.of.len() != batch.rows.len() || batch.of.iter().any(|&c| c >= batch.compositions.len()) {
+        let resolved: Vec<Resolved> = batch.compositions.iter().map(|c| self.resolve(c)).collect::<Result<_>>()?;
+        let refs: Vec<&Resolved> = resolved.iter().collect();
+        let (call, layout) = self.prepare_resolved(&batch.rows, &batch.of, &refs, want, precision)?;
+        Ok((call, layout, resolved))
+    }
+
+    fn prepare_resolved(
+        &mut self,
+        rows: &[Row],
+        of: &[usize],
+        resolved: &[&Resolved],
+        want: Want,
+        precision: Precision,
+    ) -> Result<(Call, Layout)> {
+        rows.iter().enumerate().try_for_each(|(i, row)| batch::check_row(i, row, &self.spec))?;
+        if of.len() != rows.len() || of.iter().any(|&c| c >= resolved.len()) {
             return Err(Error::Argument {
                 what: "batch".into(),
-                why: format!("{} compositions for {} rows", batch.of.len(), batch.rows.len()),
+                why: format!("{} compositions for {} rows", of.len(), rows.len()),
             });
         }
-        let resolved: Vec<Resolved> = batch.compositions.iter().map(|c| self.resolve(c)).collect::<Result<_>>()?;
-        let program = self.program(Shape::of(&resolved), want)?;
-        let layout = Layout::new(&batch.of);
-        let refs: Vec<&Resolved> = resolved.iter().collect();
-        let tables = batch::fill(&program, &self.spec, &batch.rows, &layout, &refs);
-        Ok((Call { program, tables: Arc::new(tables), precision }, layout, resolved))
+        let program = self.program(Shape::of(resolved.iter().copied()), want)?;
+        let layout = Layout::new(of);
+        let tables = batch::fill(&program, &self.spec, rows, &layout, resolved);
+        Ok((Call { program, tables: Arc::new(tables), precision }, layout))
     }
 
     fn program(&mut self, shape: Shape, want: Want) -> Result<Arc<Program>> {
@@ -215,7 +227,23 @@ impl<B: Backend> Session<B> {
     /// # Errors
     /// As [`Session::prepare`]; when the backend refuses.
     pub fn begin(&mut self, batch: &Batch, want: Want, precision: Precision) -> Result<Job<B>> {
-        let (call, layout, resolved) = self.prepare(batch, want, precision)?;
+        let resolved: Vec<Resolved> = batch.compositions.iter().map(|c| self.resolve(c)).collect::<Result<_>>()?;
+        self.begin_resolved(&batch.rows, &batch.of, &resolved.iter().collect::<Vec<_>>(), want, precision)
+    }
+
+    /// Starts a call whose compositions have been resolved: `resolved[of[i]]` is what `rows[i]` takes.
+    ///
+    /// # Errors
+    /// As [`Session::begin`].
+    pub fn begin_resolved(
+        &mut self,
+        rows: &[Row],
+        of: &[usize],
+        resolved: &[&Resolved],
+        want: Want,
+        precision: Precision,
+    ) -> Result<Job<B>> {
+        let (call, layout) = self.prepare_resolved(rows, of, resolved, want, precision)?;
         let heads = layout.compositions.iter().map(|&c| resolved[c].head.clone()).collect();
         let run = self.backend.begin(call.clone())?;
         Ok(Job { run, call, layout, heads })

@@ -210,3 +210,26 @@ impl Placed {
         Purpose::Patches { site: self.site, op: self.payload.op.kind(), ordinal: self.ordinal, head: self.head }
     }
 }
+
+impl Resolved {
+    /// The composition without its offsets of the pooled embedding: what decides the expensive part of an embedding.
+    #[must_use]
+    pub fn backbone(&self) -> Self {
+        let placed = self.placed.iter().filter(|p| p.site != Site::Pooled).cloned().collect();
+        Self { placed, ..self.clone() }
+    }
+
+    /// Moves a backbone's embedding by this composition's offsets, by the definition of the steps.
+    pub fn shift(&self, embedding: &mut [f32]) {
+        let mut moved = false;
+        for placed in self.placed.iter().filter(|p| p.site == Site::Pooled) {
+            if let Op::Offset(offset) = &placed.payload.op {
+                crate::steps::offset(embedding, &offset.vector, placed.scale);
+                moved = true;
+            }
+        }
+        if moved {
+            crate::steps::normalize(embedding);
+        }
+    }
+}

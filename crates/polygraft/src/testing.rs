@@ -1,0 +1,238 @@
+//! Random models, adapters and batches for tests of every backend (feature `testing`). Small, odd-shaped, seeded.
+
+use crate::batch::Row;
+use crate::ir::{
+    AdapterIr, BaseClaim, Dense, LayerLinear, LinearSite, LowRank, Norm, NormSite, Offset, Op, Patch, Site,
+};
+use crate::model::{
+    Activation, Arch, EmbeddingWeights, Fingerprint, HeadKind, HeadSpec, LinearWeights, ModelSpec, NormWeights,
+    SentenceSpec, SpecialTokens, WeightId, WeightInfo,
+};
+use crate::quant::{q4_0, q8_0};
+use crate::tensor::{Matrix, Scheme, Storage};
+use std::collections::BTreeMap;
+
+/// A small deterministic generator (splitmix64).
+#[derive(Debug, Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next 64 bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next_u64() % n.max(1) as u64) as usize
+    }
+
+    /// Uniform in −1..1.
+    pub fn unit(&mut self) -> f32 {
+        (self.next_u64() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    /// `n` numbers of spread `scale`.
+    pub fn vec(&mut self, n: usize, scale: f32) -> Vec<f32> {
+        (0..n).map(|_| self.unit() * scale).collect()
+    }
+}
+
+/// Sizes of a random model.
+#[derive(Debug, Clone, Copy)]
+pub struct Dims {
+    /// Hidden width.
+    pub hidden: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Feed-forward width.
+    pub ffn: usize,
+    /// Layers.
+    pub layers: u16,
+    /// Vocabulary.
+    pub vocab: usize,
+    /// How matrices are stored; vectors and small tables are f32.
+    pub scheme: Scheme,
+}
+
+/// `values` in blocks or floats of `scheme`.
+///
+/// # Panics
+/// When the shape does not fit the scheme.
+#[must_use]
+#[allow(clippy::expect_used, reason = "test support")]
+pub fn store(rows: usize, cols: usize, values: Vec<f32>, scheme: Scheme) -> Matrix {
+    let storage = match scheme {
+        Scheme::F32 => Storage::F32(values),
+        Scheme::F16 => Storage::F16(values.iter().map(|&x| half::f16::from_f32(x).to_bits()).collect()),
+        Scheme::Bf16 => Storage::Bf16(values.iter().map(|&x| half::bf16::from_f32(x).to_bits()).collect()),
+        Scheme::Q8_0 => {
+            let (codes, scales) = q8_0::encode(&values);
+            Storage::Q8_0 { codes, scales }
+        }
+        Scheme::Q4_0 => {
+            let (codes, scales) = q4_0::encode(&values);
+            Storage::Q4_0 { codes, scales }
+        }
+    };
+    Matrix::new(rows, cols, storage).expect("shape fits the scheme")
+}
+
+/// A random encoder with a pooler and a two-label head, and its weights in order.
+#[must_use]
+pub fn model(dims: Dims, seed: u64) -> (ModelSpec, Vec<Matrix>) {
+    let mut b = Build { random: Random(seed), infos: Vec::new(), weights: Vec::new() };
+    let (h, f) = (dims.hidden, dims.ffn);
+    let word = b.matrix(dims.vocab, h, 1.0, dims.scheme);
+    let position = b.matrix(64, h, 0.3, Scheme::F32);
+    let token_type = Some(b.matrix(2, h, 0.3, Scheme::F32));
+    let mut norms = BTreeMap::from([(NormSite::Embeddings, b.norm(h))]);
+    let mut linears = BTreeMap::new();
+    for layer in 0..dims.layers {
+        for which in LayerLinear::ALL {
+            let (rows, cols) = match which {
+                LayerLinear::FfnIn => (f, h),
+                LayerLinear::FfnOut => (h, f),
+                _ => (h, h),
+            };
+            linears.insert(LinearSite::Layer(layer, which), b.linear(rows, cols, dims.scheme));
+        }
+        norms.insert(NormSite::AfterAttention(layer), b.norm(h));
+        norms.insert(NormSite::AfterFfn(layer), b.norm(h));
+    }
+    linears.insert(LinearSite::Pooler, b.linear(h, h, Scheme::F32));
+    linears.insert(LinearSite::HeadOutput, b.linear(2, h, Scheme::F32));
+    let spec = ModelSpec {
+        arch: Arch::Bert,
+        hidden: h,
+        layers: dims.layers,
+        heads: dims.heads,
+        ffn: f,
+        vocab: dims.vocab,
+        max_positions: 64,
+        position_offset: 0,
+        token_types: 2,
+        eps: 1e-5,
+        activation: Activation::Gelu,
+        special: SpecialTokens { first: 0, separator: 2, pad: 1 },
+        weights: b.infos,
+        embeddings: EmbeddingWeights { word, position, token_type },
+        linears,
+        norms,
+        head: Some(head(2)),
+        sentence: SentenceSpec::plain(),
+        fingerprint: Fingerprint { name: format!("random-{seed}"), lineage: None },
+    };
+    (spec, b.weights)
+}
+
+fn head(labels: u32) -> HeadSpec {
+    HeadSpec { kind: HeadKind::PooledClassifier, labels, label_names: Vec::new(), score_activation: None }
+}
+
+struct Build {
+    random: Random,
+    infos: Vec<WeightInfo>,
+    weights: Vec<Matrix>,
+}
+
+impl Build {
+    fn push(&mut self, matrix: Matrix) -> WeightId {
+        let id = WeightId(self.weights.len() as u32);
+        self.infos.push(WeightInfo {
+            name: format!("w{}", id.0),
+            rows: matrix.rows(),
+            cols: matrix.cols(),
+            scheme: matrix.scheme(),
+        });
+        self.weights.push(matrix);
+        id
+    }
+
+    fn matrix(&mut self, rows: usize, cols: usize, scale: f32, scheme: Scheme) -> WeightId {
+        let values = self.random.vec(rows * cols, scale);
+        self.push(store(rows, cols, values, scheme))
+    }
+
+    fn vector(&mut self, n: usize, center: f32) -> WeightId {
+        let values = self.random.vec(n, 0.3).into_iter().map(|x| x + center).collect();
+        self.push(Matrix::vector(values))
+    }
+
+    fn linear(&mut self, rows: usize, cols: usize, scheme: Scheme) -> LinearWeights {
+        let weight = self.matrix(rows, cols, 1.7 / (cols as f32).sqrt(), scheme);
+        LinearWeights { weight, bias: Some(self.vector(rows, 0.0)) }
+    }
+
+    fn norm(&mut self, n: usize) -> NormWeights {
+        NormWeights { gamma: self.vector(n, 1.0), beta: self.vector(n, 0.0) }
+    }
+}
+
+/// A random adapter: low-rank updates on a random choice of layers, now and then an offset, a replaced bias or norm, a head.
+///
+/// # Panics
+/// Never for a spec made by [`model`].
+#[must_use]
+pub fn adapter(spec: &ModelSpec, seed: u64) -> AdapterIr {
+    let mut r = Random(seed ^ 0xada9);
+    let mut patches = Vec::new();
+    for layer in 0..spec.layers {
+        for which in LayerLinear::ALL {
+            let site = LinearSite::Layer(layer, which);
+            let Some((rows, cols)) = spec.linear_shape(site) else { continue };
+            if r.below(3) > 0 {
+                let rank = 1 + r.below(9);
+                let bias = (r.below(3) == 0).then(|| r.vec(rows, 0.2));
+                let a = store(rank, cols, r.vec(rank * cols, 1.0 / (cols as f32).sqrt()), Scheme::F32);
+                let b = store(rows, rank, r.vec(rows * rank, 0.5), Scheme::F32);
+                let op = Op::LowRank(LowRank { a, b, bias, scale: 0.25 + r.unit().abs() });
+                patches.push(Patch { site: Site::Linear(site), op });
+            }
+        }
+        if r.below(4) == 0 {
+            let op = Op::ReplaceNorm(Norm { gamma: None, beta: Some(r.vec(spec.hidden, 0.5)) });
+            patches.push(Patch { site: Site::Norm(NormSite::AfterFfn(layer)), op });
+        }
+    }
+    if r.below(3) == 0 {
+        let (weight, bias) = (r.vec(spec.hidden * spec.hidden, 0.3), r.vec(spec.hidden, 0.3));
+        let weight = Some(store(spec.hidden, spec.hidden, weight, Scheme::F32));
+        let site = Site::Linear(LinearSite::Layer(0, LayerLinear::Value));
+        patches.push(Patch { site, op: Op::ReplaceLinear(Dense { weight, bias: Some(bias) }) });
+    }
+    if r.below(2) == 0 {
+        let op = Op::Offset(Offset { vector: r.vec(spec.embedding_width(), 0.3) });
+        patches.push(Patch { site: Site::Pooled, op });
+    }
+    let head = (r.below(3) == 0).then(|| head(1 + r.below(3) as u32));
+    if let Some(head) = &head {
+        let (n, bias) = (head.labels as usize, r.vec(head.labels as usize, 1.0));
+        let weight = Some(store(n, spec.hidden, r.vec(n * spec.hidden, 0.3), Scheme::F32));
+        let site = Site::Linear(LinearSite::HeadOutput);
+        patches.push(Patch { site, op: Op::ReplaceLinear(Dense { weight, bias: Some(bias) }) });
+    }
+    AdapterIr {
+        family: "random",
+        base: BaseClaim::default(),
+        patches,
+        head,
+        language: None,
+        made_under: None,
+        unused: Vec::new(),
+        missing: Vec::new(),
+    }
+}
+
+/// A random row of `len` tokens.
+#[must_use]
+pub fn row(spec: &ModelSpec, len: usize, random: &mut Random) -> Row {
+    Row {
+        ids: (0..len).map(|_| random.below(spec.vocab) as u32).collect(),
+        token_types: (0..len).map(|_| random.below(spec.token_types) as u32).collect(),
+    }
+}
