@@ -1,0 +1,34 @@
+//! `embed`: one L2-normalised vector a line.
+
+use super::{drive, say_report};
+use crate::args::Embed;
+use crate::error::Result;
+use crate::{files, load};
+use polygraft::plan::Want;
+use polygraft::tasks::{Encode, Item, Source};
+use polygraft_formats::TensorFile;
+
+pub(crate) fn run(args: Embed) -> Result<()> {
+    let texts = files::lines(&args.input)?;
+    let mut engine = load::engine(&args.model)?;
+    let compose = args.compose.unwrap_or_default();
+    load::warn_unused(&args.model, &[&compose]);
+    let resolved = engine.session.resolve(&compose)?;
+    let width = engine.session.spec().embedding_width();
+    let items: Vec<Item> =
+        texts.into_iter().map(|t| Item { source: Source::Text(args.prefix.clone(), t), compose: 0 }).collect();
+    let n = items.len();
+    let want = Want { embedding: true, ..Want::default() };
+    let mut task = Encode::new(items, std::slice::from_ref(&resolved), want, engine.precision, false);
+    drive("embedding", |pause| Ok((task.advance(&mut engine, pause)?, task.progress())))?;
+    let encoded = task.finish()?;
+    say_report("texts", &encoded.report, &resolved.warnings);
+    let mut values = Vec::with_capacity(n * width);
+    for mut embedding in encoded.outputs.into_iter().flatten().filter_map(|r| r.embedding) {
+        resolved.shift(&mut embedding);
+        values.extend(embedding);
+    }
+    let mut file = TensorFile::new();
+    file.add_f32("embeddings", &[n, width], values);
+    files::write_whole(&args.output, |w| file.write(w).map_err(files::io(&args.output)))
+}

@@ -1,0 +1,64 @@
+//! `explain`: the Program, line by line, in the user's words.
+
+use super::request;
+use crate::args::{BackendName, Compute, Explain, Model};
+use crate::backend::AnyBackend;
+use crate::error::Result;
+use crate::load;
+use polygraft::backend::Precision;
+use polygraft::batch::Row;
+use polygraft::plan::Want;
+use polygraft::session::Batch;
+
+pub(crate) fn run(args: Explain) -> Result<()> {
+    let (base, adapters, rows) = match &args.request {
+        Some(path) => {
+            let r = request::read(path)?;
+            (r.base, r.adapters, Some(r.batch))
+        }
+        None => {
+            let model = Model {
+                base: args.base.unwrap_or_default(),
+                adapters: args.adapters,
+                adapter_options: args.adapter_options,
+                compute: Compute { backend: BackendName::Cpu, precision: None },
+            };
+            (model.base.clone(), load::named(&model)?, None)
+        }
+    };
+    let mut session = load::session(&base, BackendName::Cpu)?;
+    for (name, path, options) in &adapters {
+        load::adapter(&mut session, name, path, options)?;
+    }
+    let batch = rows.unwrap_or_else(|| {
+        let composes = if args.compose.is_empty() { vec![polygraft::Compose::Base] } else { args.compose };
+        let tokens = (args.tokens as usize).min(session.spec().max_positions);
+        let row = Row::from(vec![session.spec().special.separator; tokens]);
+        Batch::by_row(vec![row; composes.len()], composes)
+    });
+    let want = Want { hidden: true, embedding: true, logits: true };
+    let (call, layout, resolved) = session.prepare(&batch, want, Precision::Exact)?;
+    let lines = session.explain(&call.program, &call.tables);
+    let total: u64 = lines.iter().map(|l| l.macs).sum();
+    if args.json {
+        let rows: Vec<_> = layout.order.iter().zip(&layout.compositions).map(|(row, &c)| {
+            serde_json::json!({"row": row, "compose": resolved[c].text})
+        }).collect();
+        println!("{}", serde_json::json!({"packed_rows": rows, "steps": lines, "macs": total}));
+        return Ok(());
+    }
+    println!("{} · {}", session.spec().fingerprint.name, describe(&session));
+    for (packed, (&row, &c)) in layout.order.iter().zip(&layout.compositions).enumerate() {
+        let tokens = call.tables.row(packed);
+        println!("row {row}: {} (tokens {}..{} of the packed batch)", resolved[c].text, tokens.start, tokens.end);
+    }
+    println!("step layer  kind       site                         shape        weights      MACs  takes");
+    lines.iter().for_each(|line| println!("{line}"));
+    println!("{} steps, {:.1} M multiply-adds for {} tokens", lines.len(), total as f64 / 1e6, call.tables.tokens());
+    Ok(())
+}
+
+fn describe(session: &polygraft::Session<AnyBackend>) -> String {
+    use polygraft::backend::Backend;
+    session.backend().describe()
+}

@@ -1,0 +1,37 @@
+//! `forward`: what the library's model returns for each row, under each row's composition.
+
+use super::request;
+use crate::args::Forward;
+use crate::backend::AnyBackend;
+use crate::error::Result;
+use crate::{files, load};
+use polygraft::plan::Want;
+use polygraft_formats::TensorFile;
+
+pub(crate) fn run(args: &Forward) -> Result<()> {
+    let request = request::read(&args.request)?;
+    let mut session = load::session(&request.base, args.compute.backend)?;
+    for (name, path, options) in &request.adapters {
+        load::adapter(&mut session, name, path, options)?;
+    }
+    let precision = AnyBackend::precision(&args.compute, session.spec());
+    for compose in &request.batch.compositions {
+        session.resolve(compose)?.warnings.iter().for_each(|w| eprintln!("polygraft: warning: {w}"));
+    }
+    let want = Want { hidden: true, embedding: false, logits: true };
+    let outputs = session.run(&request.batch, want, precision)?;
+    let hidden = session.spec().hidden;
+    let mut file = TensorFile::new();
+    for (i, (output, row)) in outputs.into_iter().zip(&request.batch.rows).enumerate() {
+        let tokens = row.ids.len();
+        if let Some(values) = output.hidden {
+            file.add_f32(&format!("last_hidden_state.{i}"), &[tokens, hidden], values);
+        }
+        if let Some(logits) = output.logits {
+            let labels = logits.head.labels as usize;
+            let shape = if logits.head.kind.per_token() { vec![tokens, labels] } else { vec![labels] };
+            file.add_f32(&format!("logits.{i}"), &shape, logits.values);
+        }
+    }
+    files::write_whole(&args.output, |w| file.write(w).map_err(files::io(&args.output)))
+}

@@ -1,0 +1,68 @@
+//! One file a command.
+
+mod center;
+mod embed;
+mod eval;
+mod explain;
+mod forward;
+mod inspect;
+mod merge;
+mod quantize;
+mod request;
+mod rerank;
+mod tokenize;
+
+use crate::args::Command;
+use crate::error::Result;
+
+pub(crate) fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
+        Command::Forward(args) => forward::run(&args),
+        Command::Embed(args) => embed::run(args),
+        Command::Rerank(args) => rerank::run(args),
+        Command::Center(args) => center::run(args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Explain(args) => explain::run(args),
+        Command::Quantize(args) => quantize::run(&args),
+        Command::Merge(args) => merge::run(&args),
+    }
+}
+
+/// Advances a task to its end, with a bar.
+pub(crate) fn drive(
+    what: &'static str,
+    mut advance: impl FnMut(&mut dyn FnMut() -> bool) -> polygraft::Result<(polygraft::backend::Poll, (usize, usize))>,
+) -> Result<()> {
+    let bar = crate::progress::Progress::new(what, crate::progress::Unit::Tokens);
+    loop {
+        // Pausing at every opportunity costs nothing here and keeps the bar moving.
+        let (poll, (done, total)) = advance(&mut || true)?;
+        bar.set(done as u64, total as u64);
+        if poll == polygraft::backend::Poll::Done {
+            return Ok(());
+        }
+    }
+}
+
+/// What happened to the texts, in words, on stderr.
+pub(crate) fn say_report(what: &str, report: &polygraft::tasks::Report, warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("polygraft: warning: {warning}");
+    }
+    if !report.truncated.is_empty() {
+        eprintln!(
+            "polygraft: {} of the {what} were longer than the model's limit and were cut ({} tokens dropped): {}",
+            report.truncated.len(),
+            report.truncated_tokens,
+            some(&report.truncated)
+        );
+    }
+}
+
+fn some(indices: &[usize]) -> String {
+    let shown: Vec<String> = indices.iter().take(8).map(ToString::to_string).collect();
+    let more = if indices.len() > 8 { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}

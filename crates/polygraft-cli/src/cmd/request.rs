@@ -1,0 +1,93 @@
+//! The `forward` request: JSON with paths relative to it.
+
+use crate::error::{Error, Result};
+use crate::files;
+use polygraft::Compose;
+use polygraft::batch::Row;
+use polygraft::session::Batch;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A request as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    base: PathBuf,
+    #[serde(default)]
+    adapters: Option<BTreeMap<String, AdapterEntry>>,
+    #[serde(default)]
+    fusion: Value,
+    #[serde(default)]
+    compose: Value,
+    #[serde(default)]
+    row_compose: Option<Vec<Value>>,
+    #[serde(default)]
+    rows: Option<Vec<Vec<u32>>>,
+    #[serde(default)]
+    token_types: Option<Vec<Vec<u32>>>,
+    #[serde(default)]
+    pixels: Value,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum AdapterEntry {
+    Path(PathBuf),
+    Options(Map<String, Value>),
+}
+
+/// A request with its paths resolved.
+pub(crate) struct Request {
+    pub(crate) base: PathBuf,
+    /// Name, path, options.
+    pub(crate) adapters: Vec<(String, PathBuf, Map<String, Value>)>,
+    pub(crate) batch: Batch,
+}
+
+pub(crate) fn read(path: &Path) -> Result<Request> {
+    let bad = |why: String| Error::Content { path: path.into(), why };
+    let written: Written = serde_json::from_str(&files::text(path)?).map_err(|e| bad(e.to_string()))?;
+    let root = path.parent().unwrap_or(Path::new(""));
+    if !written.fusion.is_null() {
+        return Err(bad("`fusion`: this version cannot load an AdapterFusion layer; leave it out".into()));
+    }
+    if !written.pixels.is_null() {
+        return Err(bad("`pixels`: this version has no vision base; give `rows` of token ids".into()));
+    }
+    let ids = written.rows.ok_or_else(|| bad("`rows` is missing: give a list of rows of token ids".into()))?;
+    if ids.is_empty() {
+        return Err(bad("`rows` is empty: give at least one row of token ids".into()));
+    }
+    let types = written.token_types.unwrap_or_default();
+    if !types.is_empty() && types.len() != ids.len() {
+        return Err(bad(format!("`token_types` has {} rows, `rows` has {}", types.len(), ids.len())));
+    }
+    let mut types = types.into_iter();
+    let rows: Vec<Row> = ids.into_iter().map(|ids| Row { ids, token_types: types.next().unwrap_or_default() }).collect();
+    let whole = Compose::from_json(&written.compose)?;
+    let composes = match written.row_compose {
+        None => vec![whole; rows.len()],
+        Some(list) if list.len() == rows.len() => list
+            .iter()
+            // A row without an entry of its own takes the whole's.
+            .map(|v| if v.is_null() { Ok(whole.clone()) } else { Compose::from_json(v) })
+            .collect::<polygraft::Result<_>>()?,
+        Some(list) => {
+            return Err(bad(format!("`row_compose` has {} entries, `rows` has {}: give one a row", list.len(), rows.len())));
+        }
+    };
+    let mut adapters = Vec::new();
+    for (name, entry) in written.adapters.unwrap_or_default() {
+        let (path, options) = match entry {
+            AdapterEntry::Path(path) => (path, Map::new()),
+            AdapterEntry::Options(mut options) => match options.remove("path") {
+                Some(Value::String(path)) => (path.into(), options),
+                _ => return Err(bad(format!("adapter {name:?}: `path` is missing: give a path, or an object with one"))),
+            },
+        };
+        adapters.push((name, root.join(path), options));
+    }
+    Ok(Request { base: root.join(written.base), adapters, batch: Batch::by_row(rows, composes) })
+}
