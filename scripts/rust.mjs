@@ -1,0 +1,233 @@
+// The Rust side: which toolchain builds what, and the WebAssembly build.
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { at, cacheDir, exists, megabytes, once, probe, run, runAsMain, say, SetupError, which } from './lib.mjs';
+import { stat } from 'node:fs/promises';
+
+const target = 'wasm32-unknown-unknown';
+const minimum = [1, 90];
+
+/** The package's WebAssembly, as the build leaves it. */
+export const wasmOut = 'js/dist/wasm';
+
+const rustHint = `Install Rust ${minimum.join('.')} or newer: with rustup (https://rustup.rs), or from your system's packages
+(Debian: apt-get install rustc-web cargo-web).`;
+
+function rustVersion(rustc, env) {
+  const found = /^rustc (\d+)\.(\d+)\.(\d+)/.exec(probe(rustc, ['--version'], env) ?? '');
+  return found && found.slice(1).map(Number);
+}
+
+const newEnough = (version) =>
+  version !== null && (version[0] > minimum[0] || (version[0] === minimum[0] && version[1] >= minimum[1]));
+
+/** The environment in which `cargo` is Rust 1.90 or newer: as it is, or with Debian's own first on PATH. */
+let nativeEnv;
+function native() {
+  if (nativeEnv) return nativeEnv;
+  const tried = [];
+  for (const env of [{}, { PATH: `${path.join(process.env.HOME ?? '/', '.cargo/bin')}:${process.env.PATH}` }, { PATH: `/usr/bin:${process.env.PATH}` }]) {
+    const version = rustVersion('rustc', env);
+    if (newEnough(version) && probe('cargo', ['--version'], env)) return (nativeEnv = env);
+    if (version) tried.push(version.join('.'));
+  }
+  throw new SetupError(
+    tried.length ? `Rust ${minimum.join('.')} or newer is needed; found ${tried.join(', ')}` : 'Rust (cargo and rustc) was not found',
+    rustHint,
+  );
+}
+
+/** Runs cargo for this machine. */
+export function cargo(args, options = {}) {
+  return run('cargo', args, { ...options, env: { ...native(), ...options.env } });
+}
+
+const wasmHint = `A Rust toolchain that can build for ${target} is needed. Any one of:
+  - rustup:  rustup target add ${target}
+  - Debian, as root:  apt-get install --no-install-recommends rustc-web cargo-web rust-web-src lld-22
+    (the standard library is then compiled from rust-web-src; where lld-22 is not there, any lld from 15 on will do)
+  - a system package with the target's standard library
+    (Fedora: rust-std-static-${target}; Arch: rust-wasm; Debian, Ubuntu: libstd-rust-dev-wasm32 with a rustc of at least ${minimum.join('.')}, and lld)
+Then run the same command again.`;
+
+async function hasTargetStd(rustc, env) {
+  const dir = probe(rustc, ['--print', 'target-libdir', '--target', target], env);
+  if (!dir) return false;
+  return (await readdir(dir).catch(() => [])).some((name) => name.startsWith('libstd-'));
+}
+
+async function wasmLinker() {
+  const names = ['wasm-ld'];
+  for (let version = 30; version >= 15; version -= 1) names.push(`wasm-ld-${version}`);
+  return which(...names, ...names.slice(1).map((name) => `/usr/lib/llvm-${name.slice(8)}/bin/wasm-ld`));
+}
+
+/** The system's own toolchain (not rustup's), with the standard library's source: std is built along. */
+async function systemToolchain() {
+  const rustc = '/usr/bin/rustc';
+  const cargoPath = '/usr/bin/cargo';
+  if (!(await exists(rustc)) || !(await exists(cargoPath))) return null;
+  const env = { PATH: `/usr/bin:${process.env.PATH}`, RUSTC: rustc };
+  const version = rustVersion(rustc, env);
+  if (!newEnough(version)) return null;
+  const linker = await wasmLinker();
+  if (!linker) return null;
+  if (await hasTargetStd(rustc, env)) {
+    return { kind: `system rustc ${version.join('.')}`, cargo: cargoPath, env, args: [], flags: [`-Clinker=${linker}`] };
+  }
+  const sysroot = probe(rustc, ['--print', 'sysroot'], env);
+  if (!sysroot || !(await exists(path.join(sysroot, 'lib/rustlib/src/rust/library/Cargo.lock')))) return null;
+  return {
+    kind: `system rustc ${version.join('.')}, standard library from source`,
+    cargo: cargoPath,
+    env: { ...env, RUSTC_BOOTSTRAP: '1' },
+    args: ['-Zbuild-std=std,panic_abort'],
+    flags: [`-Clinker=${linker}`],
+  };
+}
+
+/** The toolchain on PATH, when it has the target's standard library. rustup's brings its own linker. */
+async function pathToolchain() {
+  const version = rustVersion('rustc');
+  if (!newEnough(version) || !(await hasTargetStd('rustc'))) return null;
+  const sysroot = probe('rustc', ['--print', 'sysroot']);
+  const host = /^host: (.*)$/m.exec(probe('rustc', ['-vV']) ?? '')?.[1];
+  const own = await exists(path.join(sysroot, 'lib/rustlib', host ?? '', 'bin/rust-lld'));
+  const linker = own ? null : await wasmLinker();
+  if (!own && !linker) return null;
+  return {
+    kind: `rustc ${version.join('.')}`,
+    cargo: 'cargo',
+    env: {},
+    args: [],
+    flags: linker ? [`-Clinker=${linker}`] : [],
+  };
+}
+
+async function isDebianRoot() {
+  if (process.platform !== 'linux' || process.getuid?.() !== 0) return false;
+  const release = await readFile('/etc/os-release', 'utf8').catch(() => '');
+  return /^ID(_LIKE)?=.*debian/m.test(release) && (await which('apt-get')) !== null;
+}
+
+/** apt-get install of those packages; true when it worked. Only ever as root on Debian. */
+export async function aptInstall(packages) {
+  if (!(await isDebianRoot())) return false;
+  const env = { DEBIAN_FRONTEND: 'noninteractive' };
+  await run('apt-get', ['update', '-q'], { env, allowFailure: true });
+  const done = await run('apt-get', ['install', '-y', '-q', '--no-install-recommends', ...packages], { env, allowFailure: true });
+  return done.code === 0;
+}
+
+/** A toolchain for the WebAssembly build; tries to add what is missing, in the least intrusive way first. */
+export async function wasmToolchain() {
+  let found = (await pathToolchain()) ?? (await systemToolchain());
+  if (!found && (await which('rustup'))) {
+    const { code } = await run('rustup', ['target', 'add', target], { allowFailure: true });
+    if (code === 0) found = await pathToolchain();
+  }
+  if (!found && (await aptInstall(['rustc-web', 'cargo-web', 'rust-web-src', 'lld-22']))) {
+    found = await systemToolchain();
+  }
+  if (!found) throw new SetupError(`no Rust toolchain for ${target}`, wasmHint);
+  return found;
+}
+
+/** wasm-bindgen's command line, of the very version that Cargo.lock has: any other refuses the module. */
+async function ensureBindgen() {
+  const lock = await readFile(at('Cargo.lock'), 'utf8');
+  const version = /^name = "wasm-bindgen"\nversion = "([^"]+)"/m.exec(lock)?.[1];
+  if (!version) throw new SetupError('Cargo.lock names no wasm-bindgen: is crates/polygraft-wasm in the workspace?');
+  const own = path.join(cacheDir, 'tools/bin', process.platform === 'win32' ? 'wasm-bindgen.exe' : 'wasm-bindgen');
+  for (const candidate of [own, await which('wasm-bindgen')]) {
+    if (candidate && probe(candidate, ['--version'])?.split(' ')[1] === version) return candidate;
+  }
+  say(`wasm-bindgen ${version} is installed into .cache/tools (some minutes, once)`);
+  await cargo(
+    ['install', 'wasm-bindgen-cli', '--version', version, '--locked', '--root', path.join(cacheDir, 'tools')],
+    {
+      env: { CARGO_TARGET_DIR: path.join(cacheDir, 'target-tools') },
+      hint: `wasm-bindgen-cli ${version} could not be installed. If you have that version from elsewhere, put it on PATH and run the same command again.`,
+    },
+  );
+  if (probe(own, ['--version'])?.split(' ')[1] !== version) {
+    throw new SetupError(`cargo install left no wasm-bindgen ${version} at ${own}`);
+  }
+  // The build files are of no more use.
+  await rm(path.join(cacheDir, 'target-tools'), { recursive: true, force: true });
+  return own;
+}
+
+// What the module may use. Every browser with WebGPU has all of these.
+const features = [
+  '--enable-simd',
+  '--enable-bulk-memory',
+  '--enable-nontrapping-float-to-int',
+  '--enable-sign-ext',
+  '--enable-mutable-globals',
+  '--enable-reference-types',
+  '--enable-multivalue',
+];
+
+/** Builds js/dist/wasm: polygraft.js (wasm-bindgen's glue) and polygraft_bg.wasm (optimised). */
+export async function ensureWasm() {
+  if (!(await exists(at('crates/polygraft-wasm/Cargo.toml')))) {
+    throw new SetupError('crates/polygraft-wasm is missing');
+  }
+  const toolchain = await wasmToolchain();
+  await once(
+    'wasm',
+    {
+      inputs: ['Cargo.toml', 'Cargo.lock', '.cargo', ...(await wasmCrates()), 'scripts/rust.mjs'],
+      facts: [toolchain.kind, ...toolchain.flags],
+      outputs: [`${wasmOut}/polygraft.js`, `${wasmOut}/polygraft.d.ts`, `${wasmOut}/polygraft_bg.wasm`],
+    },
+    async () => {
+      say(`WebAssembly with ${toolchain.kind}`);
+      const bindgen = await ensureBindgen();
+      const targetDir = path.join(cacheDir, 'target-wasm');
+      const flags = [...toolchain.flags, '-Ctarget-feature=+simd128'];
+      await run(
+        toolchain.cargo,
+        ['build', '--locked', '--profile', 'wasm', '--target', target, ...toolchain.args, '-p', 'polygraft-wasm'],
+        {
+          env: { ...toolchain.env, CARGO_ENCODED_RUSTFLAGS: flags.join('\x1f'), CARGO_TARGET_DIR: targetDir },
+          hint: 'The WebAssembly build failed: see the compiler\'s output above.',
+        },
+      );
+      const built = path.join(targetDir, target, 'wasm/polygraft_wasm.wasm');
+      if (!(await exists(built))) throw new SetupError(`cargo left no ${path.relative(at(), built)}`, 'The crate has to be a cdylib.');
+      const bound = path.join(cacheDir, 'bindgen');
+      await rm(bound, { recursive: true, force: true });
+      await mkdir(bound, { recursive: true });
+      await run(bindgen, ['--target', 'web', '--out-dir', bound, '--out-name', 'polygraft', built]);
+      const optimiser = at('node_modules/binaryen/bin/wasm-opt');
+      if (!(await exists(optimiser))) throw new SetupError('node_modules/binaryen is missing', 'Run: npm ci');
+      const optimised = path.join(bound, 'optimised.wasm');
+      await run(process.execPath, [optimiser, '-O3', ...features, path.join(bound, 'polygraft_bg.wasm'), '-o', optimised]);
+      const { copyFile } = await import('node:fs/promises');
+      await rm(at(wasmOut), { recursive: true, force: true });
+      await mkdir(at(wasmOut), { recursive: true });
+      for (const name of ['polygraft.js', 'polygraft.d.ts', 'polygraft_bg.wasm.d.ts']) {
+        await copyFile(path.join(bound, name), at(wasmOut, name));
+      }
+      await copyFile(optimised, at(wasmOut, 'polygraft_bg.wasm'));
+      say(`polygraft_bg.wasm: ${megabytes((await stat(optimised)).size)}`);
+    },
+  );
+}
+
+/** The crates that go into the module: polygraft-wasm and what it depends on here. */
+async function wasmCrates() {
+  const wanted = new Set();
+  const visit = async (name) => {
+    const manifest = await readFile(at('crates', name, 'Cargo.toml'), 'utf8').catch(() => null);
+    if (manifest === null || wanted.has(name)) return;
+    wanted.add(name);
+    for (const [, dependency] of manifest.matchAll(/^(polygraft[\w-]*)\s*[.=]/gm)) await visit(dependency);
+  };
+  await visit('polygraft-wasm');
+  return [...wanted].flatMap((name) => [`crates/${name}/Cargo.toml`, `crates/${name}/src`, `crates/${name}/build.rs`]);
+}
+
+await runAsMain(import.meta, ensureWasm);
