@@ -1,0 +1,157 @@
+"""Trains `adapters/rank-lora`: a LoRA that ranks title -> passage, within and across languages.
+
+Contrastive, in-batch negatives. Each row of a batch is one train page: its title in one
+language (`query: `) and its passage in another or the same (`passage: `), so the negatives
+of a row come in many languages. At run time the adapter is stacked with language vectors
+(e - mean of its language + mean of English, renormalised): most of the loss is taken on
+embeddings shifted that way, by running means kept during training; the rest on the raw ones,
+so that the adapter also stands without vectors.
+
+    python training/rank.py --steps 150 --out adapters/rank-lora
+"""
+
+import argparse
+import json
+import math
+import random
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from common import BASE, PAGES, PASSAGE, QUERY, ROOT, embed, lines, load, pool, tokens
+
+LANGS = "en de es fr hu tr ru ja ko zh".split()  # pl pt fi el vi cs are never trained on
+
+
+def f16(folder: Path):
+    """PEFT's own file, in f16, readable by everyone."""
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "adapter_model.safetensors"
+    save_file({k: v.to(torch.float16).contiguous() for k, v in load_file(path).items()}, path, {"format": "pt"})
+    path.chmod(0o644)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "multilingual-e5-small"
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def save(model, out: Path):
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part)
+    f16(part)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.move(part / name, out / name)
+    shutil.rmtree(part)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--base", type=Path, default=BASE)
+    parser.add_argument("--pages", type=Path, default=PAGES)
+    parser.add_argument("--out", type=Path, default=ROOT / "adapters" / "rank-lora")
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--targets", default="query,value")
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--rows", type=int, default=20)
+    parser.add_argument("--limit", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--temperature", type=float, default=0.05)
+    parser.add_argument("--shifted", type=float, default=0.7, help="share of the loss on shifted embeddings")
+    parser.add_argument("--keep", type=float, default=0.0, help="weight of staying near the base (1 - cosine)")
+    parser.add_argument("--english", type=float, default=0.4, help="chance that a side of a pair is English")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=7)
+    options = parser.parse_args()
+
+    from peft import LoraConfig, get_peft_model
+
+    random.seed(options.seed)
+    np.random.seed(options.seed)
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    tokenizer, model = load(options.base)
+    pages = {}
+    for r in lines(options.pages):
+        if r["split"] == "train" and r["lang"] in LANGS:
+            pages.setdefault(r["page"], {})[r["lang"]] = r
+    pages = list(pages.values())
+
+    # Running means, one a language, from the base to begin with.
+    means = {}
+    for lang in LANGS:
+        some = random.sample([p[lang]["text"] for p in pages if lang in p], 40)
+        means[lang] = torch.from_numpy(embed(tokenizer, model, some, PASSAGE, options.limit).mean(0))
+
+    model = get_peft_model(model, LoraConfig(
+        r=options.rank, lora_alpha=2 * options.rank, target_modules=options.targets.split(","),
+        lora_dropout=0.0, bias="none"))
+    model.print_trainable_parameters()
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "dropout_prob"):
+            module.dropout_prob = 0.0
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=options.lr, weight_decay=0.01)
+
+    def pick(page):
+        return "en" if random.random() < options.english and "en" in page else random.choice(sorted(page))
+
+    def moved(x, langs):
+        delta = torch.stack([means["en"] - means[lang] for lang in langs])
+        return F.normalize(x + delta, dim=-1)
+
+    def loss_of(q, d):
+        score = q @ d.T / options.temperature
+        target = torch.arange(len(q))
+        return (F.cross_entropy(score, target) + F.cross_entropy(score.T, target)) / 2
+
+    log, seen, queue = [], 0, []
+    began = time.time()
+    for step in range(options.steps):
+        if len(queue) < options.rows:
+            queue = random.sample(pages, len(pages))
+        batch, queue = queue[: options.rows], queue[options.rows :]
+        ql, dl = [pick(p) for p in batch], [pick(p) for p in batch]
+        titles = [QUERY + p[a]["title"] for p, a in zip(batch, ql)]
+        texts = [PASSAGE + p[b]["text"][:900] for p, b in zip(batch, dl)]
+        left, right = tokens(tokenizer, titles, 48), tokens(tokenizer, texts, options.limit)
+        seen += int(left["attention_mask"].sum() + right["attention_mask"].sum())
+        warm = min(1.0, (step + 1) / max(1, options.steps // 15))
+        rate = options.lr * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        q, d = pool(model, left), pool(model, right)
+        raw, shifted = loss_of(q, d), loss_of(moved(q, ql), moved(d, dl))
+        loss = options.shifted * shifted + (1 - options.shifted) * raw
+        if options.keep:
+            with torch.no_grad(), model.disable_adapter():
+                q0, d0 = pool(model, left), pool(model, right)
+            loss = loss + options.keep * (2 - (q * q0).sum(-1).mean() - (d * d0).sum(-1).mean())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        for lang, e in zip(dl, d.detach()):
+            means[lang] = 0.97 * means[lang] + 0.03 * e
+        log.append({"step": step, "loss": loss.item(), "shifted": shifted.item(), "raw": raw.item()})
+        if step % 5 == 4:
+            last = log[-10:]
+            print(step + 1, *(f"{k} {sum(r[k] for r in last) / len(last):.4f}" for k in ("loss", "shifted", "raw")),
+                  f"{seen / (time.time() - began):.0f} tokens/s {time.time() - began:.0f} s", flush=True)
+        if step % 30 == 29:
+            save(model, options.out)
+    save(model, options.out)
+    record = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+    record.update(seconds=round(time.time() - began), tokens=seen, langs=LANGS, pages=len(pages), log=log)
+    (options.out / "train.json").write_text(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
