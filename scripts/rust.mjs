@@ -143,13 +143,16 @@ async function ensureBindgen() {
     if (candidate && probe(candidate, ['--version'])?.split(' ')[1] === version) return candidate;
   }
   say(`wasm-bindgen ${version} is installed into .cache/tools (some minutes, once)`);
-  await cargo(
-    ['install', 'wasm-bindgen-cli', '--version', version, '--locked', '--root', path.join(cacheDir, 'tools')],
-    {
-      env: { CARGO_TARGET_DIR: path.join(cacheDir, 'target-tools') },
+  const args = ['install', 'wasm-bindgen-cli', '--version', version, '--root', path.join(cacheDir, 'tools')];
+  const env = { CARGO_TARGET_DIR: path.join(cacheDir, 'target-tools') };
+  // With its author's lockfile where the index has all of that; an index that lags behind resolves anew.
+  const { code } = await cargo([...args, '--locked'], { env, allowFailure: true });
+  if (code !== 0) {
+    await cargo(args, {
+      env,
       hint: `wasm-bindgen-cli ${version} could not be installed. If you have that version from elsewhere, put it on PATH and run the same command again.`,
-    },
-  );
+    });
+  }
   if (probe(own, ['--version'])?.split(' ')[1] !== version) {
     throw new SetupError(`cargo install left no wasm-bindgen ${version} at ${own}`);
   }
@@ -166,7 +169,6 @@ const features = [
   '--enable-sign-ext',
   '--enable-mutable-globals',
   '--enable-reference-types',
-  '--enable-multivalue',
 ];
 
 /** Builds js/dist/wasm: polygraft.js (wasm-bindgen's glue) and polygraft_bg.wasm (optimised). */
