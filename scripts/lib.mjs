@@ -42,27 +42,52 @@ export function report(error) {
 const children = new Set();
 for (const signal of ['SIGINT', 'SIGTERM']) {
   process.once(signal, () => {
-    for (const child of children) child.kill(signal);
+    for (const child of children) stop(child, signal);
     process.exit(signal === 'SIGINT' ? 130 : 143);
   });
+}
+
+/** Signals a child, and its own children where it leads a group. */
+function stop(child, signal) {
+  try {
+    if (child.leads) process.kill(-child.pid, signal);
+    else child.kill(signal);
+  } catch {
+    // It has ended already.
+  }
 }
 
 /**
  * Runs a program and waits for it.
  * `quiet` keeps its output and returns it; otherwise it streams (`onLine` sees every line).
  * A failure throws unless `allowFailure`; `hint` says what to do about it.
+ * After `timeout` milliseconds it and all that it started are ended.
  */
 export function run(command, args, options = {}) {
-  const { cwd = root, env, quiet = false, allowFailure = false, hint, onLine } = options;
+  const { cwd = root, env, quiet = false, allowFailure = false, hint, onLine, timeout } = options;
   if (!quiet) say(`$ ${[command, ...args].map(quote).join(' ')}`);
   const piped = quiet || onLine;
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, {
       cwd,
       env: env ? { ...process.env, ...env } : process.env,
+      detached: Boolean(timeout) && process.platform !== 'win32',
       stdio: piped ? ['ignore', 'pipe', 'pipe'] : ['ignore', 'inherit', 'inherit'],
     });
+    child.leads = Boolean(timeout) && process.platform !== 'win32';
     children.add(child);
+    let late = false;
+    const timers = [];
+    if (timeout) {
+      timers.push(
+        setTimeout(() => {
+          late = true;
+          say(`${command}: not done after ${seconds(timeout)}; it is ended`);
+          stop(child, 'SIGTERM');
+          timers.push(setTimeout(() => stop(child, 'SIGKILL'), 10_000));
+        }, timeout),
+      );
+    }
     let stdout = '';
     let stderr = '';
     if (piped) {
@@ -81,14 +106,16 @@ export function run(command, args, options = {}) {
     }
     child.on('error', (error) => {
       children.delete(child);
+      timers.forEach(clearTimeout);
       if (allowFailure) return resolve({ code: 127, stdout, stderr: stderr + error.message });
       reject(new SetupError(`cannot run ${command}: ${error.message}`, hint));
     });
     child.on('close', (code, signal) => {
       children.delete(child);
-      const status = code ?? 128;
+      timers.forEach(clearTimeout);
+      const status = late ? 124 : (code ?? 128);
       if (status === 0 || allowFailure) return resolve({ code: status, signal, stdout, stderr });
-      const why = signal ? `was ended by ${signal}` : `ended with exit code ${status}`;
+      const why = late ? `took more than ${seconds(timeout)}` : signal ? `was ended by ${signal}` : `ended with exit code ${status}`;
       const tail = quiet ? `\n${(stderr || stdout).trim().split('\n').slice(-20).join('\n')}` : '';
       reject(new SetupError(`${command} ${args[0] ?? ''} ${why}${tail}`, hint));
     });

@@ -1,0 +1,71 @@
+// One question, passages in many languages: ranked by the bare model, then with the adapters that are shipped.
+// It uses the package as any Node program would; `../js/dist/index.js` is what `polygraft` resolves to.
+import { readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { at, exists, runAsMain, SetupError } from './lib.mjs';
+
+const query = 'How do I get my money back for a train ticket?';
+const passages = [
+  ['en', 'Tickets can be refunded in the app up to 24 hours before departure; the amount returns to your card.'],
+  ['en', 'Bicycles travel free of charge outside rush hours, in the marked coaches.'],
+  ['de', 'Für nicht genutzte Fahrkarten erstatten wir den Preis, wenn Sie den Antrag vor der Abfahrt stellen.'],
+  ['de', 'Im Speisewagen bekommen Sie warme Gerichte, Kaffee und Kuchen.'],
+  ['fr', 'Pour obtenir le remboursement de votre billet, remplissez le formulaire en ligne avant le départ du train.'],
+  ['es', 'El castillo abre todos los días de nueve a seis, excepto los lunes.'],
+  ['hu', 'A vonatjegy árát visszatérítjük, ha az utas az indulás előtt visszaadja a jegyet.'],
+  ['hu', 'A hegyi turistautak télen csúszósak, ezért jó cipő kell.'],
+  ['tr', 'Kullanılmayan tren biletlerinin ücreti, kalkıştan önce başvurulursa iade edilir.'],
+  ['ru', 'Деньги за неиспользованный билет на поезд возвращают в кассе до отправления.'],
+  ['ja', '発車前に窓口で手続きをすれば、列車の切符の代金は払い戻されます。'],
+  ['ar', 'يمكنك استرداد ثمن تذكرة القطار إذا ألغيتها قبل موعد المغادرة.'],
+  ['zh', '这家博物馆周一闭馆，其余时间免费开放。'],
+  ['sw', 'Mvua kubwa inatarajiwa kunyesha kesho katika maeneo ya pwani.'],
+];
+
+function print(title, results, ms) {
+  console.log(`\n${title}  (${ms.toFixed(0)} ms)`);
+  for (const { index, relevance_score: score } of results) {
+    if (!Number.isFinite(score)) throw new Error(`passage ${index}: the score is ${score}`);
+    const [language, text] = passages[index];
+    console.log(`  ${score.toFixed(4)}  ${language}  ${text}`);
+  }
+  if (results.length !== passages.length) throw new Error(`${results.length} results for ${passages.length} passages`);
+}
+
+await runAsMain(import.meta, async () => {
+  for (const needed of ['js/dist/index.js', 'models/multilingual-e5-small']) {
+    if (!(await exists(at(needed)))) throw new SetupError(`${needed} is missing`, 'Run: npm run setup');
+  }
+  const { load } = await import(pathToFileURL(at('js/dist/index.js')).href);
+  const url = (...parts) => pathToFileURL(at(...parts));
+  const start = performance.now();
+  const model = await load(url('models/multilingual-e5-small/'));
+  console.log(`Loaded in ${(performance.now() - start).toFixed(0)} ms\n\n“${query}”`);
+  try {
+    const ranked = async (title, options) => {
+      const before = performance.now();
+      const { results } = await model.rerank({ query, passages: passages.map(([, text]) => text), ...options });
+      print(title, results, performance.now() - before);
+    };
+    await ranked('The bare model');
+    if (!(await exists(at('adapters/rank-lora/adapter_config.json')))) return;
+    await model.loadAdapter(url('adapters/rank-lora/'), { name: 'rank' });
+    await ranked('With the ranking adapter', { compose: 'rank' });
+    const files = await readdir(at('adapters/lang/rank')).catch(() => []);
+    const languages = files.filter((name) => name.endsWith('.safetensors')).map((name) => path.basename(name, '.safetensors'));
+    const used = languages.filter((language) => passages.some(([of]) => of === language));
+    if (used.length === 0) return;
+    for (const language of used) {
+      await model.loadAdapter(url(`adapters/lang/rank/${language}.safetensors`), { name: language });
+    }
+    // A composition for every row: each passage with the vector of its own language below the ranking adapter.
+    const of = (language) => (used.includes(language) ? `stack(${language}, rank)` : 'rank');
+    await ranked(`With the ranking adapter and ${used.length} language vectors (${used.join(', ')})`, {
+      queryCompose: of('en'),
+      docCompose: passages.map(([language]) => of(language)),
+    });
+  } finally {
+    await model.dispose?.();
+  }
+});

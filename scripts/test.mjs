@@ -1,0 +1,143 @@
+// npm test: every check, in order, with one summary at the end. `npm test -- STAGE…` runs some of them.
+import os from 'node:os';
+import path from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
+import { ensureDeps } from './deps.mjs';
+import { at, filesUnder, report, root, run, runAsMain, say, SetupError, which } from './lib.mjs';
+import { ensureModel } from './model.mjs';
+import { ensurePackage } from './package.mjs';
+import { aptInstall, cargo, ensureWasm } from './rust.mjs';
+
+const minutes = 60_000;
+
+const stages = [
+  { name: 'packages', about: 'npm packages of the build', work: ensureDeps },
+  { name: 'fmt', about: 'cargo fmt --check', work: () => cargo(['fmt', '--all', '--', '--check'], { hint: 'Run: cargo fmt --all' }) },
+  {
+    name: 'clippy',
+    about: 'cargo clippy, warnings are errors',
+    work: () => cargo(['clippy', '--locked', '--workspace', '--all-targets', '--', '-D', 'warnings'], { timeout: 20 * minutes }),
+  },
+  { name: 'model', about: "the demo's model: fetch, check, quantize", work: ensureModel },
+  { name: 'rust', about: 'cargo test of the workspace', work: rustTests },
+  { name: 'wasm', about: 'WebAssembly build', needs: ['packages'], work: ensureWasm },
+  { name: 'types', about: 'tsc and the npm package', needs: ['packages', 'wasm'], work: ensurePackage },
+  {
+    name: 'node',
+    about: 'tests/**/*.test.mjs in Node',
+    needs: ['types', 'model'],
+    work: (count) => nodeTests(count, (file) => !isBrowserTest(file)),
+  },
+  {
+    name: 'browser',
+    about: 'tests/**/*.test.mjs that drive Chromium',
+    needs: ['types', 'model'],
+    work: async (count) => nodeTests(count, isBrowserTest, { POLYGRAFT_CHROMIUM: await chromium() }),
+  },
+];
+
+async function rustTests(count) {
+  const result = /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/;
+  await cargo(['test', '--locked', '--workspace', '--no-fail-fast'], {
+    timeout: 30 * minutes,
+    onLine: (line) => {
+      const found = result.exec(stripVTControlCharacters(line));
+      if (found) count(...found.slice(1).map(Number));
+    },
+  });
+}
+
+/** A test is a browser test when its path, under tests/, says so: tests/browser/…, something.browser.test.mjs. */
+const isBrowserTest = (file) => path.relative(at('tests'), file).includes('browser');
+
+async function nodeTests(count, wanted, env) {
+  const files = (await filesUnder(at('tests'))).filter((file) => file.endsWith('.test.mjs') && wanted(file));
+  if (files.length === 0) throw new SetupError('no test files found under tests/');
+  const seen = { pass: 0, fail: 0, cancelled: 0, skipped: 0, todo: 0 };
+  const line = /^\W*(pass|fail|cancelled|skipped|todo) (\d+)$/;
+  const done = await run(
+    process.execPath,
+    // One file at a time: each loads a model, and timings would disturb each other.
+    ['--test', '--test-reporter=spec', '--test-concurrency=1', ...files.map((file) => path.relative(root, file))],
+    {
+      env,
+      timeout: 20 * minutes,
+      allowFailure: true,
+      onLine: (text) => {
+        const found = line.exec(stripVTControlCharacters(text));
+        if (found) seen[found[1]] = Number(found[2]);
+      },
+    },
+  );
+  count(seen.pass, seen.fail + seen.cancelled, seen.skipped + seen.todo);
+  if (done.code !== 0) throw new SetupError(`node --test ended with ${done.signal ?? `exit code ${done.code}`}`);
+  if (seen.pass + seen.fail === 0) throw new SetupError('node --test ran no test');
+}
+
+async function chromium() {
+  const find = () => which(...[process.env.POLYGRAFT_CHROMIUM, 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'].filter(Boolean));
+  let found = await find();
+  if (!found && (await aptInstall(['chromium', 'mesa-vulkan-drivers']))) found = await find();
+  if (found) return found;
+  throw new SetupError(
+    'no Chromium was found for the browser tests',
+    'Debian, as root:  apt-get install --no-install-recommends chromium mesa-vulkan-drivers\nElsewhere: install Chromium or Chrome, and set POLYGRAFT_CHROMIUM to its path if it is not on PATH.',
+  );
+}
+
+/** The stages that were asked for, with those that they need, in the order of the list. */
+function choose(names) {
+  if (names.length === 0) return stages;
+  const chosen = new Set();
+  const add = (name) => {
+    const stage = stages.find((candidate) => candidate.name === name);
+    if (!stage) {
+      const list = stages.map((each) => `  ${each.name.padEnd(10)}${each.about}`).join('\n');
+      throw new SetupError(`there is no stage ${JSON.stringify(name)}`, `Stages:\n${list}`);
+    }
+    chosen.add(stage);
+    stage.needs?.forEach(add);
+  };
+  names.forEach(add);
+  return stages.filter((stage) => chosen.has(stage));
+}
+
+await runAsMain(import.meta, async (names) => {
+  const chosen = choose(names);
+  const begin = performance.now();
+  say(`${process.platform} ${process.arch}, Node ${process.versions.node}, ${os.availableParallelism()} cores`);
+  const rows = [];
+  for (const stage of chosen) {
+    const row = { name: stage.name, passed: 0, failed: 0, skipped: 0, result: 'passed', note: '' };
+    const start = performance.now();
+    process.stdout.write(`\n==== ${stage.name}: ${stage.about} ====\n`);
+    const broken = (stage.needs ?? []).filter((need) => rows.some((done) => done.name === need && done.result !== 'passed'));
+    try {
+      if (broken.length > 0) throw new SetupError(`not run, because it needs what failed: ${broken.join(', ')}`);
+      await stage.work((passed, failed, skipped) => {
+        row.passed += passed;
+        row.failed += failed;
+        row.skipped += skipped;
+      });
+      if (row.failed > 0) throw new SetupError(`${row.failed} tests failed`);
+    } catch (error) {
+      report(error);
+      row.result = 'FAILED';
+      row.note = String(error?.message ?? error).split('\n')[0];
+    }
+    row.seconds = (performance.now() - start) / 1000;
+    rows.push(row);
+  }
+  const total = (key) => rows.reduce((sum, row) => sum + row[key], 0);
+  const line = (...cells) => `${cells[0].padEnd(10)}${cells[1].padEnd(8)}${cells.slice(2, 6).map((cell) => String(cell).padStart(9)).join('')}  ${cells[6] ?? ''}`.trimEnd();
+  console.log(`\n${line('stage', 'result', 'seconds', 'passed', 'failed', 'skipped')}`);
+  for (const row of rows) {
+    console.log(line(row.name, row.result, row.seconds.toFixed(1), row.passed, row.failed, row.skipped, row.note));
+  }
+  const failures = rows.filter((row) => row.result !== 'passed').length;
+  const parts = [`${rows.length - failures} stages passed`, `${failures} failed`, `${total('passed') + total('failed')} tests`];
+  if (total('failed') > 0) parts.push(`${total('failed')} of them failed`);
+  if (total('skipped') > 0) parts.push(`${total('skipped')} skipped`);
+  console.log(`\npolygraft: ${parts.join(', ')}, ${Math.round((performance.now() - begin) / 1000)} s`);
+  return failures === 0 ? 0 : 1;
+});
