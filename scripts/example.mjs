@@ -1,6 +1,6 @@
 // One question, passages in many languages: ranked by the bare model, then with the adapters that are shipped.
 // It uses the package as any Node program would; `../js/dist/index.js` is what `polygraft` resolves to.
-import { readdir } from 'node:fs/promises';
+import { readFile, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { at, exists, runAsMain, SetupError } from './lib.mjs';
@@ -43,29 +43,38 @@ await runAsMain(import.meta, async () => {
   const model = await load(url('models/multilingual-e5-small/'));
   console.log(`Loaded in ${(performance.now() - start).toFixed(0)} ms\n\n“${query}”`);
   try {
-    const ranked = async (title, options) => {
+    const documents = passages.map(([language, text]) => ({ language, text }));
+    const ranked = async (title, adapters) => {
       const before = performance.now();
-      const { results } = await model.rerank({ query, passages: passages.map(([, text]) => text), ...options });
+      const { results } = await model.rerank({ query, passages: documents, adapters });
       print(title, results, performance.now() - before);
     };
     await ranked('The bare model');
-    if (!(await exists(at('adapters/rank-lora/adapter_config.json')))) return;
-    await model.loadAdapter(url('adapters/rank-lora/'), { name: 'rank' });
-    await ranked('With the ranking adapter', { compose: 'rank' });
-    const files = await readdir(at('adapters/lang/rank')).catch(() => []);
-    const languages = files.filter((name) => name.endsWith('.safetensors')).map((name) => path.basename(name, '.safetensors'));
-    const used = languages.filter((language) => passages.some(([of]) => of === language));
-    if (used.length === 0) return;
-    for (const language of used) {
-      await model.loadAdapter(url(`adapters/lang/rank/${language}.safetensors`), { name: language });
+    if (!(await exists(at('adapters/rank-lora/adapter_config.json')))) {
+      console.log('\nadapters/rank-lora is not there: no ranking with adapters');
+      return;
     }
-    // A composition for every row: each passage with the vector of its own language below the ranking adapter.
+    await model.loadAdapter('rank', url('adapters/rank-lora/'));
+    await ranked('With the ranking adapter', 'rank');
+    const files = await readdir(at('adapters/lang/rank')).catch(() => []);
+    const used = files
+      .filter((name) => name.endsWith('.safetensors'))
+      .map((name) => path.basename(name, '.safetensors'))
+      .filter((language) => passages.some(([of]) => of === language));
+    if (used.length === 0) {
+      console.log('\nadapters/lang/rank has no vector of these languages: no ranking with them');
+      return;
+    }
+    for (const language of used) {
+      await model.loadAdapter(language, new Uint8Array(await readFile(at(`adapters/lang/rank/${language}.safetensors`))));
+    }
+    // A composition for every row: each passage with the vector of its own language and the ranking adapter.
     const of = (language) => (used.includes(language) ? `stack(${language}, rank)` : 'rank');
     await ranked(`With the ranking adapter and ${used.length} language vectors (${used.join(', ')})`, {
-      queryCompose: of('en'),
-      docCompose: passages.map(([language]) => of(language)),
+      query: of('en'),
+      document: ({ language }) => of(language),
     });
   } finally {
-    await model.dispose?.();
+    await model.dispose();
   }
 });

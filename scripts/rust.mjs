@@ -193,7 +193,13 @@ export async function ensureWasm() {
         toolchain.cargo,
         ['build', '--locked', '--profile', 'wasm', '--target', target, ...toolchain.args, '-p', 'polygraft-wasm'],
         {
-          env: { ...toolchain.env, CARGO_ENCODED_RUSTFLAGS: flags.join('\x1f'), CARGO_TARGET_DIR: targetDir },
+          env: {
+            ...toolchain.env,
+            CARGO_ENCODED_RUSTFLAGS: flags.join('\x1f'),
+            CARGO_TARGET_DIR: targetDir,
+            // The list of used features has to reach wasm-bindgen; wasm-opt drops the names afterwards.
+            CARGO_PROFILE_WASM_STRIP: 'debuginfo',
+          },
           hint: 'The WebAssembly build failed: see the compiler\'s output above.',
         },
       );
@@ -206,7 +212,7 @@ export async function ensureWasm() {
       const optimiser = at('node_modules/binaryen/bin/wasm-opt');
       if (!(await exists(optimiser))) throw new SetupError('node_modules/binaryen is missing', 'Run: npm ci');
       const optimised = path.join(bound, 'optimised.wasm');
-      await run(process.execPath, [optimiser, '-O3', ...features, path.join(bound, 'polygraft_bg.wasm'), '-o', optimised]);
+      await run(process.execPath, [optimiser, '-O3', ...features, '--strip-producers', path.join(bound, 'polygraft_bg.wasm'), '-o', optimised]);
       const { copyFile } = await import('node:fs/promises');
       await rm(at(wasmOut), { recursive: true, force: true });
       await mkdir(at(wasmOut), { recursive: true });

@@ -24,13 +24,13 @@ const stages = [
   { name: 'types', about: 'tsc and the npm package', needs: ['packages', 'wasm'], work: ensurePackage },
   {
     name: 'node',
-    about: 'tests/**/*.test.mjs in Node',
+    about: '*.test.mjs of tests/ and js/tests/, in Node',
     needs: ['types', 'model'],
     work: (count) => nodeTests(count, (file) => !isBrowserTest(file)),
   },
   {
     name: 'browser',
-    about: 'tests/**/*.test.mjs that drive Chromium',
+    about: '*.test.mjs of tests/ and js/tests/ that drive Chromium',
     needs: ['types', 'model'],
     work: async (count) => nodeTests(count, isBrowserTest, { POLYGRAFT_CHROMIUM: await chromium() }),
   },
@@ -47,12 +47,17 @@ async function rustTests(count) {
   });
 }
 
-/** A test is a browser test when its path, under tests/, says so: tests/browser/…, something.browser.test.mjs. */
-const isBrowserTest = (file) => path.relative(at('tests'), file).includes('browser');
+async function testFiles() {
+  const files = [...(await filesUnder(at('tests'))), ...(await filesUnder(at('js/tests')))];
+  return files.filter((file) => file.endsWith('.test.mjs'));
+}
+
+/** A test is a browser test when its path says so: tests/browser/…, something.browser.test.mjs. */
+const isBrowserTest = (file) => path.relative(root, file).includes('browser');
 
 async function nodeTests(count, wanted, env) {
-  const files = (await filesUnder(at('tests'))).filter((file) => file.endsWith('.test.mjs') && wanted(file));
-  if (files.length === 0) throw new SetupError('no test files found under tests/');
+  const files = (await testFiles()).filter(wanted);
+  if (files.length === 0) throw new SetupError('no test files of this stage were found under tests/ and js/tests/');
   const seen = { pass: 0, fail: 0, cancelled: 0, skipped: 0, todo: 0 };
   const line = /^\W*(pass|fail|cancelled|skipped|todo) (\d+)$/;
   const done = await run(
@@ -135,7 +140,7 @@ await runAsMain(import.meta, async (names) => {
     console.log(line(row.name, row.result, row.seconds.toFixed(1), row.passed, row.failed, row.skipped, row.note));
   }
   const failures = rows.filter((row) => row.result !== 'passed').length;
-  const parts = [`${rows.length - failures} stages passed`, `${failures} failed`, `${total('passed') + total('failed')} tests`];
+  const parts = [`${rows.length - failures} ${rows.length - failures === 1 ? 'stage' : 'stages'} passed`, `${failures} failed`, `${total('passed') + total('failed')} tests`];
   if (total('failed') > 0) parts.push(`${total('failed')} of them failed`);
   if (total('skipped') > 0) parts.push(`${total('skipped')} skipped`);
   console.log(`\npolygraft: ${parts.join(', ')}, ${Math.round((performance.now() - begin) / 1000)} s`);
