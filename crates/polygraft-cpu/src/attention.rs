@@ -1,0 +1,125 @@
+//! Softmax attention, one head of one row at a time, over that row's keys only.
+//!
+//! Keys and values are brought into panels, so that both products run on the same kernel as a linear layer.
+
+use crate::kernels::{Isa, Rows, Target};
+use crate::math::exp;
+use crate::pack::LANES;
+use crate::run::{Frame, cut};
+use crate::slices::{Ended, Slices, TASK};
+use polygraft::Result;
+use polygraft::program::{Step, StepKind};
+use std::ops::Range;
+
+/// Scratch for one head of one row.
+#[derive(Debug, Default)]
+pub(crate) struct Heads {
+    /// `[panel of keys][dimension][lane]`.
+    keys: Vec<f32>,
+    /// `[panel of dimensions][key][lane]`.
+    values: Vec<f32>,
+    /// `[query][key, padded]`: products, then weights.
+    scores: Vec<f32>,
+    /// `1 / Σ weights`, a query.
+    inverses: Vec<f32>,
+    /// `[query][dimension, padded]`.
+    context: Vec<f32>,
+    /// Zeros, as the kernel's bias.
+    zeros: Vec<f32>,
+}
+
+/// One head of one row for some of its queries.
+struct Task {
+    row: Range<usize>,
+    head: usize,
+    queries: Range<usize>,
+}
+
+pub(crate) fn attention(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
+    let StepKind::Attention { q, k, v, out, heads, scale_bits } = step.kind else { return Ok(Ended::Yes) };
+    let (width, tables) = (frame.width(out), frame.tables());
+    let d = width / heads;
+    let tasks = (0..tables.rows()).map(|row| tables.row(row)).flat_map(|row| {
+        // Packing keys and values must stay cheap beside the products.
+        let queries = (TASK / (2 * d * row.len()).max(1)).max(16);
+        (0..heads).flat_map(move |head| {
+            let row = row.clone();
+            cut(row.clone(), queries).map(move |queries| Task { row: row.clone(), head, queries })
+        })
+    });
+    let [q, k, v] = [q, k, v].map(|id| frame.buffers[id.0 as usize].as_slice());
+    let (isa, scratch) = (frame.isa, &mut frame.scratch.heads);
+    slices.each(tasks, |task| {
+        scratch.run(isa, &task, [q, k, v], width, d, f32::from_bits(scale_bits), y);
+        Ok(())
+    })
+}
+
+impl Heads {
+    #[allow(clippy::too_many_arguments, reason = "the step's own operands")]
+    fn run(&mut self, isa: Isa, task: &Task, [q, k, v]: [&[f32]; 3], width: usize, d: usize, scale: f32, y: &mut [f32]) {
+        let (keys, count, first) = (task.row.len(), task.queries.len(), task.head * d);
+        let (key_panels, d_panels) = (keys.div_ceil(LANES), d.div_ceil(LANES));
+        let (stride, d_stride) = (key_panels * LANES, d_panels * LANES);
+        self.zeros.resize(self.zeros.len().max(stride).max(d_stride), 0.0);
+        self.pack(&task.row, k, v, width, first..first + d);
+        self.scores.resize(count * stride, 0.0);
+        let queries = Rows { values: &q[task.queries.start * width + first..], stride: width, count, width: d };
+        isa.gemm(queries, &self.keys, &self.zeros[..stride], &mut Target { values: &mut self.scores, stride });
+        self.inverses.resize(count, 0.0);
+        isa.vectorize(|| {
+            for (scores, inverse) in self.scores.chunks_exact_mut(stride).zip(&mut self.inverses) {
+                *inverse = 1.0 / softmax(&mut scores[..keys], scale);
+            }
+        });
+        self.context.resize(count * d_stride, 0.0);
+        let weights = Rows { values: &self.scores, stride, count, width: keys };
+        let target = &mut Target { values: &mut self.context, stride: d_stride };
+        isa.gemm(weights, &self.values, &self.zeros[..d_stride], target);
+        isa.vectorize(|| {
+            let contexts = self.context.chunks_exact(d_stride).zip(&self.inverses);
+            for (t, (context, inverse)) in task.queries.clone().zip(contexts) {
+                let y = &mut y[t * width + first..][..d];
+                y.iter_mut().zip(context).for_each(|(y, c)| *y = c * inverse);
+            }
+        });
+    }
+
+    /// Brings keys and values of a head into panels. Lanes past the last stay zero.
+    fn pack(&mut self, row: &Range<usize>, k: &[f32], v: &[f32], width: usize, head: Range<usize>) {
+        let (keys, d) = (row.len(), head.len());
+        self.keys.clear();
+        self.keys.resize(keys.div_ceil(LANES) * LANES * d, 0.0);
+        self.values.clear();
+        self.values.resize(d.div_ceil(LANES) * LANES * keys, 0.0);
+        for (at, t) in row.clone().enumerate() {
+            let own = t * width + head.start..t * width + head.end;
+            let panel = &mut self.keys[at / LANES * LANES * d..][at % LANES..];
+            panel.iter_mut().step_by(LANES).zip(&k[own.clone()]).for_each(|(to, from)| *to = *from);
+            for (panel, from) in v[own].chunks(LANES).enumerate() {
+                self.values[(panel * keys + at) * LANES..][..from.len()].copy_from_slice(from);
+            }
+        }
+    }
+}
+
+/// `exp(scale · x − peak)` in place; the sum.
+#[inline(always)]
+fn softmax(x: &mut [f32], scale: f32) -> f32 {
+    let mut peaks = [f32::NEG_INFINITY; LANES];
+    for chunk in x.chunks_mut(LANES) {
+        for (x, peak) in chunk.iter_mut().zip(&mut peaks) {
+            *x *= scale;
+            *peak = if *x > *peak { *x } else { *peak };
+        }
+    }
+    let peak = peaks.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+    let mut sums = [0.0f32; LANES];
+    for chunk in x.chunks_mut(LANES) {
+        for (x, sum) in chunk.iter_mut().zip(&mut sums) {
+            *x = exp(*x - peak);
+            *sum += *x;
+        }
+    }
+    sums.iter().sum()
+}

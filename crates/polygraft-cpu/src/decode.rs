@@ -1,0 +1,65 @@
+//! Panels of any form to panels of f32, a few at a time.
+
+use crate::kernels::Isa;
+use crate::math::{bf16_to_f32, f16_to_f32};
+use crate::pack::{Form, LANES, Packed, Q4_WORDS, Q8_WORDS};
+use std::ops::Range;
+
+/// `panels` of `packed` as f32, `[panel][input][lane]`: in place when they are stored so, else decoded into `scratch`.
+pub(crate) fn panels<'a>(isa: Isa, packed: &'a Packed, panels: Range<usize>, scratch: &'a mut Vec<f32>) -> &'a [f32] {
+    let each = packed.cols * LANES;
+    let span = panels.start * each..panels.end * each;
+    let blocks = panels.start * packed.blocks()..panels.end * packed.blocks();
+    let cut = |codes: &'a [u32], words: usize| &codes[blocks.start * words * LANES..blocks.end * words * LANES];
+    let scales_of = |scales: &'a [u16]| &scales[blocks.start * LANES..blocks.end * LANES];
+    if let Form::F32(values) = &packed.form {
+        return &values[span];
+    }
+    scratch.resize(span.len(), 0.0);
+    let out = scratch.as_mut_slice();
+    isa.vectorize(|| match &packed.form {
+        Form::F32(values) => out.copy_from_slice(&values[span]),
+        Form::F16(bits) => out.iter_mut().zip(&bits[span]).for_each(|(o, &b)| *o = f16_to_f32(b)),
+        Form::Bf16(bits) => out.iter_mut().zip(&bits[span]).for_each(|(o, &b)| *o = bf16_to_f32(b)),
+        Form::Q8 { codes, scales } => {
+            blocks_of::<Q8_WORDS, 4>(cut(codes, Q8_WORDS), scales_of(scales), out, |word, k| {
+                ((word << (24 - 8 * k)).cast_signed() >> 24) as f32
+            });
+        }
+        Form::Q4 { codes, scales } => {
+            blocks_of::<Q4_WORDS, 8>(cut(codes, Q4_WORDS), scales_of(scales), out, |word, k| {
+                ((word >> (8 * (k % 4) + 4 * (k / 4))) & 15).cast_signed() as f32 - 8.0
+            });
+        }
+    });
+    out
+}
+
+/// `WORDS` words a block, `EACH` codes a word.
+#[inline(always)]
+fn blocks_of<const WORDS: usize, const EACH: usize>(
+    codes: &[u32],
+    scales: &[u16],
+    out: &mut [f32],
+    code: impl Fn(u32, usize) -> f32,
+) {
+    let blocks = codes.chunks_exact(WORDS * LANES).zip(scales.chunks_exact(LANES));
+    for ((words, scales), out) in blocks.zip(out.chunks_exact_mut(WORDS * EACH * LANES)) {
+        let mut scale = [0.0; LANES];
+        scale.iter_mut().zip(scales).for_each(|(s, &bits)| *s = f16_to_f32(bits));
+        for (words, out) in words.chunks_exact(LANES).zip(out.chunks_exact_mut(EACH * LANES)) {
+            for (k, out) in out.chunks_exact_mut(LANES).enumerate() {
+                for lane in 0..LANES {
+                    out[lane] = code(words[lane], k) * scale[lane];
+                }
+            }
+        }
+    }
+}
+
+/// The block scales of one panel, `[block][lane]`, for quantized forms.
+pub(crate) fn scales<'a>(isa: Isa, scales: &[u16], out: &'a mut Vec<f32>) -> &'a [f32] {
+    out.resize(scales.len(), 0.0);
+    isa.vectorize(|| out.iter_mut().zip(scales).for_each(|(o, &bits)| *o = f16_to_f32(bits)));
+    out
+}

@@ -1,0 +1,187 @@
+//! The inner loops: matrix products over packed panels, once in plain Rust and once for each instruction set.
+//!
+//! This is the only folder with unsafe code. Each kernel checks the lengths of its slices once, at its entry. Every
+//! output depends on its own row of activations alone, computed in one fixed order whatever the rows around it, so that
+//! a row has the same bits alone and in any batch.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+mod portable;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
+
+use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(crate) use wasm::{Code, ORDER};
+
+/// A quantized activation as the integer kernels read it.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+pub(crate) type Code = i8;
+
+/// Which of eight activations the kernels read first, second and so on.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+pub(crate) const ORDER: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+
+/// The instruction set that runs. Only [`Isa::detect`] makes one, so that holding it proves that it is there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Isa(Kind);
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+    Portable,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Wasm,
+}
+
+/// Rows of f32 activations: row `r` is `values[r * stride..][..width]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) stride: usize,
+    pub(crate) count: usize,
+    pub(crate) width: usize,
+}
+
+/// Rows of quantized activations.
+#[derive(Clone, Copy)]
+pub(crate) struct Codes<'a> {
+    /// `[row][input]`, eight by eight in [`ORDER`], −127 to 127.
+    pub(crate) codes: &'a [Code],
+    /// `[row][block]`.
+    pub(crate) scales: &'a [f32],
+    /// `[row][block]`: −8 × the sum of the block's codes, which undoes the offset of 4-bit weights.
+    pub(crate) corrections: &'a [i32],
+    pub(crate) count: usize,
+    pub(crate) blocks: usize,
+}
+
+/// One panel of quantized weights.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel<'a> {
+    /// `[block][word][lane]`.
+    pub(crate) words: &'a [u32],
+    /// `[block][lane]`.
+    pub(crate) scales: &'a [f32],
+}
+
+/// Where products go: row `r` to `values[r * stride..]`, one panel after the other.
+pub(crate) struct Target<'a> {
+    pub(crate) values: &'a mut [f32],
+    pub(crate) stride: usize,
+}
+
+impl Rows<'_> {
+    fn check(&self, panels: usize, weights: &[f32], bias: &[f32], out: &Target<'_>) {
+        let reach = |rows: usize, stride: usize, width: usize| if rows == 0 { 0 } else { (rows - 1) * stride + width };
+        assert!(reach(self.count, self.stride, self.width) <= self.values.len(), "activations");
+        assert!(weights.len() == panels * self.width * LANES && bias.len() == panels * LANES, "weights");
+        assert!(reach(self.count, out.stride, panels * LANES) <= out.values.len(), "outputs");
+    }
+}
+
+impl Codes<'_> {
+    fn check(&self, words: usize, panel: &Panel<'_>, out: &Target<'_>) {
+        assert!(self.codes.len() >= self.count * self.blocks * polygraft::quant::BLOCK, "activations");
+        assert!(self.scales.len() >= self.count * self.blocks, "activation scales");
+        assert!(self.corrections.len() >= self.count * self.blocks, "activation sums");
+        assert!(panel.words.len() == self.blocks * words * LANES, "weights");
+        assert!(panel.scales.len() == self.blocks * LANES, "weight scales");
+        assert!(self.count == 0 || (self.count - 1) * out.stride + LANES <= out.values.len(), "outputs");
+    }
+}
+
+impl Isa {
+    /// The best that this machine has.
+    pub(crate) fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+            return Self(Kind::Avx2);
+        }
+        #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+        return Self(Kind::Portable);
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Self(Kind::Wasm)
+    }
+
+    /// The plain kernels, so that tests can run them on any machine.
+    #[cfg(all(test, not(target_arch = "wasm32")))]
+    pub(crate) fn portable() -> Self {
+        Self(Kind::Portable)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            Kind::Portable => "portable",
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Wasm => wasm::NAME,
+        }
+    }
+
+    /// Runs `work` compiled for this instruction set: loops inside become its vectors.
+    #[inline(always)]
+    pub(crate) fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: only `detect` makes this kind, after it saw the features.
+            Kind::Avx2 => unsafe { avx2::vectorize(work) },
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            Kind::Portable => work(),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Wasm => work(),
+        }
+    }
+
+    /// `out = bias + x Wᵀ` for whole panels: `weights` is `[panel][input][lane]`, `bias` `[panel][lane]`.
+    pub(crate) fn gemm(self, x: Rows<'_>, weights: &[f32], bias: &[f32], out: &mut Target<'_>) {
+        let panels = bias.len() / LANES;
+        x.check(panels, weights, bias, out);
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the features are there (see `detect`), the lengths were checked.
+            Kind::Avx2 => unsafe { avx2::gemm(x, weights, bias, out) },
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            Kind::Portable => portable::gemm(x, weights, bias, out),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            // SAFETY: the lengths were checked.
+            Kind::Wasm => unsafe { wasm::gemm(x, weights, bias, out) },
+        }
+    }
+
+    /// `out = bias + x Wᵀ` for one panel of 4-bit weights.
+    pub(crate) fn gemm_q4(self, x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
+        x.check(Q4_WORDS, &panel, out);
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the features are there (see `detect`), the lengths were checked.
+            Kind::Avx2 => unsafe { avx2::gemm_q4(x, panel, bias, out) },
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            Kind::Portable => portable::gemm_q4(x, panel, bias, out),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            // SAFETY: the lengths were checked.
+            Kind::Wasm => unsafe { wasm::gemm_q4(x, panel, bias, out) },
+        }
+    }
+
+    /// `out = bias + x Wᵀ` for one panel of 8-bit weights.
+    pub(crate) fn gemm_q8(self, x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
+        x.check(Q8_WORDS, &panel, out);
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the features are there (see `detect`), the lengths were checked.
+            Kind::Avx2 => unsafe { avx2::gemm_q8(x, panel, bias, out) },
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            Kind::Portable => portable::gemm_q8(x, panel, bias, out),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            // SAFETY: the lengths were checked.
+            Kind::Wasm => unsafe { wasm::gemm_q8(x, panel, bias, out) },
+        }
+    }
+}

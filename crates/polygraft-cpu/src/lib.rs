@@ -1,0 +1,115 @@
+//! polygraft's CPU backend: replays a Program with SIMD kernels, one thread, in slices of well under a millisecond.
+//!
+//! ```text
+//! Matrix ─pack→ Packed ─decode→ f32 panels ─┐
+//! activations ─quantize→ codes ─────────────┴─kernels→ outputs      one file a kind of step, run.rs in the middle
+//! ```
+//!
+//! Weights are held in panels at their stored size ([`pack`]) and decoded a few outputs at a time, never as a whole.
+//! [`Precision::Exact`](polygraft::backend::Precision) multiplies f32 activations with decoded panels; `Fast` rounds the
+//! activations of quantized linear layers to 8 bits a block of 32 and multiplies integers. In both, a row's result does
+//! not depend on the rows around it, to the bit.
+
+mod attention;
+mod decode;
+mod kernels;
+mod linear;
+mod lowrank;
+mod math;
+mod norm;
+mod pack;
+mod quantize;
+mod rows;
+mod run;
+mod slices;
+mod store;
+
+pub use run::Run;
+
+use kernels::Isa;
+use polygraft::backend::{Backend, Call, Poll};
+use polygraft::ir::PayloadId;
+use polygraft::model::{ModelSpec, WeightId};
+use polygraft::program::{BufferId, StepKind};
+use polygraft::tensor::Matrix;
+use polygraft::{Error, Result};
+use store::Store;
+
+/// The CPU backend.
+#[derive(Debug)]
+pub struct Cpu {
+    isa: Isa,
+    store: Store,
+}
+
+impl Cpu {
+    /// A backend without weights, with the best kernels that this machine has.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { isa: Isa::detect(), store: Store::default() }
+    }
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn failed(why: String) -> Error {
+    Error::Backend { backend: "cpu", why }
+}
+
+impl Backend for Cpu {
+    type Run = Run;
+
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn describe(&self) -> String {
+        format!("cpu: {}", self.isa.name())
+    }
+
+    fn load_weight(&mut self, id: WeightId, matrix: Matrix) -> Result<()> {
+        self.store.load(id, matrix);
+        Ok(())
+    }
+
+    fn ready(&mut self, spec: &ModelSpec) -> Result<()> {
+        for index in 0..spec.weights.len() {
+            self.store.held(WeightId(index as u32))?;
+        }
+        spec.linears.values().try_for_each(|linear| self.store.pack(linear.weight))
+    }
+
+    fn weight_row(&self, id: WeightId, row: usize, out: &mut [f32]) -> Result<()> {
+        self.store.row(id, row, out)
+    }
+
+    fn forget(&mut self, id: PayloadId) {
+        self.store.forget(id);
+    }
+
+    fn memory(&self) -> usize {
+        self.store.bytes()
+    }
+
+    fn begin(&mut self, call: Call) -> Result<Run> {
+        for step in &call.program.steps {
+            if let StepKind::Linear { weight: Some(id), .. } = step.kind {
+                self.store.pack(id)?;
+            }
+        }
+        let own = call.tables.payloads.iter().map(|p| self.store.own(p)).collect();
+        Ok(Run::new(call, own))
+    }
+
+    fn advance(&mut self, run: &mut Run, pause: &mut dyn FnMut() -> bool) -> Result<Poll> {
+        run.advance(self.isa, &self.store, pause)
+    }
+
+    fn read(&mut self, run: &Run, buffer: BufferId) -> Result<Vec<f32>> {
+        run.read(buffer)
+    }
+}

@@ -1,0 +1,171 @@
+//! Weights in panels of eight outputs: the one layout that every kernel reads.
+//!
+//! A panel holds [`LANES`] outputs side by side, so that one vector is eight outputs at one place along the inputs.
+//! Quantized panels keep one 32-bit word an output: four codes of 8 bits, or eight of 4 bits where bytes (AVX2: four
+//! inputs a word) and half words (WebAssembly: two inputs a word) can both be cut out with a shift and a mask:
+//! in word `g` of a block, the low nibbles are inputs `8g..8g+4` and the high nibbles inputs `8g+4..8g+8`, in byte order.
+
+use crate::math::{bf16_to_f32, f16_to_f32};
+use polygraft::quant::BLOCK;
+use polygraft::tensor::{Matrix, Storage};
+
+/// Outputs in a panel.
+pub(crate) const LANES: usize = 8;
+
+/// Words an output takes in a block of 4-bit codes.
+pub(crate) const Q4_WORDS: usize = BLOCK / 8;
+
+/// Words an output takes in a block of 8-bit codes.
+pub(crate) const Q8_WORDS: usize = BLOCK / 4;
+
+/// A matrix in panels. Outputs past the last are zero.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    /// Outputs.
+    pub(crate) rows: usize,
+    /// Inputs.
+    pub(crate) cols: usize,
+    pub(crate) form: Form,
+}
+
+/// The numbers, panel by panel.
+#[derive(Debug)]
+pub(crate) enum Form {
+    /// `[panel][input][lane]`.
+    F32(Vec<f32>),
+    /// `[panel][input][lane]`, half precision bits.
+    F16(Vec<u16>),
+    /// `[panel][input][lane]`, bfloat16 bits.
+    Bf16(Vec<u16>),
+    /// Codes `[panel][block][word][lane]`, f16 scales `[panel][block][lane]`.
+    Q8 { codes: Vec<u32>, scales: Vec<u16> },
+    /// As `Q8`.
+    Q4 { codes: Vec<u32>, scales: Vec<u16> },
+}
+
+/// Shift of input `k` of a block inside its 4-bit word.
+fn q4_shift(k: usize) -> usize {
+    8 * (k % 4) + 4 * (k / 4 % 2)
+}
+
+impl Packed {
+    /// Packs `matrix`.
+    pub(crate) fn new(matrix: &Matrix) -> Self {
+        let (rows, cols) = (matrix.rows(), matrix.cols());
+        let panels = rows.div_ceil(LANES);
+        let blocks = cols / BLOCK;
+        let form = match matrix.storage() {
+            Storage::F32(v) => Form::F32(interleave(v, rows, cols)),
+            Storage::F16(v) => Form::F16(interleave(v, rows, cols)),
+            Storage::Bf16(v) => Form::Bf16(interleave(v, rows, cols)),
+            Storage::Q8_0 { codes, scales } => {
+                let mut words = vec![0u32; panels * blocks * Q8_WORDS * LANES];
+                for (row, codes) in codes.chunks_exact(cols.max(1)).enumerate() {
+                    let (panel, lane) = (row / LANES, row % LANES);
+                    for (word, four) in codes.chunks_exact(4).enumerate() {
+                        words[(panel * blocks * Q8_WORDS + word) * LANES + lane] =
+                            u32::from_le_bytes([four[0], four[1], four[2], four[3]].map(i8::cast_unsigned));
+                    }
+                }
+                Form::Q8 { codes: words, scales: interleave(scales, rows, blocks) }
+            }
+            Storage::Q4_0 { codes, scales } => {
+                let mut words = vec![0u32; panels * blocks * Q4_WORDS * LANES];
+                for (row, codes) in codes.chunks_exact((cols / 2).max(1)).enumerate() {
+                    let (panel, lane) = (row / LANES, row % LANES);
+                    for (block, codes) in codes.chunks_exact(BLOCK / 2).enumerate() {
+                        let at = (panel * blocks + block) * Q4_WORDS * LANES + lane;
+                        for (k, &two) in codes.iter().enumerate() {
+                            let (low, high) = (k, k + BLOCK / 2);
+                            words[at + low / 8 * LANES] |= u32::from(two & 15) << q4_shift(low);
+                            words[at + high / 8 * LANES] |= u32::from(two >> 4) << q4_shift(high);
+                        }
+                    }
+                }
+                Form::Q4 { codes: words, scales: interleave(scales, rows, blocks) }
+            }
+        };
+        Self { rows, cols, form }
+    }
+
+    /// Number of panels.
+    pub(crate) fn panels(&self) -> usize {
+        self.rows.div_ceil(LANES)
+    }
+
+    /// Blocks along the inputs, for quantized forms.
+    pub(crate) fn blocks(&self) -> usize {
+        self.cols / BLOCK
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.form {
+            Form::F32(v) => v.len() * 4,
+            Form::F16(v) | Form::Bf16(v) => v.len() * 2,
+            Form::Q8 { codes, scales } | Form::Q4 { codes, scales } => codes.len() * 4 + scales.len() * 2,
+        }
+    }
+
+    /// Decodes output `row` into `out`, `cols` long: the same numbers as the matrix it was packed from.
+    pub(crate) fn decode_row(&self, row: usize, out: &mut [f32]) {
+        let (panel, lane) = (row / LANES, row % LANES);
+        let at = |k: usize| (panel * self.cols + k) * LANES + lane;
+        let scale = |scales: &[u16], k: usize| f16_to_f32(scales[(panel * self.blocks() + k / BLOCK) * LANES + lane]);
+        let word = |codes: &[u32], words: usize, k: usize| {
+            let each = BLOCK / words;
+            codes[(panel * self.blocks() * words + k / each) * LANES + lane]
+        };
+        for (k, o) in out.iter_mut().enumerate() {
+            *o = match &self.form {
+                Form::F32(v) => v[at(k)],
+                Form::F16(v) => f16_to_f32(v[at(k)]),
+                Form::Bf16(v) => bf16_to_f32(v[at(k)]),
+                Form::Q8 { codes, scales } => {
+                    let code = word(codes, Q8_WORDS, k).to_le_bytes()[k % 4].cast_signed();
+                    f32::from(code) * scale(scales, k)
+                }
+                Form::Q4 { codes, scales } => {
+                    let code = (word(codes, Q4_WORDS, k) >> q4_shift(k % BLOCK)) & 15;
+                    (code as f32 - 8.0) * scale(scales, k)
+                }
+            };
+        }
+    }
+}
+
+/// `[row][col]` to `[panel][col][lane]`, zeros past the last row.
+fn interleave<T: Copy + Default>(values: &[T], rows: usize, cols: usize) -> Vec<T> {
+    let mut out = vec![T::default(); rows.div_ceil(LANES) * cols * LANES];
+    for (row, values) in values.chunks_exact(cols.max(1)).enumerate() {
+        let (panel, lane) = (row / LANES, row % LANES);
+        for (col, &x) in values.iter().enumerate() {
+            out[(panel * cols + col) * LANES + lane] = x;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use polygraft::tensor::Scheme;
+    use polygraft::testing::{Random, store};
+
+    #[test]
+    fn packing_keeps_every_number() {
+        let mut random = Random(1);
+        for scheme in [Scheme::F32, Scheme::F16, Scheme::Bf16, Scheme::Q8_0, Scheme::Q4_0] {
+            for (rows, cols) in [(1, 32), (8, 64), (19, 96)] {
+                let matrix = store(rows, cols, random.vec(rows * cols, 2.0), scheme);
+                let packed = Packed::new(&matrix);
+                let (mut a, mut b) = (vec![0.0; cols], vec![0.0; cols]);
+                for row in 0..rows {
+                    matrix.decode_row(row, &mut a);
+                    packed.decode_row(row, &mut b);
+                    assert_eq!(a, b, "{scheme:?} {rows}x{cols} row {row}");
+                }
+            }
+        }
+    }
+}

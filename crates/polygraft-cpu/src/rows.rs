@@ -1,0 +1,117 @@
+//! Steps that move or change rows one by one: embed, add, activate, offset, pool.
+
+use crate::math;
+use crate::run::{Frame, wrong_payload};
+use crate::slices::{Ended, Slices};
+use polygraft::Result;
+use polygraft::ir::Op;
+use polygraft::model::{Activation, Pooling};
+use polygraft::program::{Step, StepKind};
+
+/// Rows of a task.
+const CHUNK: usize = 64;
+
+pub(crate) fn embed(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
+    let StepKind::Embed { out, word, position, token_type } = step.kind else { return Ok(Ended::Yes) };
+    let (width, tables) = (frame.width(out), frame.tables());
+    let mut row = vec![0.0; width];
+    slices.each(frame.pieces(step, CHUNK), |tokens| {
+        for t in tokens {
+            let y = &mut y[t * width..(t + 1) * width];
+            frame.store.row(word, tables.ids[t] as usize, y)?;
+            let others = [(Some(position), tables.positions[t]), (token_type, tables.token_types[t])];
+            for (table, index) in others {
+                let Some(table) = table else { continue };
+                frame.store.row(table, index as usize, &mut row)?;
+                y.iter_mut().zip(&row).for_each(|(y, x)| *y += x);
+            }
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn add(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
+    let StepKind::Add { a, b, out } = step.kind else { return Ok(Ended::Yes) };
+    let width = frame.width(out);
+    // The target is not in the list of buffers while it is written: an operand that is the target is read from it.
+    let [a, b] = [a, b].map(|id| (id != out).then(|| frame.buffers[id.0 as usize].as_slice()));
+    slices.each(frame.pieces(step, CHUNK), |rows| {
+        let span = rows.start * width..rows.end * width;
+        let y = &mut y[span.clone()];
+        frame.isa.vectorize(|| match (a, b) {
+            (Some(a), Some(b)) => {
+                y.iter_mut().zip(&a[span.clone()]).zip(&b[span]).for_each(|((y, a), b)| *y = a + b);
+            }
+            (Some(other), None) | (None, Some(other)) => {
+                y.iter_mut().zip(&other[span]).for_each(|(y, x)| *y += x);
+            }
+            (None, None) => y.iter_mut().for_each(|y| *y += *y),
+        });
+        Ok(())
+    })
+}
+
+pub(crate) fn activate(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
+    let StepKind::Activate { x, function } = step.kind else { return Ok(Ended::Yes) };
+    let width = frame.width(x);
+    slices.each(frame.pieces(step, CHUNK), |rows| {
+        let y = &mut y[rows.start * width..rows.end * width];
+        frame.isa.vectorize(|| match function {
+            Activation::Gelu => y.iter_mut().for_each(|x| *x = math::gelu(*x)),
+            Activation::GeluTanh => y.iter_mut().for_each(|x| *x = math::gelu_tanh(*x)),
+            Activation::Relu => y.iter_mut().for_each(|x| *x = x.max(0.0)),
+            Activation::Silu => y.iter_mut().for_each(|x| *x *= math::sigmoid(*x)),
+            Activation::Tanh => y.iter_mut().for_each(|x| *x = math::tanh(*x)),
+            Activation::Sigmoid => y.iter_mut().for_each(|x| *x = math::sigmoid(*x)),
+            Activation::Identity => {}
+        });
+        Ok(())
+    })
+}
+
+pub(crate) fn offset(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
+    let StepKind::Offset { x, table } = step.kind else { return Ok(Ended::Yes) };
+    let width = frame.width(x);
+    slices.each(frame.segments(table), |segment| {
+        let (Op::Offset(own), _) = frame.op(segment)? else { return Err(wrong_payload()) };
+        for row in segment.range.clone() {
+            polygraft::steps::offset(&mut y[row * width..(row + 1) * width], &own.vector, segment.scale);
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn pool(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
+    let StepKind::Pool { x, out, pooling } = step.kind else { return Ok(Ended::Yes) };
+    let (width, tables) = (frame.width(out), frame.tables());
+    let input = &frame.buffers[x.0 as usize];
+    slices.each(frame.pieces(step, 1), |rows| {
+        for row in rows {
+            let span = tables.row(row);
+            let tokens = &input[span.start * width..span.end * width];
+            let y = &mut y[row * width..(row + 1) * width];
+            frame.isa.vectorize(|| pool_row(pooling, tokens, y));
+        }
+        Ok(())
+    })
+}
+
+#[inline(always)]
+fn pool_row(pooling: Pooling, tokens: &[f32], y: &mut [f32]) {
+    let width = y.len();
+    match pooling {
+        Pooling::Cls => y.copy_from_slice(&tokens[..width]),
+        Pooling::Last => y.copy_from_slice(&tokens[tokens.len() - width..]),
+        Pooling::Max => {
+            y.fill(f32::NEG_INFINITY);
+            tokens.chunks_exact(width).for_each(|t| y.iter_mut().zip(t).for_each(|(y, &x)| *y = y.max(x)));
+        }
+        Pooling::Mean | Pooling::MeanSqrtLen => {
+            let n = (tokens.len() / width) as f32;
+            let divisor = if pooling == Pooling::Mean { n } else { n.sqrt() };
+            y.fill(0.0);
+            tokens.chunks_exact(width).for_each(|t| y.iter_mut().zip(t).for_each(|(y, &x)| *y += x));
+            y.iter_mut().for_each(|y| *y /= divisor);
+        }
+    }
+}

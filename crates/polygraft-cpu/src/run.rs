@@ -1,0 +1,158 @@
+//! A call in flight, and the loop over its steps.
+
+use crate::attention::Heads;
+use crate::kernels::Isa;
+use crate::quantize::Quantized;
+use crate::slices::{Ended, Slices};
+use crate::store::{Own, Store};
+use crate::{attention, failed, linear, lowrank, norm, rows};
+use polygraft::backend::{Call, Poll};
+use polygraft::ir::Op;
+use polygraft::program::{BufferId, Extent, Program, Segment, Step, StepKind, TableId, Tables};
+use polygraft::{Error, Result};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A call in flight: its buffers, and how far it has come.
+#[derive(Debug)]
+pub struct Run {
+    call: Call,
+    own: Vec<Arc<Own>>,
+    buffers: Vec<Vec<f32>>,
+    scratch: Scratch,
+    step: usize,
+    tasks: usize,
+}
+
+/// Memory that steps reuse.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// Decoded panels.
+    pub(crate) panels: Vec<f32>,
+    /// Decoded block scales of one panel.
+    pub(crate) scales: Vec<f32>,
+    /// Biases of the panels at work, padded.
+    pub(crate) bias: Vec<f32>,
+    /// Products that cannot go straight to their buffer.
+    pub(crate) tile: Vec<f32>,
+    /// Low-rank hidden values.
+    pub(crate) hidden: Vec<f32>,
+    pub(crate) quantized: Quantized,
+    pub(crate) heads: Heads,
+}
+
+/// What one step works with.
+pub(crate) struct Frame<'a> {
+    pub(crate) isa: Isa,
+    pub(crate) store: &'a Store,
+    pub(crate) call: &'a Call,
+    pub(crate) own: &'a [Arc<Own>],
+    pub(crate) buffers: &'a mut [Vec<f32>],
+    pub(crate) scratch: &'a mut Scratch,
+    /// The step's place in the Program.
+    pub(crate) index: usize,
+}
+
+impl Run {
+    pub(crate) fn new(call: Call, own: Vec<Arc<Own>>) -> Self {
+        let buffers = call.program.buffers.iter().map(|b| vec![0.0; b.width * call.tables.len(b.extent)]).collect();
+        Self { call, own, buffers, scratch: Scratch::default(), step: 0, tasks: 0 }
+    }
+
+    pub(crate) fn advance(&mut self, isa: Isa, store: &Store, pause: &mut dyn FnMut() -> bool) -> Result<Poll> {
+        let mut worked = false;
+        while let Some(step) = self.call.program.steps.get(self.step) {
+            let mut frame = Frame {
+                isa,
+                store,
+                call: &self.call,
+                own: &self.own,
+                buffers: &mut self.buffers,
+                scratch: &mut self.scratch,
+                index: self.step,
+            };
+            let mut slices = Slices { done: &mut self.tasks, worked: &mut worked, pause: &mut *pause };
+            if frame.eval(step, &mut slices)? == Ended::Paused {
+                return Ok(Poll::More);
+            }
+            self.step += 1;
+            self.tasks = 0;
+        }
+        Ok(Poll::Done)
+    }
+
+    pub(crate) fn read(&self, buffer: BufferId) -> Result<Vec<f32>> {
+        if self.step < self.call.program.steps.len() {
+            return Err(failed("an output was read before the call was done".into()));
+        }
+        self.buffers.get(buffer.0 as usize).cloned().ok_or_else(|| failed(format!("there is no buffer {}", buffer.0)))
+    }
+}
+
+impl<'a> Frame<'a> {
+    fn eval(&mut self, step: &Step, slices: &mut Slices<'_>) -> Result<Ended> {
+        // The buffer that the step writes is out of the list while it runs, so that the others can be borrowed.
+        let target = step.kind.target().0 as usize;
+        let mut out = std::mem::take(&mut self.buffers[target]);
+        let ended = match step.kind {
+            StepKind::Embed { .. } => rows::embed(self, step, &mut out, slices),
+            StepKind::LayerNorm { .. } => norm::layer_norm(self, step, &mut out, slices),
+            StepKind::Linear { .. } => linear::linear(self, step, &mut out, slices),
+            StepKind::LowRank { .. } => lowrank::low_rank(self, step, &mut out, slices),
+            StepKind::Offset { .. } => rows::offset(self, step, &mut out, slices),
+            StepKind::Attention { .. } => attention::attention(self, step, &mut out, slices),
+            StepKind::Add { .. } => rows::add(self, step, &mut out, slices),
+            StepKind::Activate { .. } => rows::activate(self, step, &mut out, slices),
+            StepKind::Pool { .. } => rows::pool(self, step, &mut out, slices),
+            StepKind::Normalize { .. } => norm::normalize(self, step, &mut out, slices),
+        };
+        self.buffers[target] = out;
+        ended
+    }
+
+    pub(crate) fn program(&self) -> &'a Program {
+        &self.call.program
+    }
+
+    pub(crate) fn tables(&self) -> &'a Tables {
+        &self.call.tables
+    }
+
+    pub(crate) fn width(&self, id: BufferId) -> usize {
+        self.program().buffers[id.0 as usize].width
+    }
+
+    /// The ranges of the target's extent that the step's scope names, cut into pieces of at most `size`.
+    pub(crate) fn pieces(&self, step: &Step, size: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        self.scope(step).into_iter().flat_map(move |range| cut(range, size))
+    }
+
+    /// The ranges of the target's extent that the step's scope names.
+    pub(crate) fn scope(&self, step: &Step) -> Vec<Range<usize>> {
+        let extent: Extent = self.program().buffers[step.kind.target().0 as usize].extent;
+        self.tables().ranges(step.scope, extent)
+    }
+
+    pub(crate) fn segments(&self, table: TableId) -> &'a [Segment] {
+        &self.tables().tables[table.0 as usize].segments
+    }
+
+    /// The numbers that a segment points to, and their packed form.
+    pub(crate) fn op(&self, segment: &Segment) -> Result<(&'a Op, &'a Own)> {
+        let own: &'a [Arc<Own>] = self.own;
+        segment
+            .payload
+            .and_then(|p| Some((&self.tables().payloads.get(p as usize)?.op, own.get(p as usize)?.as_ref())))
+            .ok_or_else(|| Error::Program("a segment without its payload".into()))
+    }
+}
+
+/// `range` in pieces of at most `size`.
+pub(crate) fn cut(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(size.max(1)).map(move |start| start..end.min(start + size.max(1)))
+}
+
+pub(crate) fn wrong_payload() -> Error {
+    Error::Program("a table points at a payload of another kind".into())
+}

@@ -1,0 +1,127 @@
+//! What the backend holds between calls: the base's weights, and packed copies of the adapters' matrices.
+
+use crate::failed;
+use crate::pack::Packed;
+use polygraft::Result;
+use polygraft::ir::{Op, Payload, PayloadId};
+use polygraft::model::WeightId;
+use polygraft::tensor::{Matrix, Storage};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A weight as it is held.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// As it came: vectors and tables that are read row by row.
+    Rows(Matrix),
+    /// In panels: weights of linear layers.
+    Panels(Packed),
+}
+
+/// The matrices of a payload, in panels. Vectors are read from the payload itself.
+#[derive(Debug)]
+pub(crate) enum Own {
+    /// Both factors.
+    LowRank { a: Packed, b: Packed },
+    /// The weight of a replaced linear layer, when it has one.
+    Linear(Option<Packed>),
+    /// Vectors only.
+    Vectors,
+}
+
+impl Own {
+    fn new(op: &Op) -> Self {
+        match op {
+            Op::LowRank(lora) => Self::LowRank { a: Packed::new(&lora.a), b: Packed::new(&lora.b) },
+            Op::ReplaceLinear(dense) => Self::Linear(dense.weight.as_ref().map(Packed::new)),
+            Op::Offset(_) | Op::ReplaceNorm(_) => Self::Vectors,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::LowRank { a, b } => a.bytes() + b.bytes(),
+            Self::Linear(weight) => weight.as_ref().map_or(0, Packed::bytes),
+            Self::Vectors => 0,
+        }
+    }
+}
+
+/// Weights and packed payloads.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    weights: Vec<Option<Held>>,
+    payloads: HashMap<PayloadId, Arc<Own>>,
+}
+
+impl Store {
+    pub(crate) fn load(&mut self, id: WeightId, matrix: Matrix) {
+        let index = id.0 as usize;
+        if self.weights.len() <= index {
+            self.weights.resize_with(index + 1, || None);
+        }
+        self.weights[index] = Some(Held::Rows(matrix));
+    }
+
+    /// Brings weight `id` into panels, in place of the form it came in.
+    pub(crate) fn pack(&mut self, id: WeightId) -> Result<()> {
+        if let Held::Rows(matrix) = self.held(id)? {
+            self.weights[id.0 as usize] = Some(Held::Panels(Packed::new(matrix)));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn held(&self, id: WeightId) -> Result<&Held> {
+        self.weights
+            .get(id.0 as usize)
+            .and_then(Option::as_ref)
+            .ok_or_else(|| failed(format!("weight {} was never loaded", id.0)))
+    }
+
+    pub(crate) fn panels(&self, id: WeightId) -> Result<&Packed> {
+        match self.held(id)? {
+            Held::Panels(packed) => Ok(packed),
+            Held::Rows(_) => Err(failed(format!("weight {} is not packed", id.0))),
+        }
+    }
+
+    /// Row `row` of weight `id`, in `out`.
+    pub(crate) fn row(&self, id: WeightId, row: usize, out: &mut [f32]) -> Result<()> {
+        match self.held(id)? {
+            Held::Rows(matrix) => matrix.decode_row(row, out),
+            Held::Panels(packed) => packed.decode_row(row, out),
+        }
+        Ok(())
+    }
+
+    /// Weight `id` as a vector of `width`.
+    pub(crate) fn vector(&self, id: WeightId, width: usize) -> Result<Cow<'_, [f32]>> {
+        if let Held::Rows(matrix) = self.held(id)?
+            && let Storage::F32(values) = matrix.storage()
+            && values.len() == width
+        {
+            return Ok(Cow::Borrowed(values));
+        }
+        let mut out = vec![0.0; width];
+        self.row(id, 0, &mut out)?;
+        Ok(Cow::Owned(out))
+    }
+
+    /// The packed matrices of `payload`, kept until [`Store::forget`].
+    pub(crate) fn own(&mut self, payload: &Payload) -> Arc<Own> {
+        self.payloads.entry(payload.id).or_insert_with(|| Arc::new(Own::new(&payload.op))).clone()
+    }
+
+    pub(crate) fn forget(&mut self, id: PayloadId) {
+        self.payloads.remove(&id);
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let weights = self.weights.iter().flatten().map(|held| match held {
+            Held::Rows(matrix) => matrix.bytes(),
+            Held::Panels(packed) => packed.bytes(),
+        });
+        weights.sum::<usize>() + self.payloads.values().map(|own| own.bytes()).sum::<usize>()
+    }
+}
