@@ -123,7 +123,7 @@ PLAIN = {
 # How a base that is not in PLAIN is loaded.
 CLASSES = {
     "bert_nopool": "BertModel", "bert_f16": "BertModel", "bert_bf16": "BertModel", "bert_sharded": "BertModel",
-    "bert_prefixed": "BertModel", "bert_unprefixed_seqcls": "BertForSequenceClassification", "bert_legacy": "BertModel",
+    "bert_prefixed": "BertModel", "bert_legacy": "BertModel",
     "bert_position_ids": "BertModel", "bert_mlm_untied": "BertForMaskedLM",
     **{name: spec[0] for name, spec in PLAIN.items()},
 }
@@ -145,9 +145,6 @@ def bases():
     save_base("bert_legacy", bert(), old)
     buffer = {"embeddings.position_ids": torch.arange(40).unsqueeze(0)}
     save_base("bert_position_ids", bert(), {**bert().state_dict(), **buffer})
-    # A head on keys without the prefix of the backbone.
-    head = build("bert_seqcls", "BertForSequenceClassification", BERT, num_labels=3)
-    save_base("bert_unprefixed_seqcls", head, {k.removeprefix("bert."): v for k, v in head.state_dict().items()})
     # A decoder of its own.
     save_base("bert_mlm_untied", build("bert_mlm_untied", "BertForMaskedLM", BERT, tie_word_embeddings=False))
     # Three shards.
