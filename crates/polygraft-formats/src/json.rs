@@ -9,7 +9,7 @@ use std::fmt;
 
 /// A JSON value.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Json {
+pub(crate) enum Json {
     /// `null`.
     Null,
     /// `true`, `false`.
@@ -34,44 +34,44 @@ impl Json {
     ///
     /// # Errors
     /// [`FormatError::Json`] with the place, [`FormatError::Duplicate`] with the key.
-    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
         serde_json::from_slice(bytes).map_err(|e| problem(file, bytes, &e))
     }
 
     /// The entry `key` of an object; `null` counts as absent.
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Self> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         self.entries().iter().find(|(k, _)| k == key).map(|(_, v)| v).filter(|v| **v != Self::Null)
     }
 
     /// The entries of an object, none for anything else.
     #[must_use]
-    pub fn entries(&self) -> &[(String, Self)] {
+    pub(crate) fn entries(&self) -> &[(String, Self)] {
         if let Self::Object(entries) = self { entries } else { &[] }
     }
 
     /// The items of a list, none for anything else.
     #[must_use]
-    pub fn items(&self) -> &[Self] {
+    pub(crate) fn items(&self) -> &[Self] {
         if let Self::List(items) = self { items } else { &[] }
     }
 
     /// Text.
     #[must_use]
-    pub fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
     /// A whole number of zero or more.
     #[must_use]
-    pub fn whole(&self) -> Option<usize> {
+    pub(crate) fn whole(&self) -> Option<usize> {
         if let Self::Int(n) = self { usize::try_from(*n).ok() } else { None }
     }
 
     /// A number.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "scales and epsilons; 2⁵³ is far")]
-    pub fn number(&self) -> Option<f64> {
+    pub(crate) fn number(&self) -> Option<f64> {
         match self {
             Self::Int(n) => Some(*n as f64),
             Self::Float(x) => Some(*x),
@@ -81,13 +81,13 @@ impl Json {
 
     /// A truth value.
     #[must_use]
-    pub fn truth(&self) -> Option<bool> {
+    pub(crate) fn truth(&self) -> Option<bool> {
         if let Self::Bool(b) = self { Some(*b) } else { None }
     }
 
     /// Whether it says nothing: null, false, an empty text, list or object.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::Null | Self::Bool(false) => true,
             Self::Bool(true) | Self::Int(_) | Self::Float(_) => false,
@@ -99,7 +99,7 @@ impl Json {
 
     /// The value in a few words, for an error.
     #[must_use]
-    pub fn brief(&self) -> String {
+    pub(crate) fn brief(&self) -> String {
         match self {
             Self::Null => "null".into(),
             Self::Bool(b) => b.to_string(),

@@ -1,0 +1,190 @@
+//! From placed tensors to a [`ModelSpec`]: what must be there, and what the sites are.
+
+use super::config::EncoderConfig;
+use super::layout::Slot;
+use super::sentence::{Dense, SentenceFolder};
+use crate::container::{Dtype, Header};
+use crate::error::{FormatError, Result};
+use crate::names::{self, HeadClass, Param, Part};
+use polygraft::ir::{LinearSite, NormSite};
+use polygraft::model::{
+    Arch, EmbeddingWeights, Fingerprint, HeadKind, HeadSpec, LinearWeights, ModelSpec, NormWeights, SentenceSpec, SentenceStage,
+    SpecialTokens, WeightId, WeightInfo,
+};
+use std::collections::BTreeMap;
+
+/// A tensor that has found its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) id: WeightId,
+    pub(crate) rows: usize,
+}
+
+/// The modules that the configuration and the head need, with whether their bias may be absent.
+pub(crate) fn needed(config: &EncoderConfig, folder: &SentenceFolder, head: Option<HeadClass>) -> Vec<(Part, bool)> {
+    let mut out: Vec<(Part, bool)> = vec![(Part::Word, true), (Part::Position, true)];
+    if config.types > 0 {
+        out.push((Part::TokenType, true));
+    }
+    out.extend(names::backbone(config.layers).into_iter().map(|(_, part)| (part, false)));
+    let site = |s| Part::Linear(s);
+    match head.map(|h| h.kind(config.arch)) {
+        None => {}
+        Some(HeadKind::PooledClassifier) => out.extend([(site(LinearSite::Pooler), false), (site(LinearSite::HeadOutput), false)]),
+        Some(HeadKind::DenseClassifier) => out.extend([(site(LinearSite::HeadDense), false), (site(LinearSite::HeadOutput), false)]),
+        Some(HeadKind::Tokens) => out.push((site(LinearSite::HeadOutput), false)),
+        Some(HeadKind::MaskedLm) => {
+            out.extend([(site(LinearSite::HeadDense), false), (Part::Norm(NormSite::Head), false)]);
+            out.push((site(LinearSite::HeadOutput), config.tied));
+        }
+    }
+    for (i, dense) in folder.dense.iter().enumerate() {
+        out.push((site(LinearSite::Sentence(u16::try_from(i).unwrap_or(u16::MAX))), !dense.bias));
+    }
+    out
+}
+
+/// Names of tensors that are needed and not there.
+pub(crate) fn missing(config: &EncoderConfig, folder: &SentenceFolder, head: Option<HeadClass>, placed: &BTreeMap<Slot, Placed>) -> Vec<String> {
+    let mut out = Vec::new();
+    for (part, no_bias) in needed(config, folder, head) {
+        let tied = part == Part::Linear(LinearSite::HeadOutput) && head == Some(HeadClass::MaskedLm) && config.tied;
+        for param in [Param::Weight, Param::Bias] {
+            let optional = if param == Param::Bias { no_bias && !tied } else { tied };
+            if !optional && !placed.contains_key(&Slot { part, param }) {
+                out.push(format!("{}.{}", names::path(config.arch, head, part), param.name()));
+            }
+        }
+    }
+    out
+}
+
+/// The `Dense` modules of a converted model, whose shapes are those of its tensors.
+pub(crate) fn own_dense(file: &str, header: &Header, spec: &SentenceSpec) -> Result<Vec<Dense>> {
+    let count = spec.stages.iter().filter(|s| matches!(s, SentenceStage::Dense { .. })).count();
+    (0..count)
+        .map(|i| {
+            let name = format!("sentence.{i}.weight");
+            let info = header.get(&name).filter(|t| t.shape.len() == 2);
+            let info = info.ok_or_else(|| FormatError::ModelKeys { file: file.into(), missing: vec![name.clone()], extra: Vec::new() })?;
+            let inputs = if info.dtype == Dtype::U8 { info.shape[1] * 2 } else { info.shape[1] };
+            let bias = header.get(&format!("sentence.{i}.bias")).is_some();
+            Ok(Dense { folder: String::new(), inputs, outputs: info.shape[0], bias })
+        })
+        .collect()
+}
+
+/// Puts the spec together; every needed tensor has been placed.
+pub(crate) fn spec(
+    config: EncoderConfig,
+    sentence: SentenceSpec,
+    head: Option<HeadClass>,
+    special: SpecialTokens,
+    weights: Vec<WeightInfo>,
+    placed: &BTreeMap<Slot, Placed>,
+    fingerprint: Fingerprint,
+) -> Result<ModelSpec> {
+    let bad = |key: &str, why: String| FormatError::ModelConfig { file: config.file.clone(), key: key.into(), why };
+    let at = |part, param| placed.get(&Slot { part, param }).map(|p| p.id);
+    let gone = || bad("tensors", "the weights are incomplete".into());
+    let mut linears = BTreeMap::new();
+    let mut norms = BTreeMap::new();
+    for Slot { part, param } in placed.keys() {
+        match (*part, *param) {
+            (Part::Linear(site), Param::Weight) => {
+                let weight = at(*part, Param::Weight).ok_or_else(gone)?;
+                linears.insert(site, LinearWeights { weight, bias: at(*part, Param::Bias) });
+            }
+            (Part::Norm(site), Param::Weight) => {
+                let gamma = at(*part, Param::Weight).ok_or_else(gone)?;
+                norms.insert(site, NormWeights { gamma, beta: at(*part, Param::Bias).ok_or_else(gone)? });
+            }
+            _ => {}
+        }
+    }
+    let word = at(Part::Word, Param::Weight).ok_or_else(gone)?;
+    let output = Part::Linear(LinearSite::HeadOutput);
+    if head == Some(HeadClass::MaskedLm) && config.tied {
+        linears.insert(LinearSite::HeadOutput, LinearWeights { weight: word, bias: at(output, Param::Bias) });
+    }
+    let embeddings = EmbeddingWeights {
+        word,
+        position: at(Part::Position, Param::Weight).ok_or_else(gone)?,
+        token_type: at(Part::TokenType, Param::Weight),
+    };
+    let head = head.map(|class| head_spec(&config, class, placed)).transpose()?;
+    let offset = config.position_offset();
+    check_widths(&config, &sentence, &linears, &weights)?;
+    Ok(ModelSpec {
+        arch: config.arch,
+        hidden: config.hidden,
+        layers: config.layers,
+        heads: config.heads,
+        ffn: config.ffn,
+        vocab: config.vocab,
+        max_positions: config.positions - offset as usize,
+        position_offset: offset,
+        token_types: config.types,
+        eps: config.eps,
+        activation: config.activation,
+        special,
+        weights,
+        embeddings,
+        linears,
+        norms,
+        head,
+        sentence,
+        fingerprint,
+    })
+}
+
+fn head_spec(config: &EncoderConfig, class: HeadClass, placed: &BTreeMap<Slot, Placed>) -> Result<HeadSpec> {
+    let kind = class.kind(config.arch);
+    let rows = |param| placed.get(&Slot { part: Part::Linear(LinearSite::HeadOutput), param }).map(|p| p.rows);
+    let bias = rows(Param::Bias);
+    let labels = rows(Param::Weight).or(bias).unwrap_or_default();
+    let expected = if class == HeadClass::MaskedLm { config.vocab } else { config.labels.len() };
+    if labels != expected || bias.is_some_and(|b| b != labels) {
+        return Err(FormatError::ModelShape {
+            file: config.file.clone(),
+            tensor: names::path(config.arch, Some(class), Part::Linear(LinearSite::HeadOutput)),
+            expected: format!("{expected} labels, as the configuration says"),
+            found: format!("{labels} in its weight, {} in its bias", bias.unwrap_or(labels)),
+        });
+    }
+    let named = config.labels_named && matches!(class, HeadClass::Sequence | HeadClass::Token);
+    Ok(HeadSpec {
+        kind,
+        labels: u32::try_from(labels).unwrap_or(u32::MAX),
+        label_names: if named { config.labels.clone() } else { Vec::new() },
+        score_activation: config.score_activation,
+    })
+}
+
+/// A `Dense` module's inputs are the outputs of what comes before it.
+fn check_widths(config: &EncoderConfig, sentence: &SentenceSpec, linears: &BTreeMap<LinearSite, LinearWeights>, weights: &[WeightInfo]) -> Result<()> {
+    let mut width = config.hidden;
+    for stage in &sentence.stages {
+        let SentenceStage::Dense { index, .. } = stage else { continue };
+        let Some(info) = linears.get(&LinearSite::Sentence(*index)).map(|l| &weights[l.weight.0 as usize]) else { continue };
+        if info.cols != width {
+            let why = format!("Dense module {index} takes {} inputs and gets {width}", info.cols);
+            return Err(FormatError::ModelConfig { file: "modules.json".into(), key: "in_features".into(), why });
+        }
+        width = info.rows;
+    }
+    Ok(())
+}
+
+/// The class of a spec's head, for its names in a file.
+#[must_use]
+pub(crate) fn class(arch: Arch, head: Option<&HeadSpec>) -> Option<HeadClass> {
+    let head = head?;
+    Some(match (head.kind, arch) {
+        (HeadKind::PooledClassifier | HeadKind::DenseClassifier, _) => HeadClass::Sequence,
+        // Two unnamed outputs a token: question answering; the same head otherwise.
+        (HeadKind::Tokens, _) if head.labels == 2 && head.label_names.is_empty() => HeadClass::Question,
+        (HeadKind::Tokens, _) => HeadClass::Token,
+        (HeadKind::MaskedLm, _) => HeadClass::MaskedLm,
+    })
+}

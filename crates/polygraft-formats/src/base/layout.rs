@@ -1,0 +1,104 @@
+//! One tensor of a base file: which weight it is, whether its shape is the configuration's, and its numbers.
+
+use super::config::EncoderConfig;
+use super::sentence::Dense;
+use crate::container::{Dtype, TensorInfo};
+use crate::error::{FormatError, Result, shown};
+use crate::names::{Param, Part};
+use crate::numbers;
+use polygraft::ir::{LayerLinear, LinearSite};
+use polygraft::quant::BLOCK;
+use polygraft::tensor::{Matrix, Scheme, Storage};
+
+/// Where a tensor goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Slot {
+    pub(crate) part: Part,
+    pub(crate) param: Param,
+}
+
+/// How a matrix is stored in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stored {
+    Dense(Dtype),
+    Codes(Scheme),
+}
+
+/// `(rows, cols)` by the configuration; `None` in `rows` where only the file knows (a head's labels).
+pub(crate) fn shape(config: &EncoderConfig, dense: &[Dense], slot: Slot) -> (Option<usize>, usize) {
+    let h = config.hidden;
+    let (rows, cols) = match slot.part {
+        Part::Word => (Some(config.vocab), h),
+        Part::Position => (Some(config.positions), h),
+        Part::TokenType => (Some(config.types), h),
+        Part::Norm(_) => (Some(h), 1),
+        Part::Linear(LinearSite::Layer(_, LayerLinear::FfnIn)) => (Some(config.ffn), h),
+        Part::Linear(LinearSite::Layer(_, LayerLinear::FfnOut)) => (Some(h), config.ffn),
+        Part::Linear(LinearSite::Layer(..) | LinearSite::Pooler | LinearSite::HeadDense) => (Some(h), h),
+        Part::Linear(LinearSite::HeadOutput) => (None, h),
+        Part::Linear(LinearSite::Sentence(i)) => {
+            dense.get(usize::from(i)).map_or((Some(0), 0), |d| (Some(d.outputs), d.inputs))
+        }
+    };
+    match (slot.part, slot.param) {
+        (Part::Norm(_), _) | (_, Param::Bias) => (rows, 1),
+        (_, Param::Weight) => (rows, cols),
+    }
+}
+
+/// Checks `info` against the configuration and says how it is stored and how many rows it has.
+pub(crate) fn check(file: &str, info: &TensorInfo, slot: Slot, expected: (Option<usize>, usize)) -> Result<(Stored, usize)> {
+    let vector = matches!(slot.part, Part::Norm(_)) || slot.param == Param::Bias;
+    let (rows, cols) = expected;
+    let wrong = |found: String| {
+        let rows = rows.map_or("any".into(), |r| r.to_string());
+        let expected = if vector { format!("[{rows}]") } else { format!("[{rows}, {cols}]") };
+        FormatError::ModelShape { file: file.into(), tensor: shown(&info.name), expected: format!("{expected} floats, as the configuration says"), found }
+    };
+    let found = || format!("{:?} of {}", info.shape, info.dtype.name());
+    let fits = |r: usize| rows.is_none_or(|want| want == r);
+    let stored = match info.dtype {
+        Dtype::F32 | Dtype::F16 | Dtype::Bf16 | Dtype::F64 => Stored::Dense(info.dtype),
+        Dtype::U8 if !vector => Stored::Codes(Scheme::Q4_0),
+        Dtype::I8 if !vector => Stored::Codes(Scheme::Q8_0),
+        _ => return Err(wrong(found())),
+    };
+    let width = match stored {
+        Stored::Codes(Scheme::Q4_0) if cols % BLOCK == 0 => cols / 2,
+        Stored::Codes(_) if cols % BLOCK != 0 => return Err(wrong(found())),
+        Stored::Dense(_) | Stored::Codes(_) => cols,
+    };
+    match info.shape.as_slice() {
+        [r] if vector && fits(*r) => Ok((stored, *r)),
+        [r, c] if !vector && fits(*r) && *c == width && *r > 0 => Ok((stored, *r)),
+        _ => Err(wrong(found())),
+    }
+}
+
+/// The numbers of a dense tensor: matrices as they are stored, vectors as f32.
+pub(crate) fn dense(file: &str, info: &TensorInfo, bytes: &[u8], rows: usize, cols: usize, vector: bool) -> Result<Matrix> {
+    let storage = if vector { numbers::floats(info.dtype, bytes).map(Storage::F32) } else { numbers::stored(info.dtype, bytes) };
+    let matrix = storage.and_then(|s| if vector { Matrix::new(1, rows, s) } else { Matrix::new(rows, cols, s) });
+    finite(file, &info.name, matrix.ok_or_else(|| short(file, &info.name))?)
+}
+
+/// A quantized matrix from its two tensors.
+pub(crate) fn codes(file: &str, name: &str, scheme: Scheme, rows: usize, cols: usize, codes: Vec<u8>, scales: &[u8]) -> Result<Matrix> {
+    let scales = numbers::halves(scales);
+    let storage = match scheme {
+        Scheme::Q4_0 => Storage::Q4_0 { codes, scales },
+        _ => Storage::Q8_0 { codes: codes.into_iter().map(u8::cast_signed).collect(), scales },
+    };
+    finite(file, name, Matrix::new(rows, cols, storage).ok_or_else(|| short(file, name))?)
+}
+
+fn finite(file: &str, name: &str, matrix: Matrix) -> Result<Matrix> {
+    match matrix.first_not_finite() {
+        None => Ok(matrix),
+        Some(index) => Err(FormatError::NotFinite { file: file.into(), tensor: shown(name), index }),
+    }
+}
+
+fn short(file: &str, name: &str) -> FormatError {
+    FormatError::Range { file: file.into(), why: format!("tensor {:?}: its bytes are not as many as its shape needs", shown(name)) }
+}

@@ -1,0 +1,15 @@
+//! Base models: Hugging Face folders, Sentence-Transformers around them, and polygraft's own quantized form of both.
+
+mod assemble;
+mod direct;
+pub mod config;
+mod layout;
+mod lineage;
+mod loader;
+pub mod meta;
+pub mod sentence;
+pub mod special;
+pub mod write;
+
+pub(crate) use direct::place_all;
+pub use loader::{BaseLoader, TensorPlan};

@@ -1,0 +1,238 @@
+//! polygraft's own form of a base: `config.json`, `model.safetensors` with quantized tensors, `tokenizer.kit`, and
+//! `polygraft.json`, which lists them with their sizes and hashes, so that one address is enough to load it all.
+
+use super::assemble;
+use super::lineage::hex;
+use super::meta::{FORMAT, KEY, Meta, Sentence, activation_name};
+use crate::container::Dtype;
+use crate::container::write::{Entry, Writer};
+use crate::error::{FormatError, Result};
+use crate::names::{self, HeadClass, Param, Part};
+use crate::numbers;
+use polygraft::ir::{LinearSite, NormSite};
+use polygraft::model::{Arch, ModelSpec, WeightId};
+use polygraft::quant::BLOCK;
+use polygraft::tensor::{Matrix, Scheme, Storage};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::io::Write;
+
+/// The list of a converted model's files.
+pub const MANIFEST: &str = "polygraft.json";
+/// Its weights.
+pub const WEIGHTS: &str = "model.safetensors";
+/// Its configuration.
+pub const CONFIG: &str = "config.json";
+/// Its tokenizer.
+pub const TOKENIZER: &str = "tokenizer.kit";
+
+/// A file for the manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Its name.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// 64 hexadecimal digits.
+    pub sha256: String,
+}
+
+impl Written {
+    /// Describes bytes.
+    #[must_use]
+    pub fn of(name: &str, bytes: &[u8]) -> Self {
+        Self { name: name.into(), bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(bytes)) }
+    }
+}
+
+/// `polygraft.json`.
+#[must_use]
+pub fn manifest(spec: &ModelSpec, files: &[Written]) -> Vec<u8> {
+    let list: serde_json::Map<String, serde_json::Value> =
+        files.iter().map(|f| (f.name.clone(), json!({"bytes": f.bytes, "sha256": f.sha256}))).collect();
+    let mut out = serde_json::to_vec_pretty(&json!({"format": FORMAT, "name": spec.fingerprint.name, "files": list})).unwrap_or_default();
+    out.push(b'\n');
+    out
+}
+
+/// A `config.json` that transformers would understand as well.
+#[must_use]
+pub fn config(spec: &ModelSpec) -> Vec<u8> {
+    let class = assemble::class(spec.arch, spec.head.as_ref());
+    let stem = match spec.arch {
+        Arch::Bert => "Bert",
+        Arch::Roberta => "Roberta",
+        Arch::XlmRoberta => "XLMRoberta",
+    };
+    let architecture = match class {
+        None => format!("{stem}Model"),
+        Some(HeadClass::Sequence) => format!("{stem}ForSequenceClassification"),
+        Some(HeadClass::Token) => format!("{stem}ForTokenClassification"),
+        Some(HeadClass::Question) => format!("{stem}ForQuestionAnswering"),
+        Some(HeadClass::MaskedLm) => format!("{stem}ForMaskedLM"),
+    };
+    let pad = if spec.arch == Arch::Bert { spec.special.pad } else { spec.position_offset - 1 };
+    let tied = spec.linears.get(&LinearSite::HeadOutput).is_none_or(|l| l.weight == spec.embeddings.word);
+    let mut config = json!({
+        "architectures": [architecture], "model_type": spec.arch.name(),
+        "hidden_size": spec.hidden, "num_hidden_layers": spec.layers, "num_attention_heads": spec.heads,
+        "intermediate_size": spec.ffn, "vocab_size": spec.vocab,
+        "max_position_embeddings": spec.max_positions + spec.position_offset as usize,
+        "type_vocab_size": spec.token_types, "layer_norm_eps": f64::from(spec.eps),
+        "hidden_act": activation_name(spec.activation), "pad_token_id": pad,
+        "bos_token_id": spec.special.first, "eos_token_id": spec.special.separator,
+        "tie_word_embeddings": tied,
+    });
+    if let Some(head) = &spec.head {
+        if class != Some(HeadClass::MaskedLm) {
+            let name = |i: u32| head.label_names.get(i as usize).cloned().unwrap_or_else(|| format!("LABEL_{i}"));
+            let labels: serde_json::Map<String, serde_json::Value> = (0..head.labels).map(|i| (i.to_string(), name(i).into())).collect();
+            config["id2label"] = labels.into();
+        }
+        if let Some(activation) = head.score_activation {
+            let torch = match activation_name(activation) {
+                "sigmoid" => "Sigmoid",
+                "tanh" => "Tanh",
+                "relu" => "ReLU",
+                "gelu" => "GELU",
+                "silu" => "SiLU",
+                _ => "Identity",
+            };
+            config["sentence_transformers"] = json!({"activation_fn": format!("torch.nn.modules.activation.{torch}")});
+        }
+    }
+    let mut out = serde_json::to_vec_pretty(&config).unwrap_or_default();
+    out.push(b'\n');
+    out
+}
+
+/// Tensor name of every weight, and whether it is a vector.
+fn tensors(spec: &ModelSpec) -> BTreeMap<WeightId, (String, bool)> {
+    let class = assemble::class(spec.arch, spec.head.as_ref());
+    let name = |part, param: Param| format!("{}.{}", names::path(spec.arch, class, part), param.name());
+    let mut out = BTreeMap::new();
+    for (site, l) in &spec.linears {
+        out.insert(l.weight, (name(Part::Linear(*site), Param::Weight), false));
+        if let Some(bias) = l.bias {
+            out.insert(bias, (name(Part::Linear(*site), Param::Bias), true));
+        }
+    }
+    for (site, n) in &spec.norms {
+        out.insert(n.gamma, (name(Part::Norm(*site), Param::Weight), true));
+        out.insert(n.beta, (name(Part::Norm(*site), Param::Bias), true));
+    }
+    // After the linears: a tied decoder is the word table, under the table's name.
+    let e = spec.embeddings;
+    out.insert(e.word, (name(Part::Word, Param::Weight), false));
+    out.insert(e.position, (name(Part::Position, Param::Weight), false));
+    if let Some(id) = e.token_type {
+        out.insert(id, (name(Part::TokenType, Param::Weight), false));
+    }
+    out
+}
+
+/// Writes `model.safetensors`: `weights` gives each weight once, in the file's order.
+///
+/// # Errors
+/// [`FormatError::Io`]; [`FormatError::Argument`] when a weight is not the one that `spec` describes.
+pub fn weights<W: Write>(
+    out: W,
+    spec: &ModelSpec,
+    mut get: impl FnMut(WeightId) -> Option<Matrix>,
+) -> Result<Written> {
+    let names = tensors(spec);
+    let mut entries = Vec::new();
+    let mut by_name = BTreeMap::new();
+    for (id, (name, vector)) in names {
+        let info = spec.weight(id);
+        let (dtype, shape) = match info.scheme {
+            _ if vector => (Dtype::F32, vec![info.rows * info.cols]),
+            Scheme::F32 => (Dtype::F32, vec![info.rows, info.cols]),
+            Scheme::F16 => (Dtype::F16, vec![info.rows, info.cols]),
+            Scheme::Bf16 => (Dtype::Bf16, vec![info.rows, info.cols]),
+            Scheme::Q8_0 => (Dtype::I8, vec![info.rows, info.cols]),
+            Scheme::Q4_0 => (Dtype::U8, vec![info.rows, info.cols / 2]),
+        };
+        if info.scheme.is_quantized() {
+            entries.push(Entry { name: format!("{name}.scales"), dtype: Dtype::F16, shape: vec![info.rows, info.cols / BLOCK] });
+        }
+        entries.push(Entry { name: name.clone(), dtype, shape });
+        by_name.insert(name, id);
+    }
+    let meta = Meta {
+        format: FORMAT,
+        kind: "model".into(),
+        name: spec.fingerprint.name.clone(),
+        lineage: spec.fingerprint.lineage.clone(),
+        special: [spec.special.first, spec.special.separator, spec.special.pad],
+        sentence: Sentence::write(&spec.sentence),
+    };
+    let meta = serde_json::to_string(&meta).unwrap_or_default();
+    let mut writer = Writer::new(Hashing::new(out), WEIGHTS, entries, &BTreeMap::from([(KEY.to_owned(), meta)]))?;
+    let gone = |name: &str| FormatError::Argument { what: "weights".into(), why: format!("{name:?} was not given") };
+    while let Some(name) = writer.rest().first().map(|e| e.name.clone()) {
+        let matrix = by_name.get(&name).and_then(|id| get(*id)).ok_or_else(|| gone(&name))?;
+        let vector = writer.rest().first().is_some_and(|e| e.shape.len() == 1);
+        match matrix.into_storage() {
+            Storage::F32(v) => writer.put(&name, &numbers::f32_bytes(&v))?,
+            Storage::F16(v) | Storage::Bf16(v) if !vector => writer.put(&name, &numbers::half_bytes(&v))?,
+            Storage::Q4_0 { codes, scales } => {
+                writer.put(&name, &codes)?;
+                writer.put(&format!("{name}.scales"), &numbers::half_bytes(&scales))?;
+            }
+            Storage::Q8_0 { codes, scales } => {
+                let codes: Vec<u8> = codes.into_iter().map(i8::cast_unsigned).collect();
+                writer.put(&name, &codes)?;
+                writer.put(&format!("{name}.scales"), &numbers::half_bytes(&scales))?;
+            }
+            Storage::F16(_) | Storage::Bf16(_) => return Err(gone(&name)),
+        }
+    }
+    Ok(writer.finish()?.written(WEIGHTS))
+}
+
+/// Hashes what goes through it.
+struct Hashing<W> {
+    inner: W,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl<W: Write> Hashing<W> {
+    fn new(inner: W) -> Self {
+        Self { inner, hash: Sha256::new(), bytes: 0 }
+    }
+
+    fn written(self, name: &str) -> Written {
+        Written { name: name.into(), bytes: self.bytes, sha256: hex(&self.hash.finalize()) }
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let n = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Whether quantization takes a weight: word embeddings and the encoder's linear layers, which are all but a few of a
+/// model's numbers. The rest goes to f16, vectors stay f32.
+#[must_use]
+pub fn is_bulk(spec: &ModelSpec, id: WeightId) -> bool {
+    id == spec.embeddings.word
+        || spec.linears.iter().any(|(site, l)| l.weight == id && matches!(site, LinearSite::Layer(..)))
+}
+
+/// Whether a weight is a vector: a bias, or half of a norm.
+#[must_use]
+pub fn is_vector(spec: &ModelSpec, id: WeightId) -> bool {
+    let norm = |n: &polygraft::model::NormWeights| n.gamma == id || n.beta == id;
+    spec.linears.values().any(|l| l.bias == Some(id)) || spec.norms.iter().any(|(_site, n): (&NormSite, _)| norm(n))
+}

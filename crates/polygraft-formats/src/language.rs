@@ -1,0 +1,89 @@
+//! Language vectors: one vector added to a language's embeddings, in a safetensors file of some 2 KB.
+//!
+//! Subtracting a language's mean is from Libovický et al. 2020, "On the Language Neutrality of Pre-trained
+//! Multilingual Representations", §3 (centering); here the vector leads from the language's mean to the pivot's.
+
+use crate::bag::TensorBag;
+use crate::container::Dtype;
+use crate::container::write::{Entry, whole};
+use crate::error::{FormatError, Result, shown};
+use crate::numbers;
+use polygraft::ir::{AdapterIr, BaseClaim, Offset, Op, Patch, Site};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The family's name.
+pub const FAMILY: &str = "language vector";
+const KEY: &str = "polygraft";
+const KIND: &str = "language-vector";
+const VECTOR: &str = "vector";
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct About {
+    format: u32,
+    kind: String,
+    lang: Option<String>,
+    /// The composition under which the means were taken.
+    under: Option<String>,
+    base: Option<String>,
+    lineage: Option<String>,
+}
+
+/// Reads the file.
+///
+/// # Errors
+/// [`FormatError::NotAModel`] for a safetensors file of another kind; as [`TensorBag`].
+pub fn load(file: &str, bytes: Vec<u8>) -> Result<AdapterIr> {
+    let mut bag = TensorBag::open(file, bytes)?;
+    let Some(text) = bag.metadata().get(KEY).cloned() else {
+        let why = format!("{} is a safetensors file without polygraft's metadata; a PEFT adapter is a folder, with its adapter_config.json", shown(file));
+        return Err(FormatError::NotAModel { why });
+    };
+    // Models carry the same key, with other fields.
+    let kind = crate::json::Json::parse(file, text.as_bytes())?.get("kind").and_then(|k| k.text().map(str::to_owned));
+    if kind.as_deref() != Some(KIND) {
+        let why = format!("{} is a {}, not an adapter", shown(file), shown(kind.as_deref().unwrap_or("file of another kind")));
+        return Err(FormatError::NotAModel { why });
+    }
+    let about: About = serde_json::from_str(&text).map_err(|e| crate::json::problem(file, text.as_bytes(), &e))?;
+    if about.format != 1 {
+        let why = format!("a language vector of format {}; this version reads format 1: update polygraft", about.format);
+        return Err(FormatError::Unsupported { file: file.into(), why });
+    }
+    let shape: Vec<usize> = bag.shape(VECTOR).map(<[usize]>::to_vec).unwrap_or_default();
+    let vector = if shape.len() == 1 { bag.take(VECTOR, &shape)? } else { None };
+    let missing = if vector.is_none() { vec![VECTOR.to_owned()] } else { Vec::new() };
+    bag.finish(true, missing)?;
+    Ok(AdapterIr {
+        family: FAMILY,
+        base: BaseClaim { name: about.base, lineage: about.lineage },
+        patches: vec![Patch { site: Site::Pooled, op: Op::Offset(Offset { vector: vector.unwrap_or_default() }) }],
+        head: None,
+        language: about.lang,
+        made_under: about.under,
+        unused: Vec::new(),
+        missing: Vec::new(),
+    })
+}
+
+/// Writes a language vector.
+///
+/// # Errors
+/// [`FormatError::Argument`] for an adapter that is not one offset.
+pub fn write_language_vector(adapter: &AdapterIr) -> Result<Vec<u8>> {
+    let [Patch { site: Site::Pooled, op: Op::Offset(offset) }] = adapter.patches.as_slice() else {
+        return Err(FormatError::Argument { what: "adapter".into(), why: "it is not a language vector".into() });
+    };
+    let about = About {
+        format: 1,
+        kind: KIND.into(),
+        lang: adapter.language.clone(),
+        under: adapter.made_under.clone(),
+        base: adapter.base.name.clone(),
+        lineage: adapter.base.lineage.clone(),
+    };
+    let about = serde_json::to_string(&about).unwrap_or_default();
+    let entry = Entry { name: VECTOR.into(), dtype: Dtype::F32, shape: vec![offset.vector.len()] };
+    whole("language vector", vec![(entry, numbers::f32_bytes(&offset.vector))], &BTreeMap::from([(KEY.to_owned(), about)]))
+}

@@ -1,0 +1,95 @@
+//! Base tensors that an adapter's file replaces: `modules_to_save`, heads, biases.
+
+use super::config::LoraConfig;
+use super::lora::{Keys, unplaceable};
+use crate::bag::TensorBag;
+use crate::error::Result;
+use crate::names::{self, HeadClass, Param, Part};
+use polygraft::ir::{Dense, LinearSite, Norm, Op, Patch, Site};
+use polygraft::model::{HeadKind, HeadSpec, ModelSpec};
+use polygraft::tensor::Matrix;
+use std::collections::BTreeMap;
+
+/// Takes every plain base key from the file and returns the head that they make, if they make one.
+pub(super) fn overrides(
+    config: &LoraConfig,
+    keys: &Keys,
+    bag: &mut TensorBag,
+    spec: &ModelSpec,
+    patches: &mut Vec<Patch>,
+    missing: &mut Vec<String>,
+) -> Result<Option<HeadSpec>> {
+    let class = names::head_class(spec.arch, keys.plain().map(|(bare, _)| bare), keys.class);
+    let labels = keys.plain().find_map(|(bare, original)| {
+        let (part, param) = names::tensor(spec.arch, bare)?;
+        let output = part == Part::Linear(LinearSite::HeadOutput) && param == Param::Weight;
+        if output { bag.shape(original).and_then(|s| s.first().copied()) } else { None }
+    });
+    let mut linears: BTreeMap<LinearSite, Dense> = BTreeMap::new();
+    let mut norms = BTreeMap::new();
+    let mut modules = Vec::new();
+    for (bare, original) in keys.plain() {
+        if names::does_nothing(spec.arch, bare) {
+            bag.ignore(original);
+            continue;
+        }
+        let Some((part, param)) = names::tensor(spec.arch, bare) else { continue };
+        let shape = match part {
+            Part::Word | Part::Position | Part::TokenType => return Err(unplaceable(original)),
+            Part::Norm(_) => (spec.hidden, spec.hidden),
+            Part::Linear(LinearSite::HeadOutput) if labels.is_some() => (labels.unwrap_or_default(), spec.hidden),
+            Part::Linear(site) => match spec.linear_shape(site) {
+                Some(shape) => shape,
+                None => continue,
+            },
+        };
+        modules.push(keys.wrapped(bare.rsplit_once('.').map_or(bare, |(path, _)| path)));
+        match (part, param) {
+            (Part::Norm(site), _) => {
+                let values = bag.take(original, &[shape.0])?;
+                let norm = norms.entry(site).or_insert(Norm { gamma: None, beta: None });
+                *(if param == Param::Weight { &mut norm.gamma } else { &mut norm.beta }) = values;
+            }
+            (Part::Linear(site), Param::Weight) => {
+                let values = bag.take(original, &[shape.0, shape.1])?;
+                let entry = linears.entry(site).or_insert(Dense { weight: None, bias: None });
+                entry.weight = values.and_then(|v| Matrix::dense(shape.0, shape.1, v));
+            }
+            (Part::Linear(site), Param::Bias) => {
+                let values = bag.take(original, &[shape.0])?;
+                linears.entry(site).or_insert(Dense { weight: None, bias: None }).bias = values;
+            }
+            (Part::Word | Part::Position | Part::TokenType, _) => {}
+        }
+    }
+    promised(config, keys, &modules, missing);
+    let head = class.filter(|_| labels.is_some()).map(|class| head(class, spec, labels));
+    patches.extend(linears.into_iter().map(|(site, op)| Patch { site: Site::Linear(site), op: Op::ReplaceLinear(op) }));
+    patches.extend(norms.into_iter().map(|(site, op)| Patch { site: Site::Norm(site), op: Op::ReplaceNorm(op) }));
+    Ok(head)
+}
+
+/// An entry of `modules_to_save` takes every module whose path ends in it, with no regard to dots.
+fn promised(config: &LoraConfig, keys: &Keys, modules: &[String], missing: &mut Vec<String>) {
+    let there = |entry: &str| {
+        modules.iter().any(|m| m.ends_with(entry) || m.contains(&format!("{entry}.")))
+    };
+    for entry in config.modules_to_save.iter().filter(|e| !keys.automatic.contains(e)) {
+        if !there(entry) {
+            missing.push(format!("{entry} (modules_to_save)"));
+        }
+    }
+    if !keys.automatic.is_empty() && !keys.automatic.iter().any(|e| there(e)) {
+        missing.push(format!("{} (the head of its task)", keys.automatic[0]));
+    }
+}
+
+fn head(class: HeadClass, spec: &ModelSpec, labels: Option<usize>) -> HeadSpec {
+    let kind: HeadKind = class.kind(spec.arch);
+    HeadSpec {
+        kind,
+        labels: labels.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
+        label_names: Vec::new(),
+        score_activation: None,
+    }
+}

@@ -1,0 +1,166 @@
+//! Which modules a PEFT configuration means: `peft.tuners.tuners_utils.check_target_module_exists`.
+
+use super::config::bad;
+use crate::error::Result;
+use fancy_regex::Regex;
+
+/// A Python regular expression, applied from the start of a module's path.
+#[derive(Debug)]
+pub(crate) struct Pattern {
+    key: &'static str,
+    whole: Regex,
+    tail: Regex,
+    start: Regex,
+}
+
+impl Pattern {
+    pub(crate) fn new(key: &str, pattern: &str) -> Result<Self> {
+        let key = ["target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "layers_pattern"]
+            .into_iter()
+            .find(|k| *k == key)
+            .unwrap_or("pattern");
+        // The caret inside a key anchors at the path's start, so the wrapped forms keep it meaningful.
+        let build = |p: String| Regex::new(&p).map_err(|e| bad(key, format!("not a regular expression that can be used: {e}")));
+        Ok(Self {
+            key,
+            whole: build(format!("^(?:{pattern})$"))?,
+            tail: build(format!(r"^(?:.*\.)?(?:{pattern})$"))?,
+            start: build(format!("^(?:{pattern})"))?,
+        })
+    }
+
+    fn run<T>(&self, found: std::result::Result<T, fancy_regex::Error>) -> Result<T> {
+        // Catastrophic patterns end here, not in a frozen page.
+        found.map_err(|e| bad(self.key, format!("the pattern cannot be matched: {e}")))
+    }
+
+    /// `re.fullmatch(pattern, path)`.
+    fn whole(&self, path: &str) -> Result<bool> {
+        self.run(self.whole.is_match(path))
+    }
+
+    /// `re.match(r"(.*\.)?(pattern)$", path)`.
+    pub(crate) fn ends(&self, path: &str) -> Result<bool> {
+        self.run(self.tail.is_match(path))
+    }
+
+    /// The number in the first group of `re.match(pattern, path)`.
+    fn number(&self, path: &str) -> Result<Option<usize>> {
+        let captures = self.run(self.start.captures(path))?;
+        Ok(captures.and_then(|c| c.get(1)).and_then(|m| m.as_str().parse().ok()))
+    }
+}
+
+/// A set of modules.
+#[derive(Debug)]
+pub(crate) enum Matcher {
+    AllLinear,
+    Regex(Pattern),
+    Names(Vec<String>),
+}
+
+/// Which modules get an update.
+#[derive(Debug)]
+pub(crate) struct Targets {
+    pub(crate) include: Option<Matcher>,
+    pub(crate) exclude: Option<Matcher>,
+    pub(crate) layers: Option<Vec<usize>>,
+    pub(crate) layer_patterns: Vec<Pattern>,
+}
+
+fn ends(path: &str, name: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+impl Targets {
+    /// Whether the linear layer at `path` in the wrapped model gets an update.
+    pub(crate) fn contains(&self, path: &str) -> Result<bool> {
+        let out = match &self.exclude {
+            None | Some(Matcher::AllLinear) => false,
+            Some(Matcher::Regex(p)) => p.whole(path)?,
+            Some(Matcher::Names(names)) => names.iter().any(|n| ends(path, n)),
+        };
+        if out {
+            return Ok(false);
+        }
+        match &self.include {
+            // PEFT's table for these architectures.
+            None => Ok(["query", "value"].iter().any(|n| ends(path, n)) && self.layer(path)?),
+            Some(Matcher::AllLinear) => Ok(true),
+            Some(Matcher::Regex(p)) => p.whole(path),
+            // An entry that is the whole path bypasses the choice of layers.
+            Some(Matcher::Names(names)) if names.iter().any(|n| n == path) => Ok(true),
+            Some(Matcher::Names(names)) => Ok(names.iter().any(|n| ends(path, n)) && self.layer(path)?),
+        }
+    }
+
+    fn layer(&self, path: &str) -> Result<bool> {
+        let Some(layers) = &self.layers else { return Ok(true) };
+        let number = if self.layer_patterns.is_empty() {
+            // The first number in the path: `.*?\.[^.]*\.(\d+)\.`
+            let words: Vec<&str> = path.split('.').collect();
+            let inside = words.len().saturating_sub(1);
+            words.iter().take(inside).skip(2).find_map(|w| w.parse().ok())
+        } else {
+            let mut found = None;
+            for pattern in &self.layer_patterns {
+                found = pattern.number(path)?;
+                if found.is_some() {
+                    break;
+                }
+            }
+            found
+        };
+        Ok(number.is_some_and(|n: usize| layers.contains(&n)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn targets(include: Matcher) -> Targets {
+        Targets { include: Some(include), exclude: None, layers: None, layer_patterns: Vec::new() }
+    }
+
+    #[test]
+    fn names_end_at_a_dot() {
+        let t = targets(Matcher::Names(vec!["dense".into(), "attention.self.query".into()]));
+        for (path, yes) in [
+            ("encoder.layer.0.output.dense", true),
+            ("encoder.layer.0.attention.self.query", true),
+            ("encoder.layer.0.attention.self.key", false),
+            ("predense", false),
+            ("dense", true),
+        ] {
+            assert_eq!(t.contains(path).unwrap(), yes, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_text_matches_the_whole_path() {
+        let t = targets(Matcher::Regex(Pattern::new("target_modules", r".*\.layer\.[01]\..*(query|value)").unwrap()));
+        assert!(t.contains("bert.encoder.layer.1.attention.self.value").unwrap());
+        assert!(!t.contains("bert.encoder.layer.2.attention.self.value").unwrap());
+        assert!(!t.contains("bert.encoder.layer.1.attention.self.value.x").unwrap());
+    }
+
+    #[test]
+    fn layers_are_chosen_for_suffixes_only() {
+        let mut t = targets(Matcher::Names(vec!["query".into(), "encoder.layer.2.attention.self.key".into()]));
+        t.layers = Some(vec![1]);
+        assert!(t.contains("bert.encoder.layer.1.attention.self.query").unwrap());
+        assert!(!t.contains("bert.encoder.layer.2.attention.self.query").unwrap());
+        assert!(t.contains("encoder.layer.2.attention.self.key").unwrap());
+        t.layer_patterns = vec![Pattern::new("layers_pattern", r"(?:^|.*?\.)layer\.(\d+)\.").unwrap()];
+        assert!(t.contains("encoder.layer.1.attention.self.query").unwrap());
+    }
+
+    #[test]
+    fn patterns_end_the_path() {
+        let p = Pattern::new("rank_pattern", "layer.0.*query").unwrap();
+        assert!(p.ends("bert.encoder.layer.0.attention.self.query").unwrap());
+        assert!(!p.ends("bert.encoder.layer.0.attention.self.query.more").unwrap());
+        assert!(Pattern::new("rank_pattern", "(").is_err());
+    }
+}
