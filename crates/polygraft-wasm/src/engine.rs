@@ -1,0 +1,289 @@
+//! Everything behind the boundary, without a JavaScript type in it: handles, jobs, JSON in and out.
+
+use crate::failure::{Failure, Result};
+use crate::folder::Folder;
+use crate::requests::{self, EmbedArgs, ExplainArgs, IndexArgs, LanguageArgs, RerankArgs, SearchArgs, SideName};
+use polygraft::backend::{Backend, Poll, Precision};
+use polygraft::compose::{Compose, Resolved};
+use polygraft::ir::{Graft, LoadReport};
+use polygraft::model::Side;
+use polygraft::plan::Want;
+use polygraft::session::Batch;
+use polygraft::tasks::{BuildIndex, Encode, Engine, Index, Item, LanguageVector, Report, Rerank, Search, Source};
+use polygraft::text;
+use polygraft_formats::AdapterOptions;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// What computes.
+pub(crate) type Host = polygraft_cpu::Cpu;
+
+/// A loaded model: its engine, the calls in flight, the indexes that JavaScript holds.
+pub(crate) struct Core {
+    engine: Engine<Host>,
+    jobs: BTreeMap<u32, Job>,
+    indexes: BTreeMap<u32, Index>,
+    last_handle: u32,
+}
+
+enum Job {
+    Embed(Box<Embed>),
+    Rerank(Box<Rerank<Host>>),
+    Index(Box<BuildIndex<Host>>),
+    Search(Box<Search<Host>>, u32),
+    Language(Box<LanguageVector<Host>>, Option<String>),
+}
+
+struct Embed {
+    encode: Encode<Host>,
+    resolved: Vec<Resolved>,
+    /// Composition of each text, into `resolved`.
+    of: Vec<usize>,
+}
+
+/// What a job gave.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// The answer, as JSON.
+    pub(crate) json: String,
+    /// A file, where there is one.
+    pub(crate) bytes: Vec<u8>,
+    /// Embeddings, row major, where there are any.
+    pub(crate) floats: Vec<f32>,
+}
+
+#[derive(Serialize)]
+struct EmbedAnswer<'a> {
+    rows: usize,
+    width: usize,
+    report: &'a Report,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct LanguageAnswer<'a> {
+    report: &'a Report,
+    adapter: Option<LoadReport>,
+}
+
+impl Core {
+    /// A model without adapters.
+    pub(crate) fn new(engine: Engine<Host>) -> Self {
+        Self { engine, jobs: BTreeMap::new(), indexes: BTreeMap::new(), last_handle: 0 }
+    }
+
+    /// The model in JSON.
+    pub(crate) fn info(&self) -> Value {
+        let spec = self.engine.session.spec();
+        json!({
+            "name": spec.fingerprint.name,
+            "arch": spec.arch.name(),
+            "lineage": spec.fingerprint.lineage,
+            "hidden": spec.hidden,
+            "layers": spec.layers,
+            "vocabulary": spec.vocab,
+            "maxTokens": spec.max_tokens(),
+            "embeddingWidth": spec.embedding_width(),
+            "headLabels": spec.head.as_ref().map_or(0, |h| h.labels),
+            "backend": self.engine.session.backend().describe(),
+            "precision": match self.engine.precision { Precision::Exact => "exact", Precision::Fast => "fast" },
+        })
+    }
+
+    /// Bytes that the backend holds for weights and packed adapters.
+    pub(crate) fn weights(&self) -> usize {
+        self.engine.session.backend().memory()
+    }
+
+    /// Loads an adapter; the report in JSON.
+    pub(crate) fn load_adapter(&mut self, name: &str, files: &Folder, options: &str) -> Result<String> {
+        let options: AdapterOptions = requests::parse("options", options)?;
+        let graft = Graft { allow_base_mismatch: options.allow_base_mismatch };
+        let adapter = polygraft_formats::load_adapter(files, self.engine.session.spec(), &options)?;
+        to_json(&self.engine.session.graft(name, adapter, graft)?)
+    }
+
+    /// Unloads an adapter.
+    pub(crate) fn unload_adapter(&mut self, name: &str) -> Result<()> {
+        Ok(self.engine.session.ungraft(name)?)
+    }
+
+    /// Checks the arguments of `op` and prepares the job; gives its handle.
+    pub(crate) fn start(&mut self, op: &str, args: &str) -> Result<u32> {
+        let job = match op {
+            "embed" => Job::Embed(Box::new(self.embed(requests::parse(op, args)?)?)),
+            "rerank" => {
+                let request = requests::parse::<RerankArgs>(op, args)?.into_request()?;
+                Job::Rerank(Box::new(Rerank::new(&self.engine, request)?))
+            }
+            "index" => {
+                let args: IndexArgs = requests::parse(op, args)?;
+                let (sides, precision) = (args.sides()?, args.precision());
+                Job::Index(Box::new(BuildIndex::new(&self.engine, args.documents, &sides, args.windows, precision)?))
+            }
+            "search" => {
+                let args: SearchArgs = requests::parse(op, args)?;
+                let handle = args.index;
+                let request = args.into_request()?;
+                Job::Search(Box::new(Search::new(&self.engine, self.index(handle)?, request)?), handle)
+            }
+            "languageVector" => {
+                let args: LanguageArgs = requests::parse(op, args)?;
+                let name = args.name.clone();
+                name.as_deref().map_or(Ok(()), polygraft::compose::check_name)?;
+                Job::Language(Box::new(LanguageVector::new(&self.engine, args.into_request()?)?), name)
+            }
+            other => return Err(Failure::argument("operation", format!("{other:?} is not one"))),
+        };
+        let handle = self.handle();
+        self.jobs.insert(handle, job);
+        Ok(handle)
+    }
+
+    fn embed(&self, args: EmbedArgs) -> Result<Embed> {
+        if args.texts.is_empty() {
+            return Err(Failure::argument("texts", "the list is empty; there is nothing to embed"));
+        }
+        let mut distinct: Vec<Compose> = Vec::new();
+        let mut of: Vec<usize> = Vec::new();
+        for compose in args.compositions()? {
+            let at = distinct.iter().position(|c| *c == compose).unwrap_or(distinct.len());
+            if at == distinct.len() {
+                distinct.push(compose);
+            }
+            of.push(at);
+        }
+        of.resize(args.texts.len(), 0);
+        let resolved: Vec<Resolved> =
+            distinct.iter().map(|c| self.engine.session.resolve(c)).collect::<Result<_, polygraft::Error>>()?;
+        let prompt = match args.side {
+            None => "",
+            Some(SideName::Query) => self.engine.session.spec().prompt(Side::Query),
+            Some(SideName::Document) => self.engine.session.spec().prompt(Side::Document),
+        };
+        let precision = args.precision().unwrap_or(self.engine.precision);
+        let source = |text| Source::Text(prompt.to_owned(), text);
+        let items = args.texts.into_iter().zip(&of).map(|(text, &compose)| Item { source: source(text), compose });
+        let want = Want { embedding: true, ..Want::default() };
+        let encode = Encode::new(items.collect(), &resolved, want, precision, false);
+        Ok(Embed { encode, resolved, of })
+    }
+
+    /// Works on a job until it is done or `pause` says so; gives whether it is done, and tokens done and in all.
+    pub(crate) fn step(&mut self, handle: u32, pause: &mut dyn FnMut() -> bool) -> Result<(bool, usize, usize)> {
+        let Some(job) = self.jobs.get_mut(&handle) else { return Err(no_job(handle)) };
+        let engine = &mut self.engine;
+        let (poll, (done, total)) = match job {
+            Job::Embed(e) => (e.encode.advance(engine, pause), e.encode.progress()),
+            Job::Rerank(t) => (t.advance(engine, pause), t.progress()),
+            Job::Index(t) => (t.advance(engine, pause), t.progress()),
+            // One row: there is no progress to speak of.
+            Job::Search(t, _) => (t.advance(engine, pause), (0, 0)),
+            Job::Language(t, _) => (t.advance(engine, pause), t.progress()),
+        };
+        match poll {
+            Ok(poll) => Ok((poll == Poll::Done, done, total)),
+            Err(error) => {
+                self.jobs.remove(&handle);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The answer of a job that is done; its handle is spent.
+    pub(crate) fn result(&mut self, handle: u32) -> Result<Output> {
+        match self.jobs.remove(&handle).ok_or_else(|| no_job(handle))? {
+            Job::Embed(embed) => embedded(*embed),
+            Job::Rerank(task) => Ok(Output { json: to_json(&task.finish()?)?, ..Output::default() }),
+            Job::Search(task, index) => {
+                Ok(Output { json: to_json(&task.finish(self.index(index)?)?)?, ..Output::default() })
+            }
+            Job::Index(task) => {
+                let (index, report) = task.finish()?;
+                let size = index.entries.len();
+                let handle = self.handle();
+                self.indexes.insert(handle, index);
+                let json = json!({"index": handle, "size": size, "report": report}).to_string();
+                Ok(Output { json, ..Output::default() })
+            }
+            Job::Language(task, name) => {
+                let (adapter, report) = task.finish()?;
+                let bytes = polygraft_formats::write_language_vector(&adapter)?;
+                let adapter =
+                    name.map(|name| self.engine.session.graft(&name, adapter, Graft::default())).transpose()?;
+                let json = to_json(&LanguageAnswer { report: &report, adapter })?;
+                Ok(Output { json, bytes, floats: Vec::new() })
+            }
+        }
+    }
+
+    /// Drops a job, done or not. A handle that is spent is fine.
+    pub(crate) fn cancel(&mut self, handle: u32) {
+        self.jobs.remove(&handle);
+    }
+
+    /// Drops an index. A handle that is spent is fine.
+    pub(crate) fn drop_index(&mut self, handle: u32) {
+        self.indexes.remove(&handle);
+    }
+
+    /// What would run for a batch of texts, in JSON.
+    pub(crate) fn explain(&mut self, args: &str) -> Result<String> {
+        let args: ExplainArgs = requests::parse("explain", args)?;
+        if args.texts.is_empty() {
+            return Err(Failure::argument("texts", "the list is empty; there is nothing to explain"));
+        }
+        let composes = args.compositions()?;
+        let (spec, tokenizer) = (self.engine.session.spec(), self.engine.tokenizer.as_ref());
+        let rows = args
+            .texts
+            .iter()
+            .map(|t| Ok(text::single(spec, tokenizer, t, spec.max_tokens())?.row))
+            .collect::<Result<Vec<_>>>()?;
+        let want = Want { embedding: true, ..Want::default() };
+        let batch = Batch::by_row(rows, composes);
+        let (call, _, resolved) = self.engine.session.prepare(&batch, want, self.engine.precision)?;
+        let lines = self.engine.session.explain(&call.program, &call.tables);
+        let text: Vec<String> = lines.iter().map(|l| l.to_string().trim_end().to_owned()).collect();
+        let macs: u64 = lines.iter().map(|l| l.macs).sum();
+        let mut warnings: Vec<String> = resolved.into_iter().flat_map(|r| r.warnings).collect();
+        warnings.dedup();
+        Ok(json!({"lines": lines, "text": text.join("\n"), "macs": macs, "warnings": warnings}).to_string())
+    }
+
+    fn index(&self, handle: u32) -> Result<&Index> {
+        self.indexes.get(&handle).ok_or_else(|| Failure::argument("index", "it has been disposed of"))
+    }
+
+    fn handle(&mut self) -> u32 {
+        self.last_handle = self.last_handle.wrapping_add(1);
+        self.last_handle
+    }
+}
+
+/// The backbone's embeddings with each composition's offsets, as the tasks of the core apply them.
+fn embedded(embed: Embed) -> Result<Output> {
+    let encoded = embed.encode.finish()?;
+    let rows = encoded.outputs.len();
+    let mut floats = Vec::new();
+    for (outputs, &composition) in encoded.outputs.into_iter().zip(&embed.of) {
+        for mut embedding in outputs.into_iter().filter_map(|o| o.embedding) {
+            embed.resolved[composition].shift(&mut embedding);
+            floats.append(&mut embedding);
+        }
+    }
+    let mut warnings: Vec<String> = embed.resolved.into_iter().flat_map(|r| r.warnings).collect();
+    warnings.dedup();
+    let width = floats.len() / rows.max(1);
+    let json = to_json(&EmbedAnswer { rows, width, report: &encoded.report, warnings })?;
+    Ok(Output { json, bytes: Vec::new(), floats })
+}
+
+fn no_job(handle: u32) -> Failure {
+    Failure::argument("job", format!("{handle} is not in flight"))
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Failure { code: "INTERNAL", message: e.to_string() })
+}

@@ -1,0 +1,281 @@
+//! The boundary to JavaScript: convert, call, convert. What is behind it (`engine`, `loading`) knows no JavaScript type
+//! and is tested natively.
+//!
+//! Nothing here waits: a job is advanced for some milliseconds at a time, so that whoever calls gets back to its event
+//! loop. Failures are thrown as `Error` with a stable `code`; a panic is a defect, stops the instance for good, and
+//! leaves its message for [`last_panic`].
+
+mod engine;
+mod failure;
+mod folder;
+mod loading;
+mod requests;
+
+use failure::Failure;
+use sha2::{Digest, Sha256};
+use std::sync::Mutex;
+use wasm_bindgen::prelude::*;
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_name = Error)]
+    type JsError;
+    #[wasm_bindgen(constructor, js_class = "Error")]
+    fn new(message: &str) -> JsError;
+    #[wasm_bindgen(method, setter, js_class = "Error")]
+    fn set_code(this: &JsError, code: &str);
+
+    #[wasm_bindgen(js_namespace = performance, js_name = now)]
+    fn now() -> f64;
+}
+
+/// As JavaScript sees a failure.
+fn throw(failure: Failure) -> JsValue {
+    let error = JsError::new(&failure.message);
+    error.set_code(failure.code);
+    error.into()
+}
+
+static PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// Keeps what a panic says: all that JavaScript sees of one is "unreachable executed".
+#[wasm_bindgen(start)]
+fn start() {
+    std::panic::set_hook(Box::new(|info| {
+        if let Ok(mut text) = PANIC.lock() {
+            *text = info.to_string();
+        }
+    }));
+}
+
+/// What the panic said that stopped this instance; empty when it stopped for another reason, such as memory.
+#[wasm_bindgen(js_name = lastPanic)]
+#[must_use]
+pub fn last_panic() -> String {
+    PANIC.lock().map(|text| text.clone()).unwrap_or_default()
+}
+
+/// Bytes of the WebAssembly memory.
+#[wasm_bindgen(js_name = memoryBytes)]
+#[must_use]
+pub fn memory_bytes() -> f64 {
+    #[cfg(target_arch = "wasm32")]
+    let pages = core::arch::wasm32::memory_size(0);
+    #[cfg(not(target_arch = "wasm32"))]
+    let pages = 0usize;
+    pages as f64 * 65536.0
+}
+
+/// SHA-256 over bytes as they arrive: `crypto.subtle` wants them all at once.
+#[wasm_bindgen]
+#[derive(Default)]
+pub struct Hasher(Sha256);
+
+#[wasm_bindgen]
+impl Hasher {
+    /// An empty hash.
+    #[wasm_bindgen(constructor)]
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// 64 hexadecimal digits.
+    #[must_use]
+    pub fn finish(self) -> String {
+        self.0.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+/// A folder of files: a model's or an adapter's.
+#[wasm_bindgen]
+#[derive(Default)]
+pub struct Folder(folder::Folder);
+
+#[wasm_bindgen]
+impl Folder {
+    /// An empty folder.
+    #[wasm_bindgen(constructor)]
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a file with its bytes.
+    pub fn add(&mut self, name: String, bytes: Vec<u8>) {
+        self.0.add(name, bytes);
+    }
+
+    /// Adds a weight file of `length` bytes that will be streamed.
+    pub fn announce(&mut self, name: String, length: f64) {
+        self.0.announce(name, length as u64);
+    }
+}
+
+/// Streams a base model in: for each of `shards`, `begin` with its header, then `tensor` for each plan; then `finish`.
+#[wasm_bindgen]
+pub struct Loader(loading::Loading);
+
+#[wasm_bindgen]
+impl Loader {
+    /// Reads the small files.
+    ///
+    /// # Errors
+    /// Thrown with the codes of `FormatError`, here and in every other method.
+    #[wasm_bindgen(constructor)]
+    pub fn new(files: Folder) -> Result<Self, JsValue> {
+        loading::Loading::new(files.0).map(Self).map_err(throw)
+    }
+
+    /// The weight files, in the order in which they are wanted.
+    #[must_use]
+    pub fn shards(&self) -> Vec<String> {
+        self.0.shards()
+    }
+
+    /// Bytes of a weight file's header, the length field included, from the file's first 16.
+    ///
+    /// # Errors
+    /// Thrown when the file does not start as a safetensors file does.
+    #[wasm_bindgen(js_name = headerLength)]
+    pub fn header_length(shard: &str, first: &[u8]) -> Result<f64, JsValue> {
+        loading::Loading::header_length(shard, first).map(|n| n as f64).map_err(throw)
+    }
+
+    /// Takes a header; gives `index, offset, bytes` of each tensor that is wanted, one after the other, by offset.
+    ///
+    /// # Errors
+    /// Thrown when the tensors are not the model's.
+    pub fn begin(&mut self, shard: &str, header: &[u8], file_length: f64) -> Result<Vec<f64>, JsValue> {
+        self.0.begin(shard, header, file_length as u64).map_err(throw)
+    }
+
+    /// Takes one tensor.
+    ///
+    /// # Errors
+    /// Thrown for numbers that are not finite and for calls out of order.
+    pub fn tensor(&mut self, shard: &str, index: usize, bytes: Vec<u8>) -> Result<(), JsValue> {
+        self.0.tensor(shard, index, bytes).map_err(throw)
+    }
+
+    /// The model, once every tensor has passed; `precision` is `fast` or `exact`.
+    ///
+    /// # Errors
+    /// Thrown when tensors are still to come, or the tokenizer cannot be read.
+    pub fn finish(self, precision: &str) -> Result<Model, JsValue> {
+        self.0.finish(precision).map(Model).map_err(throw)
+    }
+}
+
+/// What a job gave. Each getter hands its value over, once.
+#[wasm_bindgen]
+pub struct Output(engine::Output);
+
+#[wasm_bindgen]
+impl Output {
+    /// The answer, as JSON.
+    #[wasm_bindgen(js_name = takeJson)]
+    pub fn take_json(&mut self) -> String {
+        std::mem::take(&mut self.0.json)
+    }
+
+    /// A file; empty where there is none.
+    #[wasm_bindgen(js_name = takeBytes)]
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.0.bytes)
+    }
+
+    /// Embeddings, row major; empty where there are none.
+    #[wasm_bindgen(js_name = takeFloats)]
+    pub fn take_floats(&mut self) -> Vec<f32> {
+        std::mem::take(&mut self.0.floats)
+    }
+}
+
+/// A base with its adapters.
+#[wasm_bindgen]
+pub struct Model(engine::Core);
+
+#[wasm_bindgen]
+impl Model {
+    /// What the model is, as JSON.
+    #[must_use]
+    pub fn info(&self) -> String {
+        self.0.info().to_string()
+    }
+
+    /// Bytes held for weights and packed adapters.
+    #[must_use]
+    pub fn weights(&self) -> f64 {
+        self.0.weights() as f64
+    }
+
+    /// Loads an adapter under `name`; gives the report as JSON. All or nothing.
+    ///
+    /// # Errors
+    /// Thrown when the adapter cannot be read or does not fit.
+    #[wasm_bindgen(js_name = loadAdapter)]
+    pub fn load_adapter(&mut self, name: &str, files: &Folder, options: &str) -> Result<String, JsValue> {
+        self.0.load_adapter(name, &files.0, options).map_err(throw)
+    }
+
+    /// Unloads an adapter.
+    ///
+    /// # Errors
+    /// Thrown when none of that name is loaded.
+    #[wasm_bindgen(js_name = unloadAdapter)]
+    pub fn unload_adapter(&mut self, name: &str) -> Result<(), JsValue> {
+        self.0.unload_adapter(name).map_err(throw)
+    }
+
+    /// Prepares `embed`, `rerank`, `index`, `search` or `languageVector`; gives the job's handle.
+    ///
+    /// # Errors
+    /// Thrown for arguments that make no sense.
+    pub fn start(&mut self, operation: &str, arguments: &str) -> Result<u32, JsValue> {
+        self.0.start(operation, arguments).map_err(throw)
+    }
+
+    /// Works on a job for about `ms` milliseconds; gives `[done, tokens so far, tokens in all]`, the last 0 while it is
+    /// not known. A job that throws is gone.
+    ///
+    /// # Errors
+    /// Thrown when a step fails.
+    pub fn step(&mut self, job: u32, ms: f64) -> Result<Vec<f64>, JsValue> {
+        let end = now() + ms;
+        let (done, tokens, total) = self.0.step(job, &mut || now() >= end).map_err(throw)?;
+        Ok(vec![f64::from(u8::from(done)), tokens as f64, total as f64])
+    }
+
+    /// The answer of a job that is done; its handle is spent.
+    ///
+    /// # Errors
+    /// Thrown when it is not done.
+    pub fn result(&mut self, job: u32) -> Result<Output, JsValue> {
+        self.0.result(job).map(Output).map_err(throw)
+    }
+
+    /// Drops a job.
+    pub fn cancel(&mut self, job: u32) {
+        self.0.cancel(job);
+    }
+
+    /// Drops an index.
+    #[wasm_bindgen(js_name = dropIndex)]
+    pub fn drop_index(&mut self, index: u32) {
+        self.0.drop_index(index);
+    }
+
+    /// What would run for a batch of texts, as JSON.
+    ///
+    /// # Errors
+    /// Thrown for arguments that make no sense.
+    pub fn explain(&mut self, arguments: &str) -> Result<String, JsValue> {
+        self.0.explain(arguments).map_err(throw)
+    }
+}

@@ -1,0 +1,53 @@
+// Which composition each text takes: what callers write, turned into what the engine reads.
+
+import { PolygraftError } from './errors.js';
+import { checkOptions } from './options.js';
+import type { Adapters, Composition } from './types.js';
+
+/** The two sides of a ranking. `documents` has one composition for all, or one each. */
+export interface WireSides {
+  query: Composition;
+  documents: Composition[];
+}
+
+/** A composition, or one for each item. */
+export type PerItem<T> = Composition | ((item: T, index: number) => Composition);
+
+/** One composition for all items, or one each. */
+export function perItem<T>(what: string, adapters: PerItem<T> | undefined, items: readonly T[]): Composition[] {
+  if (typeof adapters !== 'function') return [composition(what, adapters)];
+  return items.map((item, i) => composition(`${what}(item ${i})`, adapters(item, i)));
+}
+
+/** Compositions of query and documents. */
+export function sides<T>(adapters: Adapters<T> | undefined, documents: readonly T[]): WireSides {
+  if (isSides(adapters)) {
+    checkOptions('adapters', adapters, ['query', 'document']);
+    return {
+      query: composition('adapters.query', adapters.query),
+      documents: perItem('adapters.document', adapters.document, documents),
+    };
+  }
+  const both = composition('adapters', adapters);
+  return { query: both, documents: [both] };
+}
+
+/** Whether the documents' side was written out. */
+export function namesDocuments<T>(adapters: Adapters<T> | undefined): boolean {
+  return isSides(adapters) && adapters.document !== undefined;
+}
+
+function isSides<T>(
+  adapters: Adapters<T> | undefined,
+): adapters is { query?: Composition; document?: PerItem<T> } {
+  if (typeof adapters !== 'object' || adapters === null || Array.isArray(adapters)) return false;
+  // Anything that is no composition's tree is meant as sides, so that a typo is named as an option.
+  return !['stack', 'fuse', 'sum', 'average', 'mix', 'scale', 'of', 'weights'].some((key) => key in adapters);
+}
+
+/** The engine reads the tree; here only what JSON cannot carry is refused. */
+function composition(what: string, value: Composition | undefined): Composition {
+  if (value === undefined) return null;
+  if (value === null || typeof value === 'string' || typeof value === 'object') return value;
+  throw new PolygraftError('ARGUMENT', `${what} must be a composition: text, a list, a tree or null, not ${typeof value}`);
+}

@@ -1,0 +1,114 @@
+// The one error class, its codes, and how errors cross from the worker.
+
+/** Every code with what it means. Codes are stable: the same in Rust, on the command line and here. */
+export const errorCodes = {
+  ABORTED: 'The caller aborted the call (a DOMException named AbortError).',
+  ADAPTER_BASE_MISMATCH: 'The adapter names another base model than the one that is loaded.',
+  ADAPTER_CONFIG: "An entry of the adapter's configuration is missing, unknown or would change the result.",
+  ADAPTER_KEYS: 'The adapter lacks tensors that its configuration promises, or has some that nothing uses.',
+  ADAPTER_NAME: 'A name that a composition could not spell.',
+  ADAPTER_SHAPE: "A tensor of the adapter does not fit the base model's shapes.",
+  ADAPTER_UNKNOWN: 'A composition names an adapter that is not loaded.',
+  ARGUMENT: 'An argument or option is missing, unknown or out of its range.',
+  COMPOSE_INVALID: 'A composition cannot be read, or has no defined meaning for these adapters.',
+  DISPOSED: 'The model or index has been disposed of.',
+  FETCH: 'A file could not be downloaded: the message has the address and the status.',
+  FILE_MISSING: 'A file that is needed is not among those given.',
+  FILE_READ: 'A file that is there could not be read.',
+  FORMAT_DUPLICATE: 'A name occurs twice in a file.',
+  FORMAT_HEADER: 'A file does not start as its format does.',
+  FORMAT_JSON: 'A file is not the JSON that it should be.',
+  FORMAT_LIMIT: 'A number in a file is beyond what is accepted.',
+  FORMAT_RANGE: 'A file is cut off, or its parts overlap or leave holes.',
+  HEAD_MISSING: 'A task needs a head, and neither base nor adapters bring one.',
+  HEAD_SHAPE: 'The head has a number of outputs that the task cannot use.',
+  INDEX_STALE: 'The index was made with another base model or other weights: build it again.',
+  INPUT_TOO_LONG: 'A row has more tokens than the model has positions.',
+  INTEGRITY: 'Bytes are not the ones that were promised: size or SHA-256 differ.',
+  INTERNAL: 'A defect of this library. The model is of no more use: load it again.',
+  MODEL_CONFIG: "An entry of the base model's configuration is missing, unknown or would change the result.",
+  MODEL_KEYS: 'The base model lacks tensors, or has some that nothing uses.',
+  MODEL_SHAPE: "A tensor of the base model does not have its configuration's shape.",
+  NOT_A_MODEL: 'What was given is neither a model nor an adapter.',
+  NOT_FINITE: 'NaN or infinity among weights or results.',
+  OUT_OF_MEMORY: 'The memory that WebAssembly can have is used up.',
+  TOKENIZER: 'The tokenizer cannot be read, or belongs to another model.',
+  UNSUPPORTED: 'This environment lacks something without which nothing runs: see probe().',
+  UNSUPPORTED_FORMAT: 'A file of a kind that is recognised and not loaded.',
+  WASM: "The library's own .wasm file could not be loaded.",
+  WORKER: "The library's own worker could not be started, or ended.",
+} as const;
+
+/** A stable error code. */
+export type PolygraftErrorCode = keyof typeof errorCodes;
+
+/** Every error of this library except an abort, which is a `DOMException` named `AbortError` with `code: 'ABORTED'`. */
+export class PolygraftError extends Error {
+  /** Which kind of error: stable, for programs. */
+  readonly code: PolygraftErrorCode;
+  /** What to do next, where that can be said. */
+  readonly hint?: string;
+
+  constructor(code: PolygraftErrorCode, message: string, options: { hint?: string | undefined; cause?: unknown } = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined);
+    this.name = 'PolygraftError';
+    this.code = code;
+    if (options.hint !== undefined) this.hint = options.hint;
+  }
+}
+
+/** An error as it crosses a message port: structured clone would drop class and code. */
+export interface WireError {
+  code: PolygraftErrorCode;
+  message: string;
+  hint?: string;
+}
+
+/** The error of an aborted call. `reason` is the signal's. */
+export function abortError(reason?: unknown): DOMException {
+  const error = new DOMException('The call was aborted.', 'AbortError');
+  // DOMException's own `code` is a number of the 1990s; ours is the same kind of string as everywhere else.
+  Object.defineProperty(error, 'code', { value: 'ABORTED', enumerable: true });
+  if (reason !== undefined) Object.defineProperty(error, 'cause', { value: reason, enumerable: false });
+  return error;
+}
+
+export function isAbort(error: unknown): boolean {
+  return error instanceof Error && error.name === 'AbortError';
+}
+
+function isCode(code: unknown): code is PolygraftErrorCode {
+  return typeof code === 'string' && Object.hasOwn(errorCodes, code);
+}
+
+/** Anything that was thrown, in the form that crosses. */
+export function toWire(error: unknown): WireError {
+  if (isAbort(error)) return { code: 'ABORTED', message: 'The call was aborted.' };
+  const message = error instanceof Error ? error.message : String(error);
+  const code = (error as { code?: unknown } | null | undefined)?.code;
+  if (!isCode(code)) return { code: 'INTERNAL', message };
+  const hint = error instanceof PolygraftError ? error.hint : hintFor(code);
+  return hint === undefined ? { code, message } : { code, message, hint };
+}
+
+/** What crossed, as the error to throw. */
+export function fromWire(wire: WireError): Error {
+  if (wire.code === 'ABORTED') return abortError();
+  return new PolygraftError(wire.code, wire.message, { hint: wire.hint });
+}
+
+/** The next step for errors that come from Rust, whose messages say what and where. */
+function hintFor(code: PolygraftErrorCode): string | undefined {
+  switch (code) {
+    case 'ADAPTER_UNKNOWN':
+      return 'Call loadAdapter(name, source) before the composition uses the name.';
+    case 'ADAPTER_BASE_MISMATCH':
+      return 'Load the base model that the adapter was made for, or pass allowBaseMismatch: true if you know that it fits.';
+    case 'ADAPTER_KEYS':
+      return 'Pass strict: false to load what fits; the report then lists the rest.';
+    case 'INDEX_STALE':
+      return 'Build the index again with model.index(documents).';
+    default:
+      return undefined;
+  }
+}

@@ -1,0 +1,415 @@
+// The public types. Everything here is erased by the compiler: importing them costs nothing.
+
+import type { PolygraftErrorCode } from './errors.js';
+
+/** Bytes of one file. */
+export type Bytes = Uint8Array | ArrayBuffer | Blob;
+
+/**
+ * Where a model or an adapter comes from: the address of a folder (`http:`, `https:`, relative to the page, and in
+ * Node a path or `file:`), files the user picked, or files by name.
+ */
+export type Source = string | URL | Iterable<File> | FileList | ReadonlyMap<string, Bytes> | Readonly<Record<string, Bytes>>;
+
+/**
+ * Which adapters a row takes: text such as `"stack(hu, rank)"`, a list (a stack), a tree, or `null` for none.
+ */
+export type Composition =
+  | null
+  | string
+  | readonly Composition[]
+  | { readonly stack: readonly Composition[] }
+  | { readonly fuse: readonly Composition[] }
+  | { readonly sum: readonly Composition[]; readonly weights?: readonly number[] }
+  | { readonly average: readonly Composition[]; readonly weights?: readonly number[] }
+  | { readonly mix: readonly Composition[]; readonly weights?: readonly number[] }
+  | { readonly scale: number; readonly of: Composition };
+
+/** Compositions of the two sides: one for both, or one each; documents may differ one by one. */
+export type Adapters<D = string> =
+  | Composition
+  | {
+      /** The query's; none when absent. */
+      readonly query?: Composition;
+      /** All documents', or a function from a document and its index; none when absent. */
+      readonly document?: Composition | ((document: D, index: number) => Composition);
+    };
+
+/** What every call that takes a while understands. */
+export interface Common {
+  /** Aborts the call: its promise rejects with an `AbortError` and no further work is done. */
+  signal?: AbortSignal | undefined;
+  /** Called as the work goes on. */
+  onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+/** How far a call is. */
+export interface Progress {
+  /** `fetch`: bytes of the model's files; `run`: tokens of the texts. */
+  phase: 'fetch' | 'run';
+  /** The file in work (`fetch`). */
+  file?: string;
+  /** Bytes or tokens done; never falls. */
+  loaded: number;
+  /** Bytes or tokens in all; absent while it is not known. */
+  total?: number;
+}
+
+/** How activations are computed: `fast` quantizes them to 8 bits in front of quantized layers, `exact` keeps f32. */
+export type Precision = 'fast' | 'exact';
+
+/** Options of {@link load}. */
+export interface LoadOptions extends Common {
+  /** `auto` takes the best backend there is; `cpu` insists on the CPU. Today both are the CPU. */
+  device?: 'auto' | 'cpu' | undefined;
+  /** Computes in a worker, so that the page stays fluid. Default: true where workers exist. */
+  worker?: boolean | undefined;
+  /** Keeps downloaded files in the browser's Cache storage. Default: true where it exists. */
+  cache?: boolean | undefined;
+  /** Default: `fast`. */
+  precision?: Precision | undefined;
+  /** Where `polygraft_bg.wasm` is, or its bytes or module, when a bundler moved it. */
+  wasm?: string | URL | BufferSource | WebAssembly.Module | undefined;
+}
+
+/** Options of {@link Model.loadAdapter}. */
+export interface AdapterOptions extends Common {
+  /** Refuses an adapter with tensors that nothing uses, or that lacks some. Default: true. */
+  strict?: boolean | undefined;
+  /** Loads an adapter that names another base model, if its shapes fit. Default: false. */
+  allowBaseMismatch?: boolean | undefined;
+  /** Keeps downloaded files in the browser's Cache storage. Default: true where it exists. */
+  cache?: boolean | undefined;
+}
+
+/** What a loaded adapter is. Numbers of bytes are as held in memory. */
+export interface AdapterReport {
+  /** The name that compositions use. */
+  name: string;
+  /** `peft-lora`, `language-vector` and others. */
+  family: string;
+  /** `exact`: made for this base; `compatible`: shapes fit and nothing speaks against it; others say why. */
+  base: string;
+  /** Places in the base that it changes. */
+  sites: number;
+  /** Numbers it brings. */
+  parameters: number;
+  /** Its highest rank, 0 without low-rank updates. */
+  rank: number;
+  /** Whether it brings a head. */
+  head: boolean;
+  /** BCP 47 tag of a language vector. */
+  language: string | null;
+  /** The composition a language vector was made under. */
+  madeUnder: string | null;
+  /** Tensors that nothing used (`strict: false`). */
+  unused: string[];
+  /** Tensors that its config promises and its file lacks (`strict: false`). */
+  missing: string[];
+}
+
+/** What a model is. */
+export interface ModelInfo {
+  /** Name in the model's own files. */
+  name: string;
+  /** `bert`, `roberta`, `xlm-roberta`. */
+  arch: string;
+  /** sha256 of the source's tensors, when the folder says so. */
+  lineage: string | null;
+  /** Width of hidden states. */
+  hidden: number;
+  /** Transformer layers. */
+  layers: number;
+  /** Rows of the word table. */
+  vocabulary: number;
+  /** Tokens a text is cut to, special tokens included. */
+  maxTokens: number;
+  /** Width of an embedding. */
+  embeddingWidth: number;
+  /** Outputs of the base's own head; 0 without one. */
+  headLabels: number;
+  /** What computes, in words. */
+  backend: string;
+  /** How activations are computed. */
+  precision: Precision;
+  /** Where it computes. */
+  thread: 'worker' | 'inline';
+}
+
+/** Bytes in use. */
+export interface Memory {
+  /** The WebAssembly memory. It never shrinks while the model lives. */
+  wasm: number;
+  /** Of that: weights and packed adapters. */
+  weights: number;
+}
+
+/** Time and work of a call. */
+export interface Timing {
+  /** Milliseconds of computing, without waiting in the queue. */
+  ms: number;
+  /** Tokens of all rows, special tokens included. */
+  tokens: number;
+  /** Rows run or remembered. */
+  rows: number;
+  /** Rows whose embedding was remembered. */
+  cached: number;
+}
+
+/** A text, or an object with one. */
+export type Doc = string | { readonly text: string };
+
+/** Options of {@link Model.rerank}. */
+export interface RerankOptions<D extends Doc = Doc> extends Common {
+  /** What is looked for, without the model's prompt. */
+  query: string;
+  /** What is ranked, without the model's prompt. */
+  documents?: readonly D[] | undefined;
+  /** The same under another name; give one of the two. */
+  passages?: readonly D[] | undefined;
+  /** Compositions. Default: none. */
+  adapters?: Adapters<D> | undefined;
+  /** How many results; all when absent. */
+  topN?: number | undefined;
+  /** Splits long passages into windows and takes the best, instead of cutting them. Default: false. */
+  windows?: boolean | undefined;
+  /** Puts each document into its result. Default: false. */
+  returnDocuments?: boolean | undefined;
+  /** Instead of the model's. */
+  precision?: Precision | undefined;
+}
+
+/** One passage with its score. */
+export interface RerankResult<D = Doc> {
+  /** The passage's place in the request. */
+  index: number;
+  /** Higher is better; see {@link Ranking.scoring}. */
+  relevance_score: number;
+  /** The head's raw output, where a head made the score. */
+  logit?: number;
+  /** The passage (`returnDocuments`). */
+  document?: D;
+}
+
+/** The answer, best first; equal scores in the order of the request. */
+export interface Ranking<D = Doc> {
+  /** The passages. */
+  results: RerankResult<D>[];
+  /** Cosine of embeddings (−1 to 1), a head's sigmoid or softmax (0 to 1), or its bare logit. */
+  scoring: 'cosine' | 'sigmoid' | 'softmax' | 'logit';
+  /** Things the caller should know. */
+  warnings: string[];
+  /** Passages that were cut, by index. */
+  truncated: number[];
+  /** Whether the query was cut. */
+  queryTruncated: boolean;
+  /** Time and work. */
+  timing: Timing;
+}
+
+/** Options of {@link Model.embed}. */
+export interface EmbedOptions extends Common {
+  /** Which of the model's prompts goes in front; none when absent. */
+  side?: 'query' | 'document' | undefined;
+  /** One composition for all texts. Default: none. */
+  adapters?: Composition | undefined;
+  /** Instead of the model's. */
+  precision?: Precision | undefined;
+}
+
+/** Embeddings: `embeddings[i]` is a view of `width` floats into `data`, L2-normalised. */
+export interface Embeddings {
+  /** One row a text. */
+  embeddings: Float32Array[];
+  /** All rows, row major. */
+  data: Float32Array;
+  /** Floats a row. */
+  width: number;
+  /** Texts that were cut, by index. */
+  truncated: number[];
+  /** Things the caller should know. */
+  warnings: string[];
+  /** Time and work. */
+  timing: Timing;
+}
+
+/** Options of {@link Model.languageVector}. */
+export interface LanguageVectorOptions extends Common {
+  /** BCP 47 tag of the texts' language. */
+  lang: string;
+  /** Passages in the pivot language: its own texts then need no adapter. */
+  pivot?: readonly string[] | undefined;
+  /** The composition the vector will stand beside, without language vectors. Default: none. */
+  under?: Composition | undefined;
+  /** Loads the vector under this name. */
+  name?: string | undefined;
+  /** Instead of the model's. */
+  precision?: Precision | undefined;
+}
+
+/** A language vector. */
+export interface LanguageVector {
+  /** A safetensors file, which `loadAdapter` takes. */
+  bytes: Uint8Array;
+  /** What was loaded, when a name was given. */
+  report: AdapterReport | null;
+  /** Texts that were cut, by index; the pivot's follow the language's. */
+  truncated: number[];
+  /** Time and work. */
+  timing: Timing;
+}
+
+/** Options of {@link Model.index}. */
+export interface IndexOptions<D extends Doc = Doc> extends Common {
+  /** One composition for all documents, or a function from a document and its index. Default: none. */
+  adapters?: Composition | ((document: D, index: number) => Composition) | undefined;
+  /** Splits long documents into windows, instead of cutting them. Default: false. */
+  windows?: boolean | undefined;
+  /** Instead of the model's. */
+  precision?: Precision | undefined;
+}
+
+/** Options of {@link Index.search}. */
+export interface SearchOptions<D extends Doc = Doc> extends Common {
+  /** How many results. Default: 10. */
+  topK?: number | undefined;
+  /**
+   * The query's composition, and optionally other compositions for the documents: only language vectors may differ
+   * from those that the index was made with.
+   */
+  adapters?: Adapters<D> | undefined;
+  /** Puts each document into its result. Default: false. */
+  returnDocuments?: boolean | undefined;
+  /** Instead of the model's. */
+  precision?: Precision | undefined;
+}
+
+/** Documents embedded once, so that a query costs one row. */
+export interface Index<D extends Doc = Doc> {
+  /** Number of documents. */
+  readonly size: number;
+  /** Documents that were cut, by index. */
+  readonly truncated: readonly number[];
+  /** Time and work of making it. */
+  readonly timing: Timing;
+  /** Ranks the documents for a query. */
+  search(query: string, options?: SearchOptions<D>): Promise<Ranking<D>>;
+  /** The index as bytes, for {@link Model.openIndex}. The documents' texts are not in it. */
+  save(): Promise<Uint8Array>;
+  /** Frees its memory in the worker. */
+  dispose(): Promise<void>;
+}
+
+/** Options of {@link Model.explain}. */
+export interface ExplainOptions {
+  /** The texts of the batch. */
+  texts: readonly string[];
+  /** One composition for all texts, or a list of one each. Default: none. */
+  adapters?: Composition | undefined;
+  /** A composition a text, instead of `adapters`. */
+  perText?: readonly Composition[] | undefined;
+}
+
+/** One step of what would run. */
+export interface ExplainLine {
+  /** Place in the Program. */
+  step: number;
+  /** Encoder layer, when it belongs to one. */
+  layer: number | null;
+  /** What runs. */
+  kind: string;
+  /** At which site. */
+  site: string | null;
+  /** Shape of what it writes. */
+  shape: string;
+  /** How its weights are stored. */
+  weights: string | null;
+  /** For which tokens or rows of the packed batch, from which adapter, at which scale; empty: all. */
+  takes: string[];
+  /** Multiply-adds. */
+  macs: number;
+}
+
+/** What would run. */
+export interface Explanation {
+  /** The steps in order. */
+  lines: ExplainLine[];
+  /** The steps as aligned text. */
+  text: string;
+  /** Multiply-adds in all. */
+  macs: number;
+}
+
+/** Something to know that is no error. */
+export interface Warning {
+  /** Stable, such as `WORKER_UNAVAILABLE` or `CACHE_UNAVAILABLE`. */
+  code: string;
+  /** In words. */
+  message: string;
+}
+
+/** Events of a model, by name. */
+export interface ModelEvents {
+  /** A call went on. */
+  progress: Progress;
+  /** Something to know that is no error. */
+  warning: Warning;
+}
+
+/** A loaded base with its adapters. Calls queue and run in the order in which they were made. */
+export interface Model {
+  /** What the model is. */
+  readonly info: ModelInfo;
+  /** The adapters that are loaded, by name. */
+  readonly adapters: ReadonlyMap<string, AdapterReport>;
+  /** Loads an adapter under `name`, in place of one of that name. All or nothing. */
+  loadAdapter(name: string, source: Source | Bytes, options?: AdapterOptions): Promise<AdapterReport>;
+  /** Unloads an adapter. */
+  unloadAdapter(name: string): Promise<void>;
+  /** Makes a language vector from unlabelled passages; a hundred do. */
+  languageVector(texts: readonly string[], options: LanguageVectorOptions): Promise<LanguageVector>;
+  /** Ranks passages for a query. */
+  rerank<D extends Doc>(options: RerankOptions<D>): Promise<Ranking<D>>;
+  /** Embeds texts. */
+  embed(texts: string | readonly string[], options?: EmbedOptions): Promise<Embeddings>;
+  /** Embeds documents for many searches. */
+  index<D extends Doc>(documents: readonly D[], options?: IndexOptions<D>): Promise<Index<D>>;
+  /** Opens a saved index; `documents` are those that it was made from, in the same order. */
+  openIndex<D extends Doc>(bytes: Uint8Array, documents: readonly D[]): Promise<Index<D>>;
+  /** What would run for these texts, step by step. */
+  explain(options: ExplainOptions): Promise<Explanation>;
+  /** Bytes in use. */
+  memory(): Promise<Memory>;
+  /** Listens; returns the function that stops it. */
+  on<K extends keyof ModelEvents>(event: K, listener: (value: ModelEvents[K]) => void): () => void;
+  /** Ends the worker and frees the memory. Pending and later calls reject with the code `DISPOSED`. */
+  dispose(): Promise<void>;
+}
+
+/** What this environment can do. */
+export interface Capabilities {
+  /** Whether the library can run here. */
+  supported: boolean;
+  /** WebAssembly SIMD, without which nothing runs. */
+  simd: boolean;
+  /** A WebGPU adapter was found. Today nothing computes on it. */
+  webgpu: boolean;
+  /** Whether the page is cross-origin isolated. Nothing here needs it. */
+  crossOriginIsolated: boolean;
+  /** Whether module workers exist. */
+  workers: boolean;
+  /** Whether Cache storage exists. */
+  cache: boolean;
+  /** Gigabytes of the device, rounded, where the browser tells. */
+  deviceMemory: number | null;
+  /** What is missing and what follows from it. */
+  notes: string[];
+}
+
+/** A code with what it means; the table of README.md. */
+export interface ErrorInfo {
+  /** Stable. */
+  code: PolygraftErrorCode;
+  /** In a sentence. */
+  meaning: string;
+}
