@@ -80,9 +80,11 @@ def main():
     embedders = {"base": Embedder(options.base, None, options.limit, options.cache)}
     if options.adapter:
         embedders["rank"] = Embedder(options.base, options.adapter, options.limit, options.cache)
+    langs = {"en"} | {r["lang"] for f in folders for name in ("corpus", "queries") for r in lines(f / f"{name}.jsonl")}
     table, ways = {}, []
     for name, embedder in embedders.items():
-        means = {p.stem: embedder(p.read_text(encoding="utf-8").splitlines(), PASSAGE).mean(0) for p in sorted(MEANS.glob("*.txt"))}
+        means = {lang: embedder((MEANS / f"{lang}.txt").read_text(encoding="utf-8").splitlines(), PASSAGE).mean(0)
+                 for lang in sorted(langs)}
         for label, with_means in ((name, None), (f"{name} + vectors", means)):
             ways.append(label)
             for folder in folders:

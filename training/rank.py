@@ -4,10 +4,10 @@ Contrastive, in-batch negatives. Each row of a batch is one train page: its titl
 language (`query: `) and its passage in another or the same (`passage: `), so the negatives
 of a row come in many languages. At run time the adapter is stacked with language vectors
 (e - mean of its language + mean of English, renormalised): most of the loss is taken on
-embeddings shifted that way, by running means kept during training; the rest on the raw ones,
+embeddings shifted that way, by means refreshed during training; the rest on the raw ones,
 so that the adapter also stands without vectors.
 
-    python training/rank.py --steps 150 --out adapters/rank-lora
+    python training/rank.py --steps 140 --out adapters/rank-lora
 """
 
 import argparse
@@ -57,14 +57,15 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "adapters" / "rank-lora")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--targets", default="query,value")
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=140)
     parser.add_argument("--rows", type=int, default=20)
-    parser.add_argument("--limit", type=int, default=128)
+    parser.add_argument("--limit", type=int, default=120)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--temperature", type=float, default=0.05)
     parser.add_argument("--shifted", type=float, default=0.7, help="share of the loss on shifted embeddings")
     parser.add_argument("--keep", type=float, default=0.0, help="weight of staying near the base (1 - cosine)")
     parser.add_argument("--english", type=float, default=0.4, help="chance that a side of a pair is English")
+    parser.add_argument("--refresh", type=int, default=8, help="steps between refreshed means")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
@@ -82,11 +83,20 @@ def main():
             pages.setdefault(r["page"], {})[r["lang"]] = r
     pages = list(pages.values())
 
-    # Running means, one a language, from the base to begin with.
-    means = {}
+    # Means, one a language: those of the base over 40 passages, moved along by how far 10 of
+    # them have gone since. All are refreshed at once: a stale one beside a fresh one is a bias.
+    still, probes, origin = {}, {}, {}
     for lang in LANGS:
         some = random.sample([p[lang]["text"] for p in pages if lang in p], 40)
-        means[lang] = torch.from_numpy(embed(tokenizer, model, some, PASSAGE, options.limit).mean(0))
+        still[lang] = embed(tokenizer, model, some, PASSAGE, options.limit).mean(0)
+        probes[lang] = some[:10]
+        origin[lang] = embed(tokenizer, model, probes[lang], PASSAGE, 64).mean(0)
+
+    def refresh():
+        model.eval()
+        now = {lang: embed(tokenizer, model, probes[lang], PASSAGE, 64).mean(0) for lang in LANGS}
+        model.train()
+        return {lang: torch.from_numpy(still[lang] + now[lang] - origin[lang]) for lang in LANGS}
 
     model = get_peft_model(model, LoraConfig(
         r=options.rank, lora_alpha=2 * options.rank, target_modules=options.targets.split(","),
@@ -117,6 +127,8 @@ def main():
     for step in range(options.steps):
         if len(queue) < options.rows:
             queue = random.sample(pages, len(pages))
+        if step % options.refresh == 0:
+            means = refresh()
         batch, queue = queue[: options.rows], queue[options.rows :]
         ql, dl = [pick(p) for p in batch], [pick(p) for p in batch]
         titles = [QUERY + p[a]["title"] for p, a in zip(batch, ql)]
@@ -138,8 +150,6 @@ def main():
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        for lang, e in zip(dl, d.detach()):
-            means[lang] = 0.97 * means[lang] + 0.03 * e
         log.append({"step": step, "loss": loss.item(), "shifted": shifted.item(), "raw": raw.item()})
         if step % 5 == 4:
             last = log[-10:]
