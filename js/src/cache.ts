@@ -1,0 +1,72 @@
+// Downloaded files in the browser's Cache storage. Keys hold the hash: a new version of a file is another entry.
+
+import { shown } from './download.js';
+
+const NAME = 'polygraft';
+
+/** Cache storage, or why there is none. */
+export async function openCache(): Promise<Cache | string> {
+  if (typeof caches === 'undefined') return 'this environment has no Cache storage (it needs a secure context)';
+  try {
+    return await caches.open(NAME);
+  } catch (error) {
+    return `Cache storage cannot be opened: ${(error as Error).message}`;
+  }
+}
+
+/** The key of a file: its address with its hash. */
+export function keyOf(url: string, sha256: string): string {
+  const key = new URL(url);
+  key.hash = '';
+  key.searchParams.set('polygraft-sha256', sha256);
+  return key.href;
+}
+
+/** A stored file in chunks, or undefined when it is not there or not whole. */
+export async function stored(cache: Cache, key: string, length: number): Promise<Blob | undefined> {
+  const response = await cache.match(key);
+  if (!response) return undefined;
+  const blob = await response.blob();
+  if (blob.size === length) return blob;
+  await cache.delete(key);
+  return undefined;
+}
+
+/** Writes a file as it passes by. The entry appears when {@link CacheWriter.commit} is called, or not at all. */
+export class CacheWriter {
+  readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
+  readonly #put: Promise<string | undefined>;
+  #broken = false;
+
+  constructor(cache: Cache, key: string, length: number) {
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    this.#writer = writable.getWriter();
+    const headers = { 'Content-Type': 'application/octet-stream', 'Content-Length': String(length) };
+    this.#put = cache.put(key, new Response(readable as ReadableStream<Uint8Array<ArrayBuffer>>, { headers })).then(
+      () => undefined,
+      (error: Error) => {
+        // Quota, private mode: the model works all the same, and is downloaded again next time.
+        this.#broken = true;
+        this.#writer.abort(error).catch(() => {});
+        return `${shown(key)} could not be kept: ${error.message}`;
+      },
+    );
+  }
+
+  async write(chunk: Uint8Array): Promise<void> {
+    if (!this.#broken) await this.#writer.write(chunk).catch(() => (this.#broken = true));
+  }
+
+  /** Ends the entry; gives what went wrong, if anything did. */
+  async commit(): Promise<string | undefined> {
+    await this.#writer.close().catch(() => {});
+    return this.#put;
+  }
+
+  /** Drops the entry. */
+  async discard(): Promise<void> {
+    this.#broken = true;
+    await this.#writer.abort(new Error('not kept')).catch(() => {});
+    await this.#put;
+  }
+}

@@ -1,0 +1,153 @@
+// Bytes as they arrive, and reading exact runs of them: a model is never in JavaScript's memory as a whole.
+
+import { PolygraftError } from './errors.js';
+
+/** A file that can be read in pieces. */
+export interface RangeFile {
+  readonly size: number;
+  /** Bytes from `start` up to `end`. */
+  bytes(start: number, end: number): Promise<Uint8Array>;
+}
+
+/** What a file of a local folder may be. */
+export type LocalFile = Blob | Uint8Array | RangeFile;
+
+const PIECE = 1 << 20;
+
+export function sizeOf(file: LocalFile): number {
+  return file instanceof Uint8Array ? file.length : file.size;
+}
+
+/** A local file in pieces of a megabyte. */
+export async function* localChunks(name: string, file: LocalFile): AsyncGenerator<Uint8Array, void, undefined> {
+  const size = sizeOf(file);
+  for (let at = 0; at < size; at += PIECE) {
+    const end = Math.min(at + PIECE, size);
+    if (file instanceof Uint8Array) {
+      yield file.subarray(at, end);
+      continue;
+    }
+    let piece: Uint8Array;
+    try {
+      piece = file instanceof Blob ? new Uint8Array(await file.slice(at, end).arrayBuffer()) : await file.bytes(at, end);
+    } catch (cause) {
+      // A picked file that was changed or removed since.
+      throw new PolygraftError('FILE_READ', `${name} cannot be read: ${(cause as Error).message}`, { cause });
+    }
+    yield piece;
+  }
+}
+
+/** SHA-256 as it comes from WebAssembly. */
+export interface Hash {
+  update(bytes: Uint8Array): void;
+  finish(): string;
+  free(): void;
+}
+
+/** Reads a file from front to back in exact runs, hashing all of it on the way. */
+export class Reader {
+  /** Bytes read so far. */
+  at = 0;
+  readonly #name: string;
+  readonly #chunks: AsyncIterator<Uint8Array, void, undefined>;
+  #rest: Uint8Array = new Uint8Array(0);
+  #hash: Hash | undefined;
+  readonly #onBytes: (count: number) => void;
+
+  constructor(
+    name: string,
+    chunks: AsyncIterator<Uint8Array, void, undefined>,
+    options: { hash?: Hash | undefined; onBytes?: ((count: number) => void) | undefined } = {},
+  ) {
+    this.#name = name;
+    this.#chunks = chunks;
+    this.#hash = options.hash;
+    this.#onBytes = options.onBytes ?? (() => {});
+  }
+
+  /** Exactly `count` bytes. */
+  async read(count: number): Promise<Uint8Array> {
+    const out = new Uint8Array(count);
+    let filled = 0;
+    while (filled < count) {
+      const piece = await this.#take(count - filled);
+      if (!piece) {
+        const why = `${count} bytes are needed at ${this.at - filled} and the file has ${filled} more: it is cut off`;
+        throw new PolygraftError('FORMAT_RANGE', `${this.#name}: ${why}`);
+      }
+      out.set(piece, filled);
+      filled += piece.length;
+    }
+    return out;
+  }
+
+  /** Passes over `count` bytes. */
+  async skip(count: number): Promise<void> {
+    while (count > 0) {
+      const piece = await this.#take(count);
+      if (!piece) throw new PolygraftError('FORMAT_RANGE', `${this.#name} ends at byte ${this.at}: it is cut off`);
+      count -= piece.length;
+    }
+  }
+
+  /** All that is left, up to `limit` bytes. */
+  async rest(limit: number): Promise<Uint8Array> {
+    const pieces: Uint8Array[] = [];
+    let length = 0;
+    for (let piece = await this.#take(PIECE); piece; piece = await this.#take(PIECE)) {
+      length += piece.length;
+      if (length > limit) {
+        throw new PolygraftError('FORMAT_LIMIT', `${this.#name} is longer than ${limit} bytes, the most that is read of such a file`);
+      }
+      pieces.push(piece);
+    }
+    const out = new Uint8Array(length);
+    let at = 0;
+    for (const piece of pieces) {
+      out.set(piece, at);
+      at += piece.length;
+    }
+    return out;
+  }
+
+  /** Reads to the end and checks length and hash, where they were promised. */
+  async verify(promised: { length?: number | undefined; sha256?: string | undefined }): Promise<void> {
+    while (await this.#take(PIECE));
+    if (promised.length !== undefined && promised.length !== this.at) {
+      throw new PolygraftError('INTEGRITY', `${this.#name} has ${this.at} bytes; polygraft.json promises ${promised.length}`);
+    }
+    const hash = this.#hash;
+    this.#hash = undefined;
+    const found = hash?.finish();
+    if (found !== undefined && promised.sha256 !== undefined && found !== promised.sha256) {
+      throw new PolygraftError(
+        'INTEGRITY',
+        `${this.#name} has the SHA-256 ${found}; polygraft.json promises ${promised.sha256}`,
+        { hint: 'The file was changed or damaged on its way: upload it again together with polygraft.json.' },
+      );
+    }
+  }
+
+  /** Lets go of the source. */
+  async close(): Promise<void> {
+    this.#hash?.free();
+    this.#hash = undefined;
+    await this.#chunks.return?.();
+  }
+
+  /** Up to `count` bytes, or undefined at the end. */
+  async #take(count: number): Promise<Uint8Array | undefined> {
+    while (this.#rest.length === 0) {
+      const next = await this.#chunks.next();
+      if (next.done) return undefined;
+      this.#rest = next.value;
+      this.#hash?.update(next.value);
+      this.#onBytes(next.value.length);
+    }
+    const piece = this.#rest.subarray(0, count);
+    this.#rest = this.#rest.subarray(piece.length);
+    this.at += piece.length;
+    return piece;
+  }
+}

@@ -1,0 +1,237 @@
+// A folder's files with their lengths and hashes, each of which can be opened as a stream of bytes.
+
+import { CacheWriter, keyOf, openCache, stored } from './cache.js';
+import { localChunks, Reader, sizeOf, type Hash, type LocalFile } from './chunks.js';
+import { download, shown } from './download.js';
+import { PolygraftError } from './errors.js';
+import { inFolder, type Place } from './place.js';
+import type { Progress, Warning } from './types.js';
+
+/** The list of a converted model's files. */
+export const MANIFEST = 'polygraft.json';
+const MANIFEST_LIMIT = 1 << 20;
+
+/** What opening files needs from whoever computes. */
+export interface Io {
+  signal: AbortSignal;
+  cache: boolean;
+  hasher: () => Hash;
+  progress: (progress: Progress) => void;
+  warn: (warning: Warning) => void;
+}
+
+/** One file of a folder. */
+export interface Entry {
+  /** Bytes; undefined for a file from the network that no manifest lists. */
+  length: number | undefined;
+  sha256: string | undefined;
+  open(): Promise<Reader>;
+}
+
+/** A folder's files by name. */
+export class Folder {
+  readonly entries = new Map<string, Entry>();
+  readonly #io: Io;
+  #loaded = 0;
+  #total: number | undefined;
+
+  constructor(io: Io) {
+    this.#io = io;
+  }
+
+  /** A local folder; its manifest is heeded where there is one. */
+  static async local(files: Map<string, LocalFile>, io: Io): Promise<Folder> {
+    const folder = new Folder(io);
+    const manifest = files.get(MANIFEST);
+    let listed: Map<string, { bytes: number; sha256: string }> | undefined;
+    if (manifest) listed = parse(MANIFEST, await new Reader(MANIFEST, localChunks(MANIFEST, manifest)).rest(MANIFEST_LIMIT));
+    for (const [name, file] of files) {
+      if (name !== MANIFEST) folder.#add(name, sizeOf(file), undefined, () => localChunks(name, file), listed?.get(name));
+    }
+    const gone = [...(listed?.keys() ?? [])].find((name) => !files.has(name));
+    if (gone !== undefined) throw new PolygraftError('FILE_MISSING', `${gone} is missing: polygraft.json lists it`);
+    folder.#total = [...folder.entries.values()].reduce((sum, entry) => sum + (entry.length ?? 0), 0);
+    return folder;
+  }
+
+  /** A model's folder at an address. */
+  static async remote(url: string, io: Io): Promise<Folder> {
+    const folder = new Folder(io);
+    const address = inFolder(url, MANIFEST);
+    let text: Uint8Array;
+    const reader = new Reader(MANIFEST, download({ url: address, signal: io.signal }));
+    try {
+      text = await reader.rest(MANIFEST_LIMIT);
+    } catch (error) {
+      if (!(error instanceof PolygraftError)) throw error;
+      throw new PolygraftError(error.code, error.message, {
+        cause: error,
+        hint: `${error.hint ?? ''} A model is loaded through its polygraft.json, which npx polygraft quantize writes.`.trim(),
+      });
+    } finally {
+      await reader.close();
+    }
+    const cache = io.cache ? await openCache() : undefined;
+    if (typeof cache === 'string') io.warn({ code: 'CACHE_UNAVAILABLE', message: cache });
+    const store = typeof cache === 'string' ? undefined : cache;
+    const listed = parse(shown(address), text);
+    for (const [name, file] of listed) {
+      const chunks = () => remoteChunks(inFolder(url, name), file, store, io);
+      folder.#add(name, file.bytes, undefined, chunks, file);
+    }
+    folder.#total = [...listed.values()].reduce((sum, file) => sum + file.bytes, 0);
+    return folder;
+  }
+
+  /** Named files at an address, without a manifest. */
+  static at(files: ReadonlyMap<string, string>, io: Io): Folder {
+    const folder = new Folder(io);
+    for (const [name, url] of files) {
+      const onLength = (length: number) => (folder.#total = (folder.#total ?? 0) + length);
+      folder.#add(name, undefined, undefined, () => download({ url, signal: io.signal, onLength }), undefined);
+    }
+    return folder;
+  }
+
+  /** The whole of a small file, checked against its promise. */
+  async whole(name: string, limit: number): Promise<Uint8Array> {
+    const entry = this.entries.get(name);
+    if (!entry) throw new PolygraftError('FILE_MISSING', `${name} is missing`);
+    const reader = await entry.open();
+    try {
+      const bytes = await reader.rest(limit);
+      await reader.verify(entry);
+      return bytes;
+    } finally {
+      await reader.close();
+    }
+  }
+
+  #add(
+    name: string,
+    length: number | undefined,
+    sha256: string | undefined,
+    chunks: () => AsyncGenerator<Uint8Array, void, undefined>,
+    promised: { bytes: number; sha256: string } | undefined,
+  ): void {
+    if (promised && length !== undefined && promised.bytes !== length) {
+      throw new PolygraftError('INTEGRITY', `${name} has ${length} bytes; polygraft.json promises ${promised.bytes}`);
+    }
+    const hash = promised?.sha256 ?? sha256;
+    const open = async () => {
+      this.#report(name, 0);
+      const onBytes = (count: number) => this.#report(name, count);
+      return new Reader(name, chunks(), { hash: hash === undefined ? undefined : this.#io.hasher(), onBytes });
+    };
+    this.entries.set(name, { length, sha256: hash, open });
+  }
+
+  #report(file: string, count: number): void {
+    this.#loaded += count;
+    const progress: Progress = { phase: 'fetch', file, loaded: this.#loaded };
+    if (this.#total !== undefined) progress.total = Math.max(this.#total, this.#loaded);
+    this.#io.progress(progress);
+  }
+}
+
+/** The folder at a place: a model's when `model`, else an adapter's. */
+export async function openModel(place: Place, io: Io): Promise<Folder> {
+  switch (place.kind) {
+    case 'local':
+      return Folder.local(place.files, io);
+    case 'folder':
+      return Folder.remote(place.url, io);
+    case 'file':
+      throw new PolygraftError('NOT_A_MODEL', `${shown(place.url)} is a single file; a model is a folder`, {
+        hint: 'Give the address of the folder that has polygraft.json.',
+      });
+  }
+}
+
+/** An adapter's files: a single one, or PEFT's two. */
+export async function openAdapter(place: Place, io: Io): Promise<Folder> {
+  switch (place.kind) {
+    case 'local':
+      return Folder.local(place.files, io);
+    case 'file': {
+      const name = decodeURIComponent(new URL(place.url).pathname.split('/').pop() ?? '') || 'adapter.safetensors';
+      return Folder.at(new Map([[name, place.url]]), io);
+    }
+    case 'folder': {
+      const names = ['adapter_config.json', 'adapter_model.safetensors'];
+      return Folder.at(new Map(names.map((name) => [name, inFolder(place.url, name)])), io);
+    }
+  }
+}
+
+/** A file from the cache, else from the network and into the cache; the rest of a cut copy from the network. */
+async function* remoteChunks(
+  url: string,
+  file: { bytes: number; sha256: string },
+  cache: Cache | undefined,
+  io: Io,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const key = keyOf(url, file.sha256);
+  const copy = await cache?.match && cache ? await stored(cache, key, file.bytes).catch(() => undefined) : undefined;
+  if (copy) {
+    yield* localChunks(shown(url), copy);
+    return;
+  }
+  const writer = cache ? new CacheWriter(cache, key, file.bytes) : undefined;
+  let at = 0;
+  let kept = false;
+  try {
+    const hash = io.hasher();
+    try {
+      for await (const chunk of download({ url, length: file.bytes, signal: io.signal })) {
+        at += chunk.length;
+        if (at > file.bytes) break;
+        if (writer) {
+          hash.update(chunk);
+          await writer.write(chunk);
+        }
+        yield chunk;
+      }
+      if (writer && at === file.bytes && hash.finish() === file.sha256) {
+        const problem = await writer.commit();
+        if (problem) io.warn({ code: 'CACHE_FAILED', message: problem });
+        kept = true;
+      }
+    } finally {
+      hash.free();
+    }
+  } finally {
+    if (!kept) await writer?.discard();
+  }
+  if (at > file.bytes) {
+    throw new PolygraftError('INTEGRITY', `${shown(url)} is longer than the ${file.bytes} bytes that polygraft.json promises`);
+  }
+}
+
+/** Reads the manifest: relative names, sizes, hashes. */
+function parse(where: string, bytes: Uint8Array): Map<string, { bytes: number; sha256: string }> {
+  const bad = (why: string) => new PolygraftError('FORMAT_JSON', `${where}: ${why}`);
+  let json: unknown;
+  try {
+    json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch {
+    throw bad('this is not JSON');
+  }
+  const { format, files } = (json ?? {}) as { format?: unknown; files?: unknown };
+  if (typeof format === 'number' && format !== 1) {
+    throw new PolygraftError('UNSUPPORTED_FORMAT', `${where}: format ${format}; this version reads format 1`, {
+      hint: 'Update polygraft.',
+    });
+  }
+  if (format !== 1 || typeof files !== 'object' || files === null) throw bad('it has no format and list of files');
+  const out = new Map<string, { bytes: number; sha256: string }>();
+  for (const [name, value] of Object.entries(files)) {
+    const { bytes: length, sha256 } = (value ?? {}) as { bytes?: unknown; sha256?: unknown };
+    const plain = name.split('/').every((part) => part !== '' && part !== '.' && part !== '..' && !part.includes('\\'));
+    if (!plain) throw bad(`${JSON.stringify(name)} is no name of a file in this folder`);
+    if (typeof length !== 'number' || !Number.isSafeInteger(length) || length < 0) throw bad(`${name}: bytes must be a whole number`);
+    if (typeof sha256 !== 'string' || !/^[0-9a-f]{64}$/.test(sha256)) throw bad(`${name}: sha256 must be 64 hexadecimal digits`);
+    out.set(name, { bytes: length, sha256 });
+  }
+  return out;
+}
