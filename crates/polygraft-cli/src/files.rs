@@ -1,6 +1,7 @@
 //! Files: folders as the formats crate reads them, text by lines, and outputs that appear whole or not at all.
 
 use crate::error::{Error, Result};
+use polygraft_formats::{Files, FormatError, source};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -77,6 +78,32 @@ impl Disk {
         let file = File::open(&path).map_err(io(&path))?;
         let len = file.metadata().map_err(io(&path))?.len();
         Ok(Ranged { path, file, len })
+    }
+}
+
+impl Files for Disk {
+    fn names(&self) -> Vec<String> {
+        self.names.clone()
+    }
+
+    fn len(&self, name: &str) -> Result<u64, FormatError> {
+        if !self.has(name) {
+            return Err(source::missing(name, &self.names));
+        }
+        fs::metadata(self.path(name)).map(|m| m.len()).map_err(|e| FormatError::Io { file: name.into(), why: e.to_string() })
+    }
+
+    fn range(&self, name: &str, offset: u64, len: u64) -> Result<Vec<u8>, FormatError> {
+        let have = self.len(name)?;
+        if offset.saturating_add(len) > have {
+            return Err(source::past_end(name, offset, len, have));
+        }
+        let failed = |e: std::io::Error| FormatError::Io { file: name.into(), why: e.to_string() };
+        let mut file = File::open(self.path(name)).map_err(failed)?;
+        file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+        let mut out = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        file.read_exact(&mut out).map_err(failed)?;
+        Ok(out)
     }
 }
 

@@ -18,6 +18,7 @@ pub mod batch;
 pub mod compose;
 pub mod error;
 pub mod ir;
+pub mod merge;
 pub mod model;
 pub mod plan;
 pub mod program;

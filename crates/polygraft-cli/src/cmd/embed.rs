@@ -2,7 +2,7 @@
 
 use super::{drive, say_report};
 use crate::args::Embed;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::{files, load};
 use polygraft::plan::Want;
 use polygraft::tasks::{Encode, Item, Source};
@@ -30,5 +30,6 @@ pub(crate) fn run(args: Embed) -> Result<()> {
     }
     let mut file = TensorFile::new();
     file.add_f32("embeddings", &[n, width], values);
-    files::write_whole(&args.output, |w| file.write(w).map_err(files::io(&args.output)))
+    let bytes = file.bytes().map_err(|source| Error::Format { path: args.output.clone(), source })?;
+    files::write_whole(&args.output, |w| w.write_all(&bytes).map_err(files::io(&args.output)))
 }

@@ -3,7 +3,7 @@
 use super::request;
 use crate::args::Forward;
 use crate::backend::AnyBackend;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::{files, load};
 use polygraft::plan::Want;
 use polygraft_formats::TensorFile;
@@ -33,5 +33,6 @@ pub(crate) fn run(args: &Forward) -> Result<()> {
             file.add_f32(&format!("logits.{i}"), &shape, logits.values);
         }
     }
-    files::write_whole(&args.output, |w| file.write(w).map_err(files::io(&args.output)))
+    let bytes = file.bytes().map_err(|source| Error::Format { path: args.output.clone(), source })?;
+    files::write_whole(&args.output, |w| w.write_all(&bytes).map_err(files::io(&args.output)))
 }

@@ -1,0 +1,102 @@
+//! `inspect`: what a file or folder is, and what in it is unused.
+
+use crate::args::Inspect;
+use crate::error::{Error, Result};
+use crate::files::Disk;
+use crate::load;
+use polygraft::model::ModelSpec;
+use polygraft_formats::container::safetensors::{Header, header_len};
+use polygraft_formats::{Files, language};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+pub(crate) fn run(args: &Inspect) -> Result<()> {
+    let disk = Disk::open(&args.path)?;
+    let about = about(args, &disk)?;
+    if args.json {
+        println!("{about:#}");
+        return Ok(());
+    }
+    print(&about, 0);
+    Ok(())
+}
+
+fn about(args: &Inspect, disk: &Disk) -> Result<Value> {
+    if disk.has("adapter_config.json") {
+        return peft(args, disk);
+    }
+    if disk.has("config.json") || disk.has("modules.json") {
+        return Ok(base(&load::base(&args.path, |_, _| Ok(()))?));
+    }
+    let format = |source| Error::Format { path: args.path.clone(), source };
+    if let [name] = disk.names().as_slice() {
+        let bytes = disk.read(name, polygraft_formats::source::ADAPTER).map_err(format)?;
+        return match language::load(name, bytes) {
+            Ok(ir) => Ok(json!({
+                "kind": "adapter", "family": ir.family, "language": ir.language, "made_under": ir.made_under,
+                "base": ir.base.name, "lineage": ir.base.lineage, "bytes": ir.patches.iter().map(|p| p.op.bytes()).sum::<usize>(),
+            })),
+            Err(polygraft_formats::FormatError::NotAModel { .. }) => tensors(name, disk).map_err(format),
+            Err(source) => Err(format(source)),
+        };
+    }
+    Err(format(polygraft_formats::FormatError::NotAModel {
+        why: format!("it has no config.json and no adapter_config.json; it has {}", disk.names().iter().take(8).cloned().collect::<Vec<_>>().join(", ")),
+    }))
+}
+
+fn base(spec: &ModelSpec) -> Value {
+    let mut schemes: BTreeMap<&str, usize> = BTreeMap::new();
+    for w in &spec.weights {
+        *schemes.entry(w.scheme.name()).or_default() += w.rows * w.cols;
+    }
+    let head = spec.head.as_ref().map(|h| json!({"kind": format!("{:?}", h.kind), "labels": h.labels, "label_names": h.label_names}));
+    json!({
+        "kind": "base", "architecture": spec.arch.name(), "name": spec.fingerprint.name, "lineage": spec.fingerprint.lineage,
+        "layers": spec.layers, "hidden": spec.hidden, "heads": spec.heads, "ffn": spec.ffn, "vocabulary": spec.vocab,
+        "max_tokens": spec.max_tokens(), "parameters_by_scheme": schemes, "head": head,
+        "pooling": format!("{:?}", spec.sentence.pooling), "prompts": spec.sentence.prompts,
+    })
+}
+
+/// Without a base the shapes cannot be checked; what the folder claims can be shown.
+fn peft(args: &Inspect, disk: &Disk) -> Result<Value> {
+    let format = |source| Error::Format { path: args.path.clone(), source };
+    let config = disk.read("adapter_config.json", polygraft_formats::source::SMALL).map_err(format)?;
+    let config: Value = serde_json::from_slice(&config)
+        .map_err(|e| Error::Content { path: args.path.join("adapter_config.json"), why: e.to_string() })?;
+    let mut out = json!({"kind": "adapter", "library": "PEFT", "family": config["peft_type"], "base": config["base_model_name_or_path"]});
+    for key in ["r", "lora_alpha", "use_rslora", "bias", "target_modules", "modules_to_save", "task_type", "peft_version"] {
+        if !config[key].is_null() {
+            out[key] = config[key].clone();
+        }
+    }
+    if disk.has("adapter_model.safetensors") {
+        out["tensors"] = tensors("adapter_model.safetensors", disk).map_err(format)?["tensors"].clone();
+    }
+    Ok(out)
+}
+
+fn tensors(name: &str, disk: &Disk) -> polygraft_formats::Result<Value> {
+    let len = disk.len(name)?;
+    let start = disk.range(name, 0, len.min(64))?;
+    let header = disk.range(name, 0, header_len(name, &start)?.min(len))?;
+    let header = Header::parse(name, &header, Some(len))?;
+    let list: serde_json::Map<String, Value> =
+        header.tensors.iter().map(|t| (t.name.clone(), json!(format!("{} {:?}", t.dtype.name(), t.shape)))).collect();
+    Ok(json!({"kind": "safetensors", "metadata": header.metadata, "tensors": list}))
+}
+
+fn print(value: &Value, depth: usize) {
+    let pad = "  ".repeat(depth);
+    for (key, value) in value.as_object().into_iter().flatten().filter(|(_, v)| !v.is_null()) {
+        match value {
+            Value::Object(_) => {
+                println!("{pad}{key}:");
+                print(value, depth + 1);
+            }
+            Value::String(text) => println!("{pad}{key}: {text}"),
+            other => println!("{pad}{key}: {other}"),
+        }
+    }
+}
