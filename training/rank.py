@@ -7,7 +7,7 @@ of a row come in many languages. At run time the adapter is stacked with languag
 embeddings shifted that way, by means refreshed during training; the rest on the raw ones,
 so that the adapter also stands without vectors.
 
-    python training/rank.py --steps 140 --out adapters/rank-lora
+    python training/rank.py --steps 100 --out adapters/rank-lora
 """
 
 import argparse
@@ -57,9 +57,9 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "adapters" / "rank-lora")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--targets", default="query,value")
-    parser.add_argument("--steps", type=int, default=140)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--rows", type=int, default=20)
-    parser.add_argument("--limit", type=int, default=120)
+    parser.add_argument("--limit", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--temperature", type=float, default=0.05)
     parser.add_argument("--shifted", type=float, default=0.7, help="share of the loss on shifted embeddings")
