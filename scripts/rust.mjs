@@ -1,8 +1,7 @@
 // The Rust side: which toolchain builds what, and the WebAssembly build.
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { at, cacheDir, exists, megabytes, once, probe, run, runAsMain, say, SetupError, which } from './lib.mjs';
-import { stat } from 'node:fs/promises';
 
 const target = 'wasm32-unknown-unknown';
 const minimum = [1, 90];
@@ -176,15 +175,14 @@ export async function ensureWasm() {
   if (!(await exists(at('crates/polygraft-wasm/Cargo.toml')))) {
     throw new SetupError('crates/polygraft-wasm is missing');
   }
-  const toolchain = await wasmToolchain();
   await once(
     'wasm',
     {
       inputs: ['Cargo.toml', 'Cargo.lock', '.cargo', ...(await wasmCrates()), 'scripts/rust.mjs'],
-      facts: [toolchain.kind, ...toolchain.flags],
       outputs: [`${wasmOut}/polygraft.js`, `${wasmOut}/polygraft.d.ts`, `${wasmOut}/polygraft_bg.wasm`],
     },
     async () => {
+      const toolchain = await wasmToolchain();
       say(`WebAssembly with ${toolchain.kind}`);
       const bindgen = await ensureBindgen();
       const targetDir = path.join(cacheDir, 'target-wasm');
@@ -213,7 +211,6 @@ export async function ensureWasm() {
       if (!(await exists(optimiser))) throw new SetupError('node_modules/binaryen is missing', 'Run: npm ci');
       const optimised = path.join(bound, 'optimised.wasm');
       await run(process.execPath, [optimiser, '-O3', ...features, '--strip-producers', path.join(bound, 'polygraft_bg.wasm'), '-o', optimised]);
-      const { copyFile } = await import('node:fs/promises');
       await rm(at(wasmOut), { recursive: true, force: true });
       await mkdir(at(wasmOut), { recursive: true });
       for (const name of ['polygraft.js', 'polygraft.d.ts', 'polygraft_bg.wasm.d.ts']) {
