@@ -541,6 +541,302 @@ def peft_lora():
     lora("thirty_rows", "bert", QV, others=two, lengths=(1, 3), row_compose=["a", "b", "base", "a:0.5", "stack(a,b)"] * 6)
 
 
+# ---- What must be refused
+
+SMALL = {**SIZES, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 20, "max_position_embeddings": 12}
+QUERY = "encoder.layer.0.attention.self.query.weight"
+
+
+def small():
+    return randomise(transformers.BertModel(BERT(**SMALL)), "small")
+
+
+def raw(header, data, length=None):
+    """A safetensors file from its parts, right or wrong. `header`: bytes or a dictionary."""
+    text = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def split(file):
+    content = file.read_bytes()
+    (n,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8:8 + n]), content[8 + n:]
+
+
+def edit_header(file, edit):
+    header, data = split(file)
+    out = edit(header, data)
+    file.write_bytes(out if isinstance(out, bytes) else raw(header, data))
+
+
+def edit_json(file, **values):
+    value = json.loads(file.read_text())
+    for k, v in values.items():
+        if v is ...:
+            value.pop(k, None)
+        else:
+            value[k] = v
+    write_json(file, value)
+
+
+def overlap(header, _):
+    """The last tensor's range moved onto the one before it; the file's length is as it was."""
+    names = sorted((n for n in header if n != "__metadata__"), key=lambda n: header[n]["data_offsets"])
+    same = next((a, b) for a in names for b in names if a < b and header[a]["shape"] == header[b]["shape"])
+    header[same[1]]["data_offsets"] = header[same[0]]["data_offsets"]
+
+
+def hole(header, data):
+    """Every tensor after the first starts four bytes late."""
+    first = min(header[n]["data_offsets"][1] for n in header if n != "__metadata__")
+    for n, t in header.items():
+        if n != "__metadata__" and t["data_offsets"][0] >= first:
+            t["data_offsets"] = [o + 4 for o in t["data_offsets"]]
+    return raw(header, data[:first] + bytes(4) + data[first:])
+
+
+def duplicated(header, data):
+    text = json.dumps(header, separators=(",", ":"))
+    name = json.dumps(QUERY if QUERY in header else sorted(header)[-1])
+    value = json.dumps(header[json.loads(name)], separators=(",", ":"))
+    return raw((text[:-1] + "," + name + ":" + value + "}").encode(), data)
+
+
+def set_field(key, value, name=QUERY):
+    def edit(header, _):
+        header[name if name in header else sorted(header)[-1]][key] = value
+    return edit
+
+
+HTML = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>You must be signed in to see this file.</body></html>\n"
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 44016\n"
+
+
+@group("bad-base")
+def bad_base():
+    fresh(ROOT / "bad-base")
+
+    def bad(name, text, *edits, rows=None, types=None):
+        folder = fresh(ROOT / "bad-base" / name)
+        small().save_pretrained(folder / "base")
+        for edit in edits:
+            edit(folder / "base")
+        request(folder, "base", [[1, 2, 3]] if rows is None else rows, types)
+        expect_error(folder, text)
+
+    weights = lambda f: f / "model.safetensors"
+    header = lambda edit: lambda f: edit_header(weights(f), edit)
+    content = lambda edit: lambda f: weights(f).write_bytes(edit(weights(f).read_bytes()))
+    config = lambda **v: lambda f: edit_json(f / "config.json", **v)
+
+    def tensors(edit):
+        def run(f):
+            values = edit(load_file(weights(f)))
+            save_file(values, weights(f), metadata={"format": "pt"})
+        return run
+
+    # The container.
+    bad("truncated", "FORMAT_RANGE", content(lambda b: b[:-100]))
+    bad("truncated_in_header", "FORMAT_HEADER", content(lambda b: b[:100]))
+    bad("truncated_in_length", "FORMAT_HEADER", content(lambda b: b[:5]))
+    bad("trailing_bytes", "FORMAT_RANGE", content(lambda b: b + bytes(8)))
+    bad("overlapping", "FORMAT_RANGE", header(overlap))
+    bad("hole", "FORMAT_RANGE", header(hole))
+    bad("reversed_range", "FORMAT_RANGE", header(lambda h, _: h[QUERY]["data_offsets"].reverse()))
+    bad("range_past_end", "FORMAT_RANGE", header(set_field("data_offsets", [10**12, 10**12 + 1024])))
+    bad("negative_offset", "FORMAT_HEADER", header(set_field("data_offsets", [-1024, 0])))
+    bad("header_oversized", "FORMAT_LIMIT", content(lambda b: struct.pack("<Q", 1 << 40) + b[8:]))
+    bad("header_of_all_ones", "FORMAT_LIMIT", content(lambda b: b"\xff" * 8 + b[8:]))
+    bad("duplicate_key", "FORMAT_DUPLICATE", header(duplicated))
+    bad("dtype_lie", "FORMAT_RANGE", header(set_field("dtype", "F16")))
+    bad("shape_lie", "FORMAT_RANGE", header(set_field("shape", [16, 17])))
+    bad("shape_overflows", QUERY, header(set_field("shape", [1 << 33, 1 << 33])))
+    bad("unknown_dtype", "F7", header(set_field("dtype", "F7")))
+    bad("header_not_json", "FORMAT_", header(lambda h, d: raw(b"{\"a\": [1, 2}", d)))
+    bad("header_a_list", "FORMAT_", header(lambda h, d: raw(b"[1, 2]", d)))
+    bad("header_not_utf8", "FORMAT_", header(lambda h, d: raw(b"{\"\xff\xfe\": 1}", d)))
+    bad("html", "UNSUPPORTED_FORMAT", content(lambda b: HTML))
+    bad("empty_file", "model.safetensors", content(lambda b: b""))
+    bad("lfs_pointer", "UNSUPPORTED_FORMAT", content(lambda b: LFS))
+    bad("weights_missing", "FILE_MISSING", lambda f: weights(f).unlink())
+    bad("pickle_only", "pytorch_model.bin", lambda f: weights(f).rename(f / "pytorch_model.bin"))
+    # The configuration.
+    bad("config_missing", "config.json", lambda f: (f / "config.json").unlink())
+    bad("config_not_json", "FORMAT_JSON", lambda f: (f / "config.json").write_text('{"model_type": "bert", '))
+    bad("config_duplicate_key", "FORMAT_DUPLICATE", lambda f: (f / "config.json").write_text((f / "config.json").read_text().rstrip()[:-1] + ', "hidden_size": 16}'))
+    bad("config_html", "config.json", lambda f: (f / "config.json").write_bytes(HTML))
+    bad("heads_do_not_divide", "num_attention_heads", config(num_attention_heads=3))
+    bad("heads_zero", "num_attention_heads", config(num_attention_heads=0))
+    bad("hidden_negative", "hidden_size", config(hidden_size=-16))
+    bad("hidden_huge", "hidden_size", config(hidden_size=10**15))
+    bad("hidden_a_text", "hidden_size", config(hidden_size="16"))
+    bad("layers_huge", "num_hidden_layers", config(num_hidden_layers=10**9))
+    bad("model_type_unknown", "UNSUPPORTED_FORMAT", config(model_type="gpt9"))
+    bad("model_type_missing", "model_type", config(model_type=...))
+    bad("position_relative_key", "position_embedding_type", config(position_embedding_type="relative_key"))
+    bad("decoder", "is_decoder", config(is_decoder=True))
+    bad("activation_unknown", "hidden_act", config(hidden_act="mish9"))
+    bad("quantized", "quantization_config", config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}))
+    # Configuration and tensors at odds.
+    bad("hidden_mismatch", "MODEL_SHAPE", config(hidden_size=32))
+    bad("ffn_mismatch", "MODEL_SHAPE", config(intermediate_size=25))
+    bad("vocab_mismatch", "MODEL_SHAPE", config(vocab_size=21))
+    bad("layers_missing", "encoder.layer.1.", config(num_hidden_layers=2))
+    bad("layers_to_spare", "MODEL_KEYS", tensors(lambda t: {**t, **{k.replace("layer.0", "layer.1"): v.clone() for k, v in t.items() if "layer.0" in k}}))
+    bad("missing_tensor", QUERY, tensors(lambda t: {k: v for k, v in t.items() if k != QUERY}))
+    bad("missing_bias", "MODEL_KEYS", tensors(lambda t: {k: v for k, v in t.items() if k != "encoder.layer.0.output.dense.bias"}))
+    bad("extra_tensor", "encoder.layer.0.gate.weight", tensors(lambda t: {**t, "encoder.layer.0.gate.weight": torch.ones(16, 16)}))
+    bad("transposed", "MODEL_SHAPE", tensors(lambda t: {k: v.T.contiguous() if "intermediate.dense.weight" in k else v for k, v in t.items()}))
+    # Shards.
+    def shards(edit):
+        def run(f):
+            t = load_file(weights(f))
+            weights(f).unlink()
+            names = sorted(t)
+            index = {"metadata": {}, "weight_map": {}}
+            for i in range(2):
+                file = f"model-{i + 1:05}-of-00002.safetensors"
+                save_file({n: t[n] for n in names[i::2]}, f / file)
+                index["weight_map"].update({n: file for n in names[i::2]})
+            edit(f, index["weight_map"])
+            write_json(f / "model.safetensors.index.json", index)
+        return run
+
+    def elsewhere(f, index):
+        (f.parent / "outside.safetensors").write_bytes((f / "model-00002-of-00002.safetensors").read_bytes())
+        index.update({n: "../outside.safetensors" for n, file in index.items() if "00002-of" in file})
+
+    bad("shard_missing", "model-00002-of-00002.safetensors", shards(lambda f, index: (f / "model-00002-of-00002.safetensors").unlink()))
+    bad("shard_outside", "../outside.safetensors", shards(elsewhere))
+    bad("shard_without_tensor", QUERY, shards(lambda f, index: index.update({QUERY: "model-0000" + ("2" if "1-of" in index[QUERY] else "1") + "-of-00002.safetensors"})))
+    # Rows.
+    bad("id_outside_vocabulary", "ARGUMENT", rows=[[1, 2], [3, 20]])
+    bad("empty_row", "ARGUMENT", rows=[[1, 2], []])
+    bad("no_rows", "rows", rows=[])
+    bad("row_too_long", "INPUT_TOO_LONG", rows=[[1] * 13])
+    bad("token_type_outside", "ARGUMENT", rows=[[1, 2]], types=[[0, 2]])
+    bad("token_types_short", "ARGUMENT", rows=[[1, 2, 3]], types=[[0, 1]])
+    bad("token_types_rows", "token_types", rows=[[1, 2, 3], [4]], types=[[0, 1, 1]])
+
+
+@group("bad-adapter")
+def bad_adapter():
+    fresh(ROOT / "bad-adapter")
+    small_base = "bert_small"
+    small().save_pretrained(fresh(BASES / small_base))
+    FIRST = "base_model.model.encoder.layer.0.attention.self.query.lora_A.weight"
+    LAST = "base_model.model.encoder.layer.0.attention.self.value.lora_B.weight"
+
+    def make(folder, settings, cls="BertModel"):
+        model = getattr(transformers, cls)(BERT(**SMALL)).eval()
+        peft = get_peft_model(model, LoraConfig(**{"r": 2, "lora_alpha": 4, **QV, **settings}))
+        randomise_adapter(peft, "bad " + folder.parent.name)
+        save_adapter(peft, folder, small_base)
+
+    def bad(name, text, *edits, compose="a", base=small_base, strict=True, entries=None, row_compose=None, rows=([1, 2, 3],), cls="BertModel", **settings):
+        folder = fresh(ROOT / "bad-adapter" / name)
+        make(folder / "adapter", settings, cls)
+        for edit in edits:
+            edit(folder / "adapter")
+        entries = entries or {"a": "adapter" if strict else {"path": "adapter", "strict": False}}
+        request(folder, base, [list(r) for r in rows], None, entries, compose, row_compose)
+        expect_error(folder, text)
+
+    weights = lambda f: f / "adapter_model.safetensors"
+    header = lambda edit: lambda f: edit_header(weights(f), edit)
+    content = lambda edit: lambda f: weights(f).write_bytes(edit(weights(f).read_bytes()))
+    config = lambda **v: lambda f: edit_json(f / "adapter_config.json", **v)
+
+    def tensors(edit):
+        def run(f):
+            values = edit(load_file(weights(f)))
+            save_file({k: v.contiguous() for k, v in values.items()}, weights(f), metadata={"format": "pt"})
+        return run
+
+    def put(key, at, value):
+        def edit(t):
+            t[key].view(-1)[at] = value
+            return t
+        return edit
+
+    without = lambda key: lambda t: {k: v for k, v in t.items() if k != key}
+    # The file.
+    bad("truncated", "FORMAT_RANGE", content(lambda b: b[:-10]))
+    bad("html", "UNSUPPORTED_FORMAT", content(lambda b: HTML))
+    bad("lfs_pointer", "UNSUPPORTED_FORMAT", content(lambda b: LFS))
+    bad("empty_file", "adapter_model.safetensors", content(lambda b: b""))
+    bad("duplicate_key", "FORMAT_DUPLICATE", header(duplicated))
+    bad("overlapping", "FORMAT_RANGE", header(overlap))
+    bad("integer_weights", "I32", tensors(lambda t: {**t, LAST: t[LAST].to(torch.int32)}))
+    bad("pickle_only", "adapter_model.bin", lambda f: weights(f).rename(f / "adapter_model.bin"))
+    bad("weights_missing", "FILE_MISSING", lambda f: weights(f).unlink())
+    bad("config_missing", "adapter_config.json", lambda f: (f / "adapter_config.json").unlink(), lambda f: (f / "notes.txt").write_text("nothing here\n"))
+    bad("folder_missing", "adapter", lambda f: shutil.rmtree(f))
+    bad("config_not_json", "FORMAT_JSON", lambda f: (f / "adapter_config.json").write_text("{"))
+    bad("config_duplicate_key", "FORMAT_DUPLICATE", lambda f: (f / "adapter_config.json").write_text((f / "adapter_config.json").read_text().rstrip()[:-1] + ', "r": 2}'))
+    # The configuration.
+    bad("unknown_entry", "quux_mode", config(quux_mode="on"))
+    bad("dora", "use_dora", config(use_dora=True))
+    bad("dora_real", "use_dora", use_dora=True)
+    bad("vera", "VERA", config(peft_type="VERA"))
+    bad("peft_type_missing", "peft_type", config(peft_type=...))
+    bad("rank_zero", "ADAPTER_CONFIG", config(r=0))
+    bad("rank_negative", "ADAPTER_CONFIG", config(r=-2))
+    bad("rank_a_fraction", "ADAPTER_CONFIG", config(r=2.5))
+    bad("alpha_a_text", "lora_alpha", config(lora_alpha="16"))
+    bad("bias_unknown", "bias", config(bias="some"))
+    bad("pissa", "init_lora_weights", config(init_lora_weights="pissa"))
+    bad("qalora", "use_qalora", config(use_qalora=True))
+    bad("layer_replication", "layer_replication", config(layer_replication=[[0, 1], [0, 1]]))
+    bad("target_parameters", "target_parameters", config(target_parameters=["encoder.layer.0.attention.self.query.weight"]))
+    bad("trainable_tokens", "trainable_token_indices", config(trainable_token_indices=[1, 2]))
+    bad("targets_bad_regex", "target_modules", config(target_modules="(query"))
+    # Configuration, tensors and base at odds.
+    bad("missing_b", LAST, tensors(without(LAST)))
+    bad("missing_a", FIRST, tensors(without(FIRST)))
+    bad("extra_tensor", "something_else", tensors(lambda t: {**t, "something_else": torch.ones(3)}))
+    bad("extra_module", "ADAPTER_KEYS", tensors(lambda t: {**t, **{k.replace("query", "key"): v.clone() for k, v in t.items() if "query" in k}}))
+    bad("wrong_shape", "ADAPTER_SHAPE", tensors(lambda t: {**t, FIRST: torch.ones(2, 15)}))
+    bad("transposed", "ADAPTER_SHAPE", tensors(lambda t: {**t, FIRST: t[FIRST].T}))
+    bad("vector_for_matrix", "ADAPTER_SHAPE", tensors(lambda t: {**t, FIRST: t[FIRST].reshape(-1)}))
+    bad("rank_mismatch", "ADAPTER_SHAPE", config(r=3))
+    bad("rank_of_b", "ADAPTER_SHAPE", tensors(lambda t: {**t, LAST: torch.ones(16, 3)}))
+    bad("not_a_number", "NOT_FINITE", tensors(put(FIRST, 5, float("nan"))))
+    bad("infinite", "NOT_FINITE", tensors(put(LAST, 0, float("-inf"))))
+    bad("targets_nothing", "target_modules", config(target_modules=["q_proj"]))
+    bad("layers_beyond", "ADAPTER_KEYS", tensors(lambda t: {k.replace("layer.0", "layer.1"): v for k, v in t.items()}))
+    bad("lora_bias_absent", "lora_B.bias", config(lora_bias=True))
+    bad("biases_absent", "ADAPTER_KEYS", config(bias="all"))
+    bad("head_absent", "classifier", config(modules_to_save=["classifier"]))
+    bad("head_half", "ADAPTER", tensors(without("base_model.model.classifier.bias")), cls="BertForSequenceClassification", task_type="SEQ_CLS")
+    bad("other_hidden", "ADAPTER_SHAPE", base="bert")
+    bad("embeddings_saved", "word_embeddings", modules_to_save=["word_embeddings"])
+    bad("embedding_lora", "word_embeddings", target_modules=["word_embeddings", "query"])
+    bad("wrong_shape_not_strict", "ADAPTER_SHAPE", tensors(lambda t: {**t, FIRST: torch.ones(2, 15)}), strict=False)
+    bad("not_a_number_not_strict", "NOT_FINITE", tensors(put(FIRST, 5, float("nan"))), strict=False)
+    # Compositions.
+    for name, text, compose in (
+        ("unknown_name", "nobody", "nobody"),
+        ("unknown_name_in_sum", "nobody", "sum(a:0.5, nobody:0.5)"),
+        ("unclosed", "COMPOSE", "stack(a"),
+        ("no_comma", "COMPOSE", "stack(a a)"),
+        ("unknown_function", "COMPOSE", "blend(a,a)"),
+        ("empty_sum", "COMPOSE", "sum()"),
+        ("empty_stack", "COMPOSE", "stack()"),
+        ("empty_text", "COMPOSE", ""),
+        ("weight_not_a_number", "COMPOSE", "a:x"),
+        ("weight_infinite", "COMPOSE", "a:1e999"),
+        ("weight_absent", "COMPOSE", "a:"),
+        ("something_after", "COMPOSE", "a b"),
+        ("deep", "COMPOSE", "stack(" * 100 + "a" + ")" * 100),
+    ):
+        bad("compose_" + name, text, compose=compose)
+    bad("compose_number", "COMPOSE", compose=7)
+    bad("row_compose_short", "row_compose", compose=None, row_compose=["a"], rows=([1, 2], [3]))
+    bad("row_compose_unknown", "nobody", compose=None, row_compose=["a", "nobody"], rows=([1, 2], [3]))
+    bad("path_missing", "path", entries={"a": {"strict": False}})
+
+
 def main():
     wanted = sys.argv[1:] or list(GROUPS)
     for name in wanted:
