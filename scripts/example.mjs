@@ -1,6 +1,7 @@
 // One question, passages in many languages: ranked by the bare model, then with the adapters that are shipped.
-// It uses the package as any Node program would; `../js/dist/index.js` is what `polygraft` resolves to.
+// Elsewhere the import is `import { load } from 'polygraft'`; here that name is resolved by js/package.json, as Node would.
 import { readFile, readdir } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { at, exists, runAsMain, SetupError } from './lib.mjs';
@@ -37,7 +38,8 @@ await runAsMain(import.meta, async () => {
   for (const needed of ['js/dist/index.js', 'models/multilingual-e5-small']) {
     if (!(await exists(at(needed)))) throw new SetupError(`${needed} is missing`, 'Run: npm run setup');
   }
-  const { load } = await import(pathToFileURL(at('js/dist/index.js')).href);
+  const entry = createRequire(at('js/package.json')).resolve('polygraft');
+  const { load } = await import(pathToFileURL(entry).href);
   const url = (...parts) => pathToFileURL(at(...parts));
   const start = performance.now();
   const model = await load(url('models/multilingual-e5-small/'));

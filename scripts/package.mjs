@@ -1,5 +1,5 @@
 // The npm package's own build: TypeScript in js/src to JavaScript and types in js/dist.
-import { rm } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { at, exists, filesUnder, once, run, runAsMain, SetupError } from './lib.mjs';
 import { ensureDeps } from './deps.mjs';
@@ -12,7 +12,7 @@ export async function ensurePackage() {
     'package',
     {
       inputs: ['js/src', 'js/package.json', 'js/tsconfig.json', 'package-lock.json', `crates/polygraft-wasm/src`],
-      outputs: ['js/dist/index.js', 'js/dist/index.d.ts', `${wasmOut}/polygraft_bg.wasm`],
+      outputs: await entries(),
     },
     async () => {
       // What an older build left would be packed along; the WebAssembly beside it stays.
@@ -22,6 +22,22 @@ export async function ensurePackage() {
       });
     },
   );
+}
+
+/** The files that js/package.json promises. */
+async function entries() {
+  const found = new Set();
+  const visit = (value) => {
+    if (typeof value === 'string') {
+      if (value.startsWith('./dist/')) found.add(`js/${value.slice(2)}`);
+    } else {
+      Object.values(value ?? {}).forEach(visit);
+    }
+  };
+  const manifest = JSON.parse(await readFile(at('js/package.json'), 'utf8'));
+  visit(manifest.exports);
+  if (found.size === 0) throw new SetupError('js/package.json exports nothing of dist/');
+  return [...found].sort();
 }
 
 async function filesUnderDist() {
