@@ -28,7 +28,7 @@ export function sides<T>(adapters: Adapters<T> | undefined, documents: readonly 
       documents: perItem('adapters.document', adapters.document, documents),
     };
   }
-  const both = composition('adapters', adapters);
+  const both = composition('adapters', adapters as Composition | undefined);
   return { query: both, documents: [both] };
 }
 

@@ -45,25 +45,62 @@ export interface Hash {
   free(): void;
 }
 
-/** Reads a file from front to back in exact runs, hashing all of it on the way. */
+/** What a manifest promises of a file. */
+export interface Promised {
+  bytes: number;
+  sha256: string;
+}
+
+/** Passes chunks on and throws at the end when they are not the ones that were promised. */
+export async function* checked(
+  name: string,
+  chunks: AsyncIterable<Uint8Array>,
+  promised: Promised,
+  hasher: () => Hash,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const hash = hasher();
+  let open = true;
+  let length = 0;
+  try {
+    for await (const chunk of chunks) {
+      length += chunk.length;
+      if (length > promised.bytes) break;
+      hash.update(chunk);
+      yield chunk;
+    }
+    const hint = 'The file was changed or damaged on its way: upload it again together with polygraft.json.';
+    if (length !== promised.bytes) {
+      const found = length > promised.bytes ? 'more' : String(length);
+      throw new PolygraftError('INTEGRITY', `${name} has ${found} bytes; polygraft.json promises ${promised.bytes}`, { hint });
+    }
+    open = false;
+    const found = hash.finish();
+    if (found !== promised.sha256) {
+      const why = `${name} has the SHA-256 ${found}; polygraft.json promises ${promised.sha256}`;
+      throw new PolygraftError('INTEGRITY', why, { hint });
+    }
+  } finally {
+    if (open) hash.free();
+  }
+}
+
+/** Reads a file from front to back in exact runs. */
 export class Reader {
   /** Bytes read so far. */
   at = 0;
   readonly #name: string;
   readonly #chunks: AsyncIterator<Uint8Array, void, undefined>;
   #rest: Uint8Array = new Uint8Array(0);
-  #hash: Hash | undefined;
   readonly #onBytes: (count: number) => void;
 
   constructor(
     name: string,
     chunks: AsyncIterator<Uint8Array, void, undefined>,
-    options: { hash?: Hash | undefined; onBytes?: ((count: number) => void) | undefined } = {},
+    onBytes: (count: number) => void = () => {},
   ) {
     this.#name = name;
     this.#chunks = chunks;
-    this.#hash = options.hash;
-    this.#onBytes = options.onBytes ?? (() => {});
+    this.#onBytes = onBytes;
   }
 
   /** Exactly `count` bytes. */
@@ -111,28 +148,13 @@ export class Reader {
     return out;
   }
 
-  /** Reads to the end and checks length and hash, where they were promised. */
-  async verify(promised: { length?: number | undefined; sha256?: string | undefined }): Promise<void> {
+  /** Passes over what is left: whatever is wrong with the end of the file is thrown here. */
+  async end(): Promise<void> {
     while (await this.#take(PIECE));
-    if (promised.length !== undefined && promised.length !== this.at) {
-      throw new PolygraftError('INTEGRITY', `${this.#name} has ${this.at} bytes; polygraft.json promises ${promised.length}`);
-    }
-    const hash = this.#hash;
-    this.#hash = undefined;
-    const found = hash?.finish();
-    if (found !== undefined && promised.sha256 !== undefined && found !== promised.sha256) {
-      throw new PolygraftError(
-        'INTEGRITY',
-        `${this.#name} has the SHA-256 ${found}; polygraft.json promises ${promised.sha256}`,
-        { hint: 'The file was changed or damaged on its way: upload it again together with polygraft.json.' },
-      );
-    }
   }
 
   /** Lets go of the source. */
   async close(): Promise<void> {
-    this.#hash?.free();
-    this.#hash = undefined;
     await this.#chunks.return?.();
   }
 
@@ -142,7 +164,6 @@ export class Reader {
       const next = await this.#chunks.next();
       if (next.done) return undefined;
       this.#rest = next.value;
-      this.#hash?.update(next.value);
       this.#onBytes(next.value.length);
     }
     const piece = this.#rest.subarray(0, count);

@@ -1,7 +1,7 @@
 // A folder's files with their lengths and hashes, each of which can be opened as a stream of bytes.
 
 import { CacheWriter, keyOf, openCache, stored } from './cache.js';
-import { localChunks, Reader, sizeOf, type Hash, type LocalFile } from './chunks.js';
+import { checked, localChunks, Reader, sizeOf, type Hash, type LocalFile, type Promised } from './chunks.js';
 import { download, shown } from './download.js';
 import { PolygraftError } from './errors.js';
 import { inFolder, type Place } from './place.js';
@@ -24,8 +24,7 @@ export interface Io {
 export interface Entry {
   /** Bytes; undefined for a file from the network that no manifest lists. */
   length: number | undefined;
-  sha256: string | undefined;
-  open(): Promise<Reader>;
+  open(): Reader;
 }
 
 /** A folder's files by name. */
@@ -43,10 +42,16 @@ export class Folder {
   static async local(files: Map<string, LocalFile>, io: Io): Promise<Folder> {
     const folder = new Folder(io);
     const manifest = files.get(MANIFEST);
-    let listed: Map<string, { bytes: number; sha256: string }> | undefined;
+    let listed: Map<string, Promised> | undefined;
     if (manifest) listed = parse(MANIFEST, await new Reader(MANIFEST, localChunks(MANIFEST, manifest)).rest(MANIFEST_LIMIT));
     for (const [name, file] of files) {
-      if (name !== MANIFEST) folder.#add(name, sizeOf(file), undefined, () => localChunks(name, file), listed?.get(name));
+      if (name === MANIFEST) continue;
+      const [size, promised] = [sizeOf(file), listed?.get(name)];
+      if (promised && promised.bytes !== size) {
+        throw new PolygraftError('INTEGRITY', `${name} has ${size} bytes; polygraft.json promises ${promised.bytes}`);
+      }
+      const chunks = () => localChunks(name, file);
+      folder.#add(name, size, promised ? () => checked(name, chunks(), promised, io.hasher) : chunks);
     }
     const gone = [...(listed?.keys() ?? [])].find((name) => !files.has(name));
     if (gone !== undefined) throw new PolygraftError('FILE_MISSING', `${gone} is missing: polygraft.json lists it`);
@@ -76,8 +81,7 @@ export class Folder {
     const store = typeof cache === 'string' ? undefined : cache;
     const listed = parse(shown(address), text);
     for (const [name, file] of listed) {
-      const chunks = () => remoteChunks(inFolder(url, name), file, store, io);
-      folder.#add(name, file.bytes, undefined, chunks, file);
+      folder.#add(name, file.bytes, () => remoteChunks(inFolder(url, name), file, store, io));
     }
     folder.#total = [...listed.values()].reduce((sum, file) => sum + file.bytes, 0);
     return folder;
@@ -88,7 +92,7 @@ export class Folder {
     const folder = new Folder(io);
     for (const [name, url] of files) {
       const onLength = (length: number) => (folder.#total = (folder.#total ?? 0) + length);
-      folder.#add(name, undefined, undefined, () => download({ url, signal: io.signal, onLength }), undefined);
+      folder.#add(name, undefined, () => download({ url, signal: io.signal, onLength }));
     }
     return folder;
   }
@@ -97,33 +101,20 @@ export class Folder {
   async whole(name: string, limit: number): Promise<Uint8Array> {
     const entry = this.entries.get(name);
     if (!entry) throw new PolygraftError('FILE_MISSING', `${name} is missing`);
-    const reader = await entry.open();
+    const reader = entry.open();
     try {
-      const bytes = await reader.rest(limit);
-      await reader.verify(entry);
-      return bytes;
+      return await reader.rest(limit);
     } finally {
       await reader.close();
     }
   }
 
-  #add(
-    name: string,
-    length: number | undefined,
-    sha256: string | undefined,
-    chunks: () => AsyncGenerator<Uint8Array, void, undefined>,
-    promised: { bytes: number; sha256: string } | undefined,
-  ): void {
-    if (promised && length !== undefined && promised.bytes !== length) {
-      throw new PolygraftError('INTEGRITY', `${name} has ${length} bytes; polygraft.json promises ${promised.bytes}`);
-    }
-    const hash = promised?.sha256 ?? sha256;
-    const open = async () => {
+  #add(name: string, length: number | undefined, chunks: () => AsyncGenerator<Uint8Array, void, undefined>): void {
+    const open = () => {
       this.#report(name, 0);
-      const onBytes = (count: number) => this.#report(name, count);
-      return new Reader(name, chunks(), { hash: hash === undefined ? undefined : this.#io.hasher(), onBytes });
+      return new Reader(name, chunks(), (count) => this.#report(name, count));
     };
-    this.entries.set(name, { length, sha256: hash, open });
+    this.entries.set(name, { length, open });
   }
 
   #report(file: string, count: number): void {
@@ -164,52 +155,42 @@ export async function openAdapter(place: Place, io: Io): Promise<Folder> {
   }
 }
 
-/** A file from the cache, else from the network and into the cache; the rest of a cut copy from the network. */
+/** A file from the cache, else from the network and into the cache. The cache has only files that were checked. */
 async function* remoteChunks(
   url: string,
-  file: { bytes: number; sha256: string },
+  file: Promised,
   cache: Cache | undefined,
   io: Io,
 ): AsyncGenerator<Uint8Array, void, undefined> {
+  const name = shown(url);
   const key = keyOf(url, file.sha256);
-  const copy = await cache?.match && cache ? await stored(cache, key, file.bytes).catch(() => undefined) : undefined;
+  const copy = cache && (await stored(cache, key, file.bytes).catch(() => undefined));
   if (copy) {
-    yield* localChunks(shown(url), copy);
+    yield* localChunks(name, copy);
     return;
   }
-  const writer = cache ? new CacheWriter(cache, key, file.bytes) : undefined;
-  let at = 0;
-  let kept = false;
+  const chunks = checked(name, download({ url, length: file.bytes, signal: io.signal }), file, io.hasher);
+  if (!cache) {
+    yield* chunks;
+    return;
+  }
+  const writer = new CacheWriter(cache, key, file.bytes);
+  let whole = false;
   try {
-    const hash = io.hasher();
-    try {
-      for await (const chunk of download({ url, length: file.bytes, signal: io.signal })) {
-        at += chunk.length;
-        if (at > file.bytes) break;
-        if (writer) {
-          hash.update(chunk);
-          await writer.write(chunk);
-        }
-        yield chunk;
-      }
-      if (writer && at === file.bytes && hash.finish() === file.sha256) {
-        const problem = await writer.commit();
-        if (problem) io.warn({ code: 'CACHE_FAILED', message: problem });
-        kept = true;
-      }
-    } finally {
-      hash.free();
+    for await (const chunk of chunks) {
+      await writer.write(chunk);
+      yield chunk;
     }
+    whole = true;
   } finally {
-    if (!kept) await writer?.discard();
+    if (!whole) await writer.discard();
   }
-  if (at > file.bytes) {
-    throw new PolygraftError('INTEGRITY', `${shown(url)} is longer than the ${file.bytes} bytes that polygraft.json promises`);
-  }
+  const problem = await writer.commit();
+  if (problem) io.warn({ code: 'CACHE_FAILED', message: problem });
 }
 
 /** Reads the manifest: relative names, sizes, hashes. */
-function parse(where: string, bytes: Uint8Array): Map<string, { bytes: number; sha256: string }> {
+function parse(where: string, bytes: Uint8Array): Map<string, Promised> {
   const bad = (why: string) => new PolygraftError('FORMAT_JSON', `${where}: ${why}`);
   let json: unknown;
   try {
@@ -224,7 +205,7 @@ function parse(where: string, bytes: Uint8Array): Map<string, { bytes: number; s
     });
   }
   if (format !== 1 || typeof files !== 'object' || files === null) throw bad('it has no format and list of files');
-  const out = new Map<string, { bytes: number; sha256: string }>();
+  const out = new Map<string, Promised>();
   for (const [name, value] of Object.entries(files)) {
     const { bytes: length, sha256 } = (value ?? {}) as { bytes?: unknown; sha256?: unknown };
     const plain = name.split('/').every((part) => part !== '' && part !== '.' && part !== '..' && !part.includes('\\'));

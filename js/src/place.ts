@@ -28,7 +28,10 @@ export async function placeOf(source: Source | Bytes, locate: Locate): Promise<P
     return { kind: 'local', files: new Map([[name, bytes]]) };
   }
   if (typeof source !== 'object' || source === null) throw notASource();
-  const entries = source instanceof Map ? [...source] : Symbol.iterator in source ? picked(source) : Object.entries(source);
+  let entries: [unknown, unknown][];
+  if (source instanceof Map) entries = [...source];
+  else if (Symbol.iterator in source) entries = picked(source as Iterable<File>);
+  else entries = Object.entries(source);
   const files = new Map<string, LocalFile>();
   for (const [name, value] of entries) {
     const file = bytesOf(value);

@@ -1,7 +1,5 @@
 // The public types. Everything here is erased by the compiler: importing them costs nothing.
 
-import type { PolygraftErrorCode } from './errors.js';
-
 /** Bytes of one file. */
 export type Bytes = Uint8Array | ArrayBuffer | Blob;
 
@@ -9,7 +7,7 @@ export type Bytes = Uint8Array | ArrayBuffer | Blob;
  * Where a model or an adapter comes from: the address of a folder (`http:`, `https:`, relative to the page, and in
  * Node a path or `file:`), files the user picked, or files by name.
  */
-export type Source = string | URL | Iterable<File> | FileList | ReadonlyMap<string, Bytes> | Readonly<Record<string, Bytes>>;
+export type Source = string | URL | Iterable<File> | ReadonlyMap<string, Bytes> | Readonly<Record<string, Bytes>>;
 
 /**
  * Which adapters a row takes: text such as `"stack(hu, rank)"`, a list (a stack), a tree, or `null` for none.
@@ -78,34 +76,32 @@ export interface AdapterOptions extends Common {
   strict?: boolean | undefined;
   /** Loads an adapter that names another base model, if its shapes fit. Default: false. */
   allowBaseMismatch?: boolean | undefined;
-  /** Keeps downloaded files in the browser's Cache storage. Default: true where it exists. */
-  cache?: boolean | undefined;
 }
 
-/** What a loaded adapter is. Numbers of bytes are as held in memory. */
+/** What loading an adapter did. */
 export interface AdapterReport {
   /** The name that compositions use. */
   name: string;
-  /** `peft-lora`, `language-vector` and others. */
+  /** `peft lora`, `language vector` and others. */
   family: string;
-  /** `exact`: made for this base; `compatible`: shapes fit and nothing speaks against it; others say why. */
-  base: string;
-  /** Places in the base that it changes. */
-  sites: number;
-  /** Numbers it brings. */
-  parameters: number;
-  /** Its highest rank, 0 without low-rank updates. */
-  rank: number;
-  /** Whether it brings a head. */
-  head: boolean;
-  /** BCP 47 tag of a language vector. */
-  language: string | null;
-  /** The composition a language vector was made under. */
-  madeUnder: string | null;
+  /** `exact`: made for this base; `unknown`: it does not say, and the shapes fit; `overridden`: `allowBaseMismatch`. */
+  base: 'exact' | 'unknown' | 'overridden';
+  /** Changes applied. */
+  applied: number;
+  /** What is changed, and how. */
+  sites: string[];
   /** Tensors that nothing used (`strict: false`). */
   unused: string[];
-  /** Tensors that its config promises and its file lacks (`strict: false`). */
+  /** Tensors that its configuration promises and its file lacks (`strict: false`). */
   missing: string[];
+  /** Outputs of the head that travels with it. */
+  head: number | null;
+  /** BCP 47 tag, when it is a language's. */
+  language: string | null;
+  /** Bytes held. */
+  bytes: number;
+  /** Things to know, such as a scale that is zero. */
+  notes: string[];
 }
 
 /** What a model is. */
@@ -211,8 +207,8 @@ export interface Ranking<D = Doc> {
 export interface EmbedOptions extends Common {
   /** Which of the model's prompts goes in front; none when absent. */
   side?: 'query' | 'document' | undefined;
-  /** One composition for all texts. Default: none. */
-  adapters?: Composition | undefined;
+  /** One composition for all texts, or a function from a text and its index. Default: none. */
+  adapters?: Composition | ((text: string, index: number) => Composition) | undefined;
   /** Instead of the model's. */
   precision?: Precision | undefined;
 }
@@ -294,8 +290,6 @@ export interface Index<D extends Doc = Doc> {
   readonly timing: Timing;
   /** Ranks the documents for a query. */
   search(query: string, options?: SearchOptions<D>): Promise<Ranking<D>>;
-  /** The index as bytes, for {@link Model.openIndex}. The documents' texts are not in it. */
-  save(): Promise<Uint8Array>;
   /** Frees its memory in the worker. */
   dispose(): Promise<void>;
 }
@@ -304,10 +298,8 @@ export interface Index<D extends Doc = Doc> {
 export interface ExplainOptions {
   /** The texts of the batch. */
   texts: readonly string[];
-  /** One composition for all texts, or a list of one each. Default: none. */
-  adapters?: Composition | undefined;
-  /** A composition a text, instead of `adapters`. */
-  perText?: readonly Composition[] | undefined;
+  /** One composition for all texts, or a function from a text and its index. Default: none. */
+  adapters?: Composition | ((text: string, index: number) => Composition) | undefined;
 }
 
 /** One step of what would run. */
@@ -338,6 +330,8 @@ export interface Explanation {
   text: string;
   /** Multiply-adds in all. */
   macs: number;
+  /** Things to know about the compositions. */
+  warnings: string[];
 }
 
 /** Something to know that is no error. */
@@ -374,8 +368,6 @@ export interface Model {
   embed(texts: string | readonly string[], options?: EmbedOptions): Promise<Embeddings>;
   /** Embeds documents for many searches. */
   index<D extends Doc>(documents: readonly D[], options?: IndexOptions<D>): Promise<Index<D>>;
-  /** Opens a saved index; `documents` are those that it was made from, in the same order. */
-  openIndex<D extends Doc>(bytes: Uint8Array, documents: readonly D[]): Promise<Index<D>>;
   /** What would run for these texts, step by step. */
   explain(options: ExplainOptions): Promise<Explanation>;
   /** Bytes in use. */
@@ -404,12 +396,4 @@ export interface Capabilities {
   deviceMemory: number | null;
   /** What is missing and what follows from it. */
   notes: string[];
-}
-
-/** A code with what it means; the table of README.md. */
-export interface ErrorInfo {
-  /** Stable. */
-  code: PolygraftErrorCode;
-  /** In a sentence. */
-  meaning: string;
 }

@@ -1,0 +1,201 @@
+// Where the computing is, in the worker or inline: calls wait in a queue and run one after the other, in slices, so that
+// the event loop gets its turn and an abort gets through.
+
+import { abortError, isAbort, PolygraftError, toWire } from './errors.js';
+import { loadModel, readAdapter, release } from './loading.js';
+import type { Call, Reply, Request, TaskName, TaskResult } from './protocol.js';
+import type { Progress } from './types.js';
+import * as wasm from './wasm/polygraft.js';
+
+/** Progress is told at most this often, in milliseconds. */
+const PROGRESS_MS = 50;
+
+interface Pending {
+  id: number;
+  call: Call;
+  abort: AbortController;
+}
+
+/** What differs between a worker and the page's own thread. */
+export interface Surroundings {
+  post(reply: Reply, transfer: Transferable[]): void;
+  /** Returns to the event loop. */
+  tick(): Promise<void>;
+  /** Milliseconds of computing between two ticks. */
+  sliceMs: number;
+}
+
+/** One model and its queue. */
+export class Host {
+  readonly #around: Surroundings;
+  readonly #queue: Pending[] = [];
+  #running: Pending | undefined;
+  #model: wasm.Model | undefined;
+  /** Set once the WebAssembly instance has trapped: nothing in it can be trusted any more. */
+  #dead: PolygraftError | undefined;
+  #disposed = false;
+
+  constructor(around: Surroundings) {
+    this.#around = around;
+  }
+
+  receive(request: Request): void {
+    if ('abort' in request) {
+      this.#abort(request.id);
+      return;
+    }
+    this.#queue.push({ ...request, abort: new AbortController() });
+    void this.#drain();
+  }
+
+  /** Frees the model; a call in flight ends at its next slice. */
+  dispose(): void {
+    this.#disposed = true;
+    this.#queue.length = 0;
+    this.#running?.abort.abort();
+    if (!this.#running) this.#free();
+  }
+
+  #free(): void {
+    if (this.#model) release(this.#model);
+    this.#model = undefined;
+  }
+
+  #abort(id: number): void {
+    if (this.#running?.id === id) {
+      this.#running.abort.abort();
+      return;
+    }
+    const at = this.#queue.findIndex((pending) => pending.id === id);
+    if (at < 0) return;
+    this.#queue.splice(at, 1);
+    this.#around.post({ id, error: toWire(abortError()) }, []);
+  }
+
+  async #drain(): Promise<void> {
+    if (this.#running) return;
+    for (let next = this.#queue.shift(); next; next = this.#queue.shift()) {
+      this.#running = next;
+      try {
+        const transfer: Transferable[] = [];
+        const value = await this.#answer(next, transfer);
+        this.#around.post({ id: next.id, value }, transfer);
+      } catch (error) {
+        this.#around.post({ id: next.id, error: toWire(next.abort.signal.aborted ? abortError() : this.#seen(error)) }, []);
+      }
+      this.#running = undefined;
+    }
+    if (this.#disposed) this.#free();
+  }
+
+  async #answer(pending: Pending, transfer: Transferable[]): Promise<unknown> {
+    if (this.#dead) throw this.#dead;
+    const { call, id } = pending;
+    const { signal } = pending.abort;
+    const progress = this.#throttled(id);
+    const io = {
+      signal,
+      cache: false,
+      hasher: () => new wasm.Hasher(),
+      progress,
+      warn: (warning: { code: string; message: string }) => this.#around.post({ warning }, []),
+      tick: () => this.#around.tick(),
+    };
+    switch (call.op) {
+      case 'load': {
+        wasm.initSync({ module: call.module });
+        this.#model = await loadModel(call.place, call.precision, { ...io, cache: call.cache });
+        return { ...(JSON.parse(this.#model.info()) as object), thread: call.thread };
+      }
+      case 'loadAdapter': {
+        const files = await readAdapter(call.place, io);
+        try {
+          return JSON.parse(this.#need().loadAdapter(call.name, files, JSON.stringify(call.options)));
+        } finally {
+          release(files);
+        }
+      }
+      case 'unloadAdapter':
+        return this.#need().unloadAdapter(call.name);
+      case 'run':
+        return this.#run(call.task, call.args, signal, progress, transfer);
+      case 'explain':
+        return JSON.parse(this.#need().explain(JSON.stringify(call.args)));
+      case 'memory':
+        return { wasm: wasm.memoryBytes(), weights: this.#need().weights() };
+      case 'dropIndex':
+        return this.#need().dropIndex(call.index);
+    }
+  }
+
+  async #run(
+    task: TaskName,
+    args: object,
+    signal: AbortSignal,
+    progress: (progress: Progress) => void,
+    transfer: Transferable[],
+  ): Promise<TaskResult> {
+    const started = performance.now();
+    const model = this.#need();
+    const job = model.start(task, JSON.stringify(args));
+    try {
+      for (;;) {
+        const [done = 0, loaded = 0, total = 0] = model.step(job, this.#around.sliceMs);
+        progress(total > 0 ? { phase: 'run', loaded, total } : { phase: 'run', loaded });
+        if (done === 1) break;
+        await this.#around.tick();
+        if (signal.aborted) throw abortError();
+      }
+    } catch (error) {
+      if (isAbort(error)) model.cancel(job);
+      throw error;
+    }
+    const output = model.result(job);
+    const [bytes, floats] = [output.takeBytes(), output.takeFloats()];
+    const answer: unknown = JSON.parse(output.takeJson());
+    output.free();
+    transfer.push(bytes.buffer, floats.buffer);
+    return { answer, bytes, floats, ms: performance.now() - started };
+  }
+
+  #need(): wasm.Model {
+    if (!this.#model) throw new PolygraftError('DISPOSED', 'no model is loaded');
+    return this.#model;
+  }
+
+  /** An error as it is told. A trap ends the instance: a panic, which is a defect, or the end of memory. */
+  #seen(error: unknown): unknown {
+    if (!(error instanceof WebAssembly.RuntimeError) && !(error instanceof RangeError)) return error;
+    const panic = wasm.lastPanic();
+    const memory = (wasm.memoryBytes() / 2 ** 20).toFixed(0);
+    this.#dead = panic
+      ? new PolygraftError('INTERNAL', `the engine stopped: ${panic}`, { hint: 'Load the model again. Please report this message.' })
+      : new PolygraftError('OUT_OF_MEMORY', `the engine stopped at ${memory} MB of WebAssembly memory: ${error.message}`, {
+          hint: 'Load the model again; a smaller model, shorter texts or fewer adapters need less.',
+        });
+    return this.#dead;
+  }
+
+  /** Progress of one call, told at most every so often; the last one always. */
+  #throttled(id: number): (progress: Progress) => void {
+    let last = Number.NEGATIVE_INFINITY;
+    return (progress) => {
+      const now = performance.now();
+      if (now - last < PROGRESS_MS && progress.loaded !== progress.total) return;
+      last = now;
+      this.#around.post({ id, progress }, []);
+    };
+  }
+}
+
+/** Returns to the event loop by a message, which no browser delays as it does timers. */
+export function messageTick(): () => Promise<void> {
+  const { port1, port2 } = new MessageChannel();
+  const waiting: (() => void)[] = [];
+  port1.onmessage = () => waiting.shift()?.();
+  return () =>
+    new Promise((resolve) => {
+      waiting.push(resolve);
+      port2.postMessage(undefined);
+    });
+}

@@ -1,0 +1,108 @@
+// Loading a model, whatever the surroundings.
+
+import { abortError, PolygraftError } from './errors.js';
+import { inline, Link, through, type Dial } from './link.js';
+import { Events, guarded, RemoteModel } from './model.js';
+import * as check from './options.js';
+import { placeOf, type Locate } from './place.js';
+import { hasSimd } from './probe.js';
+import type { LoadOptions, Model, ModelInfo, Precision, Progress, Source } from './types.js';
+
+/** What a page and Node do differently. */
+export interface Surroundings {
+  locate: Locate;
+  /** The library's own .wasm file, compiled. */
+  compile(): Promise<WebAssembly.Module>;
+  /** Fetches and compiles a .wasm file from where the caller says it is. */
+  compileFrom(address: string | URL): Promise<WebAssembly.Module>;
+  /** Starts the library's worker; undefined where there are no workers, or they are not used. */
+  startWorker: (() => Worker) | undefined;
+  /** Why there is no worker. */
+  noWorker: string;
+  tick(): () => Promise<void>;
+}
+
+const OPTIONS = ['signal', 'onProgress', 'device', 'worker', 'cache', 'precision', 'wasm'];
+
+/** Loads a model. */
+export async function loadIn(around: Surroundings, source: Source, options?: LoadOptions): Promise<Model> {
+  const o = check.checkOptions('load', options, OPTIONS);
+  check.choiceOf('load: device', o.device, ['auto', 'cpu']);
+  const precision = check.choiceOf<Precision>('load: precision', o.precision, ['fast', 'exact']) ?? 'fast';
+  const cache = check.flagOf('load: cache', o.cache) ?? typeof caches !== 'undefined';
+  const workerAsked = check.flagOf('load: worker', o.worker);
+  const signal = check.signalOf('load: signal', o.signal);
+  const listener = check.functionOf('load: onProgress', o.onProgress);
+  if (signal?.aborted) throw abortError(signal.reason);
+  const [place, module] = await Promise.all([placeOf(source, around.locate), compiled(around, o.wasm)]);
+  if (signal?.aborted) throw abortError(signal.reason);
+  const events = new Events();
+  let dial: Dial;
+  let thread: 'worker' | 'inline' = 'inline';
+  if (workerAsked !== false && around.startWorker) {
+    thread = 'worker';
+    dial = through(around.startWorker);
+  } else {
+    if (workerAsked === true) events.emit('warning', { code: 'WORKER_UNAVAILABLE', message: around.noWorker });
+    dial = inline(around.tick());
+  }
+  const link = new Link(dial, (warning) => events.emit('warning', warning));
+  // An abort ends the worker with whatever it is doing.
+  const abort = () => link.close(new PolygraftError('DISPOSED', 'loading was aborted'));
+  signal?.addEventListener('abort', abort, { once: true });
+  try {
+    const progress = (value: Progress) => guarded(listener, value);
+    const call = { op: 'load', module, place: thread === 'worker' ? sendable(place) : place, precision, cache, thread } as const;
+    const info = (await link.call(call, { progress })) as ModelInfo;
+    return new RemoteModel(info, link, events, around.locate);
+  } catch (error) {
+    link.close(new PolygraftError('DISPOSED', 'loading failed'));
+    throw signal?.aborted ? abortError(signal.reason) : error;
+  } finally {
+    signal?.removeEventListener('abort', abort);
+  }
+}
+
+/** Large byte arrays go to the worker as blobs: a message would copy them, and the page holds one copy already. */
+function sendable(place: Awaited<ReturnType<typeof placeOf>>) {
+  if (place.kind !== 'local') return place;
+  const files = [...place.files].map(([name, file]) => {
+    const large = file instanceof Uint8Array && file.length > 1 << 20;
+    return [name, large ? new Blob([file as Uint8Array<ArrayBuffer>]) : file] as const;
+  });
+  return { ...place, files: new Map(files) };
+}
+
+/** The module, checked to be one and to be allowed here. */
+async function compiled(around: Surroundings, given: LoadOptions['wasm']): Promise<WebAssembly.Module> {
+  if (typeof WebAssembly !== 'object') throw new PolygraftError('UNSUPPORTED', 'this environment has no WebAssembly');
+  if (!hasSimd()) {
+    throw new PolygraftError('UNSUPPORTED', 'this environment has no WebAssembly SIMD, which polygraft needs', {
+      hint: 'Chrome and Edge have it since 91, Firefox since 89, Safari since 16.4, Node since 16.4.',
+    });
+  }
+  try {
+    if (given instanceof WebAssembly.Module) return given;
+    if (given === undefined) return await around.compile();
+    if (typeof given === 'string' || given instanceof URL) return await around.compileFrom(given);
+    return await WebAssembly.compile(given);
+  } catch (cause) {
+    if (cause instanceof PolygraftError) throw cause;
+    const policy = /unsafe-eval|Content Security Policy/i.test(String(cause));
+    throw new PolygraftError('WASM', `polygraft_bg.wasm could not be loaded: ${(cause as Error).message}`, {
+      cause,
+      hint: policy
+        ? "Allow it in the page's Content-Security-Policy: script-src 'self' 'wasm-unsafe-eval'."
+        : 'If a bundler moved the file, pass its address as the option wasm.',
+    });
+  }
+}
+
+/** Compiles what a server answered. */
+export async function compileResponse(response: Response): Promise<WebAssembly.Module> {
+  if (!response.ok) throw new Error(`the server answered ${response.status} ${response.statusText}`.trimEnd());
+  const bytes = new Uint8Array(await response.arrayBuffer());
+  // "\0asm"; a development server answers with a page where there is no file.
+  if (bytes[0] !== 0 || bytes[1] !== 0x61) throw new Error('the server answered with something that is no .wasm file');
+  return WebAssembly.compile(bytes);
+}

@@ -1,0 +1,120 @@
+// A base model from its files into WebAssembly, tensor by tensor: its numbers are in memory once, plus one tensor.
+
+import { isAbort, PolygraftError } from './errors.js';
+import { openAdapter, openModel, type Folder, type Io } from './folder.js';
+import type { Place } from './place.js';
+import * as wasm from './wasm/polygraft.js';
+
+/** Largest small file: XLM-R's tokenizer has 17 MB. */
+const SMALL_LIMIT = 128 << 20;
+/** Largest adapter. */
+const ADAPTER_LIMIT = 1 << 30;
+const CONVERT = 'npx polygraft quantize SRC OUT makes a folder that loads.';
+
+/** What a base model needs of whoever computes, besides {@link Io}. */
+export interface ModelIo extends Io {
+  /** Returns to the event loop, so that an abort gets through. */
+  tick: () => Promise<void>;
+}
+
+/** Loads a base model. */
+export async function loadModel(place: Place, precision: string, io: ModelIo): Promise<wasm.Model> {
+  const folder = await openModel(place, io);
+  const loader = new wasm.Loader(await smallFiles(folder));
+  let whole = false;
+  try {
+    for (const shard of loader.shards()) await loadShard(folder, shard, loader, io);
+    whole = true;
+  } finally {
+    if (!whole) release(loader);
+  }
+  return loader.finish(precision);
+}
+
+/** The files that the loader reads at once; weights are announced by name and length. */
+async function smallFiles(folder: Folder): Promise<wasm.Folder> {
+  const names = [...folder.entries.keys()];
+  const kit = names.some((name) => name.endsWith('tokenizer.kit'));
+  if (!kit && !names.some((name) => name.endsWith('tokenizer.json'))) {
+    const why = names.includes('adapter_config.json') ? 'this is an adapter; load it with model.loadAdapter' : CONVERT;
+    throw new PolygraftError('FILE_MISSING', 'tokenizer.kit is missing: without a tokenizer a model cannot read text', { hint: why });
+  }
+  const out = new wasm.Folder();
+  let handed = false;
+  try {
+    for (const [name, entry] of folder.entries) {
+      const wanted = /\.(json|kit)$/.test(name) && !(kit && name.endsWith('tokenizer.json'));
+      if (wanted) out.add(name, await folder.whole(name, SMALL_LIMIT));
+      else out.announce(name, entry.length ?? 0);
+    }
+    handed = true;
+  } finally {
+    if (!handed) release(out);
+  }
+  return out;
+}
+
+async function loadShard(folder: Folder, shard: string, loader: wasm.Loader, io: ModelIo): Promise<void> {
+  const entry = folder.entries.get(shard);
+  if (entry?.length === undefined) throw new PolygraftError('FILE_MISSING', `${shard} is missing`);
+  const reader = entry.open();
+  try {
+    const first = await reader.read(Math.min(16, entry.length));
+    const length = wasm.Loader.headerLength(shard, first);
+    if (length > entry.length) {
+      throw new PolygraftError('FORMAT_RANGE', `${shard} has ${entry.length} bytes and its header alone needs ${length}: it is cut off`);
+    }
+    const header = new Uint8Array(length);
+    header.set(first.subarray(0, length));
+    // A header is longer than 16 bytes as soon as there is a tensor in it.
+    if (length > first.length) header.set(await reader.read(length - first.length), first.length);
+    const plans = loader.begin(shard, header, entry.length);
+    for (let i = 0; i < plans.length; i += 3) {
+      const [index = 0, offset = 0, bytes = 0] = plans.subarray(i, i + 3);
+      await reader.skip(offset - reader.at);
+      loader.tensor(shard, index, await reader.read(bytes));
+      await io.tick();
+      io.signal.throwIfAborted();
+    }
+    await reader.end();
+  } finally {
+    await reader.close();
+  }
+}
+
+/** An adapter's files. */
+export async function readAdapter(place: Place, io: Io): Promise<wasm.Folder> {
+  const folder = await openAdapter(place, io);
+  const out = new wasm.Folder();
+  let whole = false;
+  try {
+    for (const [name, entry] of folder.entries) {
+      // What lies beside an adapter and is not read by it (a README, an optimizer's state) is only listed.
+      const wanted = folder.entries.size === 1 || /\.(json|safetensors)$/.test(name);
+      if (!wanted) out.announce(name, entry.length ?? 0);
+      else out.add(name, await folder.whole(name, ADAPTER_LIMIT));
+    }
+    whole = true;
+  } catch (error) {
+    throw explained(error, place);
+  } finally {
+    if (!whole) release(out);
+  }
+  return out;
+}
+
+/** A folder's address stands for PEFT's two files: a missing one deserves to be told what was expected. */
+function explained(error: unknown, place: Place): unknown {
+  if (isAbort(error) || !(error instanceof PolygraftError) || error.code !== 'FETCH' || place.kind !== 'folder') return error;
+  const expected = 'A folder is read as a PEFT adapter (adapter_config.json, adapter_model.safetensors); a language vector is a single .safetensors file.';
+  return new PolygraftError('FETCH', error.message, { cause: error, hint: `${error.hint ?? ''} ${expected}`.trim() });
+}
+
+/** Frees a WebAssembly object. One that has trapped may trap again, which would hide the first error. */
+export function release(object: { free(): void }): void {
+  try {
+    object.free();
+  } catch {
+    // The instance is of no more use; its memory goes with it.
+  }
+}

@@ -1,0 +1,87 @@
+// polygraft in Node: paths and file: addresses besides http, computing in this thread.
+
+import { open, readdir, readFile, stat } from 'node:fs/promises';
+import { basename, join, sep } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { RangeFile } from './chunks.js';
+import { PolygraftError } from './errors.js';
+import { compileResponse, loadIn, type Surroundings } from './load.js';
+import { placeAt, type Place } from './place.js';
+import type { LoadOptions, Model, Source } from './types.js';
+
+export { errorCodes, PolygraftError } from './errors.js';
+export type { PolygraftErrorCode } from './errors.js';
+export { probe } from './probe.js';
+export type * from './types.js';
+
+/** Files deeper than this in a folder are not a model's. */
+const MOST_FILES = 1000;
+
+/**
+ * Loads a base model: from the path or address of a folder, or from files.
+ *
+ * Rejects with a {@link PolygraftError}, or with an `AbortError` when `signal` aborts.
+ */
+export async function load(source: Source, options?: LoadOptions): Promise<Model> {
+  return loadIn(node, source, options);
+}
+
+const node: Surroundings = {
+  locate,
+  compile: async () => WebAssembly.compile(await readFile(new URL('./wasm/polygraft_bg.wasm', import.meta.url))),
+  compileFrom: async (address) => {
+    const text = String(address);
+    if (/^https?:/i.test(text)) return compileResponse(await fetch(text));
+    return WebAssembly.compile(await readFile(pathOf(address)));
+  },
+  startWorker: undefined,
+  noWorker: 'In Node, computing shares this thread, in slices of some milliseconds.',
+  tick: () => () => new Promise((resolve) => setImmediate(resolve)),
+};
+
+async function locate(source: string | URL): Promise<Place> {
+  const text = String(source);
+  if (/^(https?|data|blob):/i.test(text)) return placeAt(new URL(text));
+  const path = pathOf(source);
+  const info = await stat(path).catch((cause: unknown) => {
+    throw new PolygraftError('FILE_MISSING', `${path} is not there`, { cause });
+  });
+  if (info.isFile()) return { kind: 'local', files: new Map([[basename(path), await fileAt(path)]]) };
+  const names = await readdir(path, { recursive: true });
+  if (names.length > MOST_FILES) {
+    throw new PolygraftError('NOT_A_MODEL', `${path} has ${names.length} files: it is no folder of a model or an adapter`);
+  }
+  const files = new Map<string, RangeFile>();
+  for (const name of names) {
+    const full = join(path, name);
+    if ((await stat(full)).isFile()) files.set(name.split(sep).join('/'), await fileAt(full));
+  }
+  if (files.size === 0) throw new PolygraftError('FILE_MISSING', `${path} is empty`);
+  return { kind: 'local', files };
+}
+
+function pathOf(source: string | URL): string {
+  const text = String(source);
+  return /^file:/i.test(text) ? fileURLToPath(text) : text;
+}
+
+/** A file that is opened for each piece: pieces are a megabyte, and nothing is left open. */
+async function fileAt(path: string): Promise<RangeFile> {
+  const { size } = await stat(path);
+  const bytes = async (start: number, end: number) => {
+    const handle = await open(path);
+    try {
+      const out = new Uint8Array(end - start);
+      let filled = 0;
+      while (filled < out.length) {
+        const { bytesRead } = await handle.read(out, filled, out.length - filled, start + filled);
+        if (bytesRead === 0) throw new Error('it is shorter than it was');
+        filled += bytesRead;
+      }
+      return out;
+    } finally {
+      await handle.close();
+    }
+  };
+  return { size, bytes };
+}

@@ -1,0 +1,40 @@
+// What page and worker say to each other. Everything here survives structured clone.
+
+import type { Composition, Precision, Progress, Warning } from './types.js';
+import type { WireError } from './errors.js';
+import type { Place } from './place.js';
+
+/** A call, by operation, without its number. */
+export type Call =
+  | { op: 'load'; module: WebAssembly.Module; place: Place; precision: Precision; cache: boolean; thread: 'worker' | 'inline' }
+  | { op: 'loadAdapter'; name: string; place: Place; options: { strict: boolean; allow_base_mismatch: boolean } }
+  | { op: 'unloadAdapter'; name: string }
+  | { op: 'run'; task: TaskName; args: object }
+  | { op: 'explain'; args: { texts: string[]; adapters: Composition[] } }
+  | { op: 'memory' }
+  | { op: 'dropIndex'; index: number };
+
+/** The engine's resumable tasks. */
+export type TaskName = 'embed' | 'rerank' | 'index' | 'search' | 'languageVector';
+
+/** What a task gave. */
+export interface TaskResult {
+  /** The answer, parsed. */
+  answer: unknown;
+  /** A file; empty where there is none. */
+  bytes: Uint8Array;
+  /** Embeddings; empty where there are none. */
+  floats: Float32Array;
+  /** Milliseconds of computing. */
+  ms: number;
+}
+
+/** Page to worker. */
+export type Request = { id: number; call: Call } | { id: number; abort: true };
+
+/** Worker to page. */
+export type Reply =
+  | { id: number; value: unknown }
+  | { id: number; error: WireError }
+  | { id: number; progress: Progress }
+  | { warning: Warning };
