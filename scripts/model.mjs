@@ -108,7 +108,7 @@ export async function ensureModel() {
   await once(
     'model',
     {
-      inputs: ['Cargo.lock', 'crates/polygraft-formats', 'crates/polygraft-cli/src/cmd/quantize.rs'],
+      inputs: ['Cargo.lock', 'crates/polygraft-formats/src', 'crates/polygraft-cli/src/cmd/quantize.rs'],
       facts: wheels.map((wheel) => wheel.sha256).concat('bits 4'),
       outputs: [modelDir],
     },
