@@ -279,6 +279,13 @@ def base_cases():
     request(folder, "bert", rows)
     model = load_base("bert")
     expect(folder, [checked(model, r) for r in rows])
+    # RoBERTa's padding id inside a row: it takes the padding's position, and the tokens after it count on without it.
+    for base in ("roberta", "xlmr"):
+        folder = fresh(ROOT / "bases-forward" / f"{base}_padding_id_inside")
+        rows = [[5, 1, 7, 9], [1], [3, 1, 1, 4]]
+        request(folder, base, rows)
+        model = load_base(base)
+        expect(folder, [checked(model, r) for r in rows])
     # A composition that says so, over a base alone.
     folder = fresh(ROOT / "bases-forward" / "roberta_compose_base")
     rows = make_rows("roberta_compose_base", "roberta")
@@ -709,6 +716,19 @@ def bad_base():
     bad("shard_missing", "model-00002-of-00002.safetensors", shards(lambda f, index: (f / "model-00002-of-00002.safetensors").unlink()))
     bad("shard_outside", "../outside.safetensors", shards(elsewhere))
     bad("shard_without_tensor", QUERY, shards(lambda f, index: index.update({QUERY: "model-0000" + ("2" if "1-of" in index[QUERY] else "1") + "-of-00002.safetensors"})))
+    # Sentence-Transformers.
+    def stage(kind):
+        def run(f):
+            modules = [("sentence_transformers.models.Transformer", ""), ("sentence_transformers.models.Pooling", "1_Pooling"), (kind, "2_Other")]
+            write_json(f / "modules.json", [{"idx": i, "name": str(i), "path": p, "type": t} for i, (t, p) in enumerate(modules)])
+            write_json(f / "1_Pooling" / "config.json", {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True})
+        return run
+
+    normalize = stage("sentence_transformers.models.Normalize")
+    bad("sentence_unknown_module", "WeightedLayerPooling", stage("sentence_transformers.models.WeightedLayerPooling"))
+    bad("sentence_own_module", "custom_st.Transformer", stage("custom_st.Transformer"))
+    bad("sentence_pooling_weighted", "weightedmean", normalize, lambda f: edit_json(f / "1_Pooling" / "config.json", pooling_mode_mean_tokens=False, pooling_mode_weightedmean_tokens=True))
+    bad("sentence_pooling_missing", "1_Pooling/config.json", normalize, lambda f: shutil.rmtree(f / "1_Pooling"))
     # Rows.
     bad("id_outside_vocabulary", "ARGUMENT", rows=[[1, 2], [3, 20]])
     bad("empty_row", "ARGUMENT", rows=[[1, 2], []])
@@ -835,6 +855,107 @@ def bad_adapter():
     bad("row_compose_short", "row_compose", compose=None, row_compose=["a"], rows=([1, 2], [3]))
     bad("row_compose_unknown", "nobody", compose=None, row_compose=["a", "nobody"], rows=([1, 2], [3]))
     bad("path_missing", "path", entries={"a": {"strict": False}})
+
+
+# ---- Sentence-Transformers
+
+MODES = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+ACTIVATIONS = {"Tanh": torch.tanh, "Identity": lambda x: x, "GELU": torch.nn.functional.gelu, "ReLU": torch.relu, "Sigmoid": torch.sigmoid}
+POOL = {
+    "mean_tokens": lambda h: h.mean(0),
+    "cls_token": lambda h: h[0],
+    "max_tokens": lambda h: h.max(0).values,
+    "mean_sqrt_len_tokens": lambda h: h.sum(0) / math.sqrt(h.shape[0]),
+    "lasttoken": lambda h: h[-1],
+}
+
+
+def sentence_folder(folder, name, model, mode, stages=(), short=False, prompts=None, transformer=""):
+    """The files as sentence-transformers 2 to 5 writes them; returns what the stages after pooling do."""
+    fresh(folder)
+    model.save_pretrained(folder / transformer)
+    g = generator("sentence " + name)
+    modules = [("Transformer", transformer), ("Pooling", "1_Pooling")]
+    width = model.config.hidden_size
+    pooling = {"word_embedding_dimension": width}
+    if short:
+        pooling["pooling_mode"] = mode.removesuffix("_tokens").removesuffix("_token")
+    else:
+        pooling.update({f"pooling_mode_{m}": m == mode for m in MODES})
+        pooling["include_prompt"] = True
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    steps = []
+    for stage in stages:
+        path = f"{len(modules)}_{stage[0]}"
+        modules.append((stage[0], path))
+        if stage[0] == "Normalize":
+            (folder / path).mkdir()
+            (folder / path / ".gitkeep").touch()  # An empty folder in the original.
+            steps.append(lambda v: torch.nn.functional.normalize(v, dim=0))
+            continue
+        _, out, activation, bias = stage
+        tensors = {"linear.weight": normal(g, (out, width), 0.3)}
+        if bias:
+            tensors["linear.bias"] = normal(g, (out,), 0.2)
+        write_json(folder / path / "config.json", {"in_features": width, "out_features": out, "bias": bias,
+            "activation_function": f"torch.nn.modules.{'linear' if activation == 'Identity' else 'activation'}.{activation}"})
+        save_file(tensors, folder / path / "model.safetensors", metadata={"format": "pt"})
+        weight, offset, act = tensors["linear.weight"], tensors.get("linear.bias"), ACTIVATIONS[activation]
+        steps.append(lambda v, w=weight, b=offset, act=act: act(torch.nn.functional.linear(v, w, b)))
+        width = out
+    write_json(folder / "modules.json", [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"} for i, (kind, path) in enumerate(modules)])
+    write_json(folder / transformer / "sentence_bert_config.json", {"max_seq_length": 12, "do_lower_case": False})
+    write_json(folder / "config_sentence_transformers.json", {
+        "__version__": {"sentence_transformers": "5.1.0", "transformers": "4.57.6", "pytorch": "2.15.0"},
+        "prompts": prompts or {}, "default_prompt_name": None, "similarity_fn_name": "cosine"})
+    return steps
+
+
+def small_roberta():
+    return randomise(transformers.RobertaModel(ROBERTA(**{**SMALL, **R})), "small roberta")
+
+
+@group("sentence")
+def sentence():
+    fresh(ROOT / "sentence")
+    prompts = {"query": "query: ", "passage": "passage: "}
+
+    def case(name, mode, stages=(), model=None, plain=False, **more):
+        model = model or small()
+        folder = ROOT / "sentence" / name
+        steps = sentence_folder(folder, name, model, mode, stages, **more)
+        if plain:
+            for part in ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"):
+                (folder / part).unlink()
+            shutil.rmtree(folder / "1_Pooling")
+        g = generator("sentence rows " + name)
+        rows = [torch.randint(2, 20, (n,), generator=g).tolist() for n in (1, 2, 5, 9)]
+        embeddings = []
+        for ids in rows:
+            vector = POOL[mode](checked(model, ids)[0])
+            for step in steps:
+                vector = step(vector)
+            embeddings.append(torch.nn.functional.normalize(vector, dim=0).tolist())
+        lines = lambda key, values: f' "{key}": [\n  ' + ",\n  ".join(json.dumps(v) for v in values) + "\n ]"
+        (folder / "expected.json").write_text("{\n" + lines("rows", rows) + ",\n" + lines("embeddings", embeddings) + "\n}\n")
+
+    normalize = ("Normalize",)
+    case("mean", "mean_tokens", prompts=prompts)
+    case("mean_normalize", "mean_tokens", [normalize], prompts=prompts)
+    case("cls", "cls_token", [normalize])
+    case("max", "max_tokens")
+    case("mean_sqrt_len", "mean_sqrt_len_tokens")
+    case("last", "lasttoken", [normalize])
+    case("short_key", "cls_token", short=True)
+    case("no_modules", "mean_tokens", plain=True)
+    case("transformer_in_folder", "mean_tokens", transformer="0_Transformer")
+    case("dense_tanh", "mean_tokens", [("Dense", 24, "Tanh", True)])
+    case("dense_identity_no_bias_normalize", "cls_token", [("Dense", 8, "Identity", False), normalize])
+    case("dense_twice", "mean_tokens", [("Dense", 24, "GELU", True), ("Dense", 6, "Identity", True), normalize])
+    # Here the norm in between matters: it is not the last step.
+    case("normalize_then_dense", "mean_tokens", [normalize, ("Dense", 10, "Tanh", True)])
+    case("roberta_mean", "mean_tokens", [normalize], model=small_roberta(), prompts=prompts)
+    case("roberta_last", "lasttoken", model=small_roberta())
 
 
 def main():
