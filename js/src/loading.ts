@@ -34,8 +34,7 @@ export async function loadModel(place: Place, precision: string, io: ModelIo): P
 /** The files that the loader reads at once; weights are announced by name and length. */
 async function smallFiles(folder: Folder): Promise<wasm.Folder> {
   const names = [...folder.entries.keys()];
-  const kit = names.some((name) => name.endsWith('tokenizer.kit'));
-  if (!kit && !names.some((name) => name.endsWith('tokenizer.json'))) {
+  if (!names.some((name) => /tokenizer\.(kit|json)$/.test(name))) {
     const why = names.includes('adapter_config.json') ? 'this is an adapter; load it with model.loadAdapter' : CONVERT;
     throw new PolygraftError('FILE_MISSING', 'tokenizer.kit is missing: without a tokenizer a model cannot read text', { hint: why });
   }
@@ -43,8 +42,7 @@ async function smallFiles(folder: Folder): Promise<wasm.Folder> {
   let handed = false;
   try {
     for (const [name, entry] of folder.entries) {
-      const wanted = /\.(json|kit)$/.test(name) && !(kit && name.endsWith('tokenizer.json'));
-      if (wanted) out.add(name, await folder.whole(name, SMALL_LIMIT));
+      if (/\.(json|kit|txt)$/.test(name)) out.add(name, await folder.whole(name, SMALL_LIMIT));
       else out.announce(name, entry.length ?? 0);
     }
     handed = true;
