@@ -39,6 +39,8 @@ pub struct BaseLoader {
     special: SpecialTokens,
     meta: Option<Meta>,
     shards: Vec<String>,
+    /// What an index promises: tensor and file.
+    promised: Vec<(String, String)>,
     /// Folders of `Dense` modules, by shard.
     dense: BTreeMap<String, u16>,
     open: BTreeMap<String, Open>,
@@ -82,10 +84,10 @@ impl BaseLoader {
             return Err(crate::source::missing(&name, &files.names()));
         }
         let config = EncoderConfig::parse(&name, &files.read(&name, SMALL)?)?;
-        let mut shards = weight_files(files, &folder.transformer)?;
+        let (mut shards, promised) = weight_files(files, &folder.transformer)?;
         let mut dense = BTreeMap::new();
         for (i, module) in folder.dense.iter().enumerate() {
-            let file = weight_files(files, &module.folder)?.remove(0);
+            let file = weight_files(files, &module.folder)?.0.remove(0);
             dense.insert(file.clone(), u16::try_from(i).unwrap_or(u16::MAX));
             shards.push(file);
         }
@@ -95,6 +97,7 @@ impl BaseLoader {
             folder,
             meta: None,
             shards,
+            promised,
             dense,
             open: BTreeMap::new(),
             placed: BTreeMap::new(),
@@ -121,6 +124,11 @@ impl BaseLoader {
             return Err(FormatError::Argument { what: "shard".into(), why });
         }
         let header = Header::parse(shard, header, Some(file_len))?;
+        let absent = |(name, file): &&(String, String)| file == shard && header.get(name).is_none();
+        let missing: Vec<String> = self.promised.iter().filter(absent).map(|(name, _)| shown(name)).collect();
+        if !missing.is_empty() {
+            return Err(FormatError::ModelKeys { file: shard.into(), missing, extra: Vec::new() });
+        }
         if let Some(text) = header.metadata.get(meta::KEY) {
             let meta = Meta::parse(shard, text)?;
             self.special = meta.special();
@@ -311,24 +319,26 @@ fn of_backbone(part: Part) -> bool {
     }
 }
 
-/// The safetensors files under `folder`: one, or the shards of an index.
-fn weight_files(files: &dyn Files, folder: &str) -> Result<Vec<String>> {
+/// The safetensors files under `folder`, one or the shards of an index, and the tensors that an index promises.
+fn weight_files(files: &dyn Files, folder: &str) -> Result<(Vec<String>, Vec<(String, String)>)> {
     let index = format!("{folder}model.safetensors.index.json");
     if files.has(&index) {
         let json = Json::parse(&index, &files.read(&index, SMALL)?)?;
         let map = json.get("weight_map").map(Json::entries).unwrap_or_default();
-        let names: BTreeSet<String> = map.iter().filter_map(|(_, file)| file.text().map(|f| format!("{folder}{f}"))).collect();
+        let promised: Vec<(String, String)> =
+            map.iter().filter_map(|(name, file)| Some((name.clone(), format!("{folder}{}", file.text()?)))).collect();
+        let names: BTreeSet<String> = promised.iter().map(|(_, file)| file.clone()).collect();
         if let Some(gone) = names.iter().find(|n| !files.has(n)) {
             return Err(crate::source::missing(gone, &files.names()));
         }
-        if !names.is_empty() {
-            return Ok(names.into_iter().collect());
+        if names.is_empty() {
+            return Err(FormatError::Json { file: index, why: "weight_map names no files".into() });
         }
-        return Err(FormatError::Json { file: index, why: "weight_map names no files".into() });
+        return Ok((names.into_iter().collect(), promised));
     }
     let single = format!("{folder}model.safetensors");
     if files.has(&single) {
-        return Ok(vec![single]);
+        return Ok((vec![single], Vec::new()));
     }
     for other in ["pytorch_model.bin", "model.onnx", "tf_model.h5", "flax_model.msgpack"] {
         if files.has(&format!("{folder}{other}")) {

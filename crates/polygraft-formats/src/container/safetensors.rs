@@ -108,18 +108,21 @@ pub struct Header {
 /// How many bytes of `file` its header takes, given its first 8 or more bytes.
 ///
 /// # Errors
-/// [`FormatError::Header`] when this cannot be a safetensors file, saying what it is instead where that shows.
+/// [`FormatError::Unsupported`] when it is recognised as something else; [`FormatError::Header`] when this cannot be
+/// a safetensors file; [`FormatError::Limit`] when the header claims to be too long.
 pub fn header_len(file: &str, start: &[u8]) -> Result<u64> {
     let bad = |why: String| FormatError::Header { file: file.into(), why };
     if let Some(kind) = sniff(start) {
-        return Err(bad(format!("this is {kind}, not a safetensors file")));
+        let why = format!("this is {kind}, not a safetensors file");
+        return Err(FormatError::Unsupported { file: file.into(), why });
     }
     let Some(&length) = start.first_chunk::<8>() else {
         return Err(bad(format!("{} bytes: too short for a safetensors file", start.len())));
     };
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER {
-        return Err(bad(format!("the header claims {length} bytes; at most {MAX_HEADER} are allowed: not a safetensors file, or damaged")));
+        let why = format!("the header claims {length} bytes; at most {MAX_HEADER} are allowed: not a safetensors file, or damaged");
+        return Err(FormatError::Limit { file: file.into(), why });
     }
     if start.get(8).is_some_and(|b| *b != b'{') {
         return Err(bad("the header does not begin with '{': not a safetensors file, or damaged".into()));
@@ -171,7 +174,11 @@ impl Header {
             return Err(cut(have));
         }
         let json = usize::try_from(data).ok().and_then(|end| bytes.get(8..end)).ok_or_else(|| cut(bytes.len() as u64))?;
-        let raw: RawHeader = serde_json::from_slice(json).map_err(|e| problem(file, json, &e))?;
+        let raw: RawHeader = serde_json::from_slice(json).map_err(|e| match problem(file, json, &e) {
+            // JSON, but not what a header holds.
+            FormatError::Json { file, .. } if e.is_data() => FormatError::Header { file, why: format!("the header is wrong: {e}") },
+            other => other,
+        })?;
         let mut tensors = Vec::with_capacity(raw.tensors.len());
         for (name, raw) in raw.tensors {
             tensors.push(raw.check(file, name, data)?);

@@ -63,6 +63,14 @@ pub(super) fn overrides(
         }
     }
     promised(config, keys, &modules, missing);
+    if labels.is_some() || !keys.automatic.is_empty() {
+        // transformers' heads have a weight and a bias in every linear layer.
+        for (site, dense) in linears.iter().filter(|(site, _)| Site::Linear(**site).is_head()) {
+            let path = names::path(spec.arch, class, Part::Linear(*site));
+            let gone = [(dense.weight.is_none(), Param::Weight), (dense.bias.is_none(), Param::Bias)];
+            missing.extend(gone.into_iter().filter(|(gone, _)| *gone).map(|(_, p)| format!("{path}.{}", p.name())));
+        }
+    }
     let head = class.filter(|_| labels.is_some()).map(|class| head(class, spec, labels));
     patches.extend(linears.into_iter().map(|(site, op)| Patch { site: Site::Linear(site), op: Op::ReplaceLinear(op) }));
     patches.extend(norms.into_iter().map(|(site, op)| Patch { site: Site::Norm(site), op: Op::ReplaceNorm(op) }));

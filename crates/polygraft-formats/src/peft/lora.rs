@@ -17,6 +17,7 @@ const ROOT: &str = "base_model.model.";
 
 pub(crate) fn load(config: &LoraConfig, mut bag: TensorBag, spec: &ModelSpec, options: &AdapterOptions) -> Result<AdapterIr> {
     let keys = Keys::new(&bag, spec, config);
+    keys.twins.iter().for_each(|name| bag.ignore(name));
     let mut missing = Vec::new();
     let mut patches = Vec::new();
     let mut updated = Vec::new();
@@ -46,7 +47,7 @@ pub(crate) fn load(config: &LoraConfig, mut bag: TensorBag, spec: &ModelSpec, op
         }
         updated.push((module, site));
     }
-    if updated.is_empty() && config.modules_to_save.is_empty() && keys.by_module.is_empty() {
+    if updated.is_empty() && keys.plain().next().is_none() {
         let why = format!("it matches no linear layer of this base ({}, {} layers)", spec.arch.name(), spec.layers);
         return Err(FormatError::AdapterConfig { file: CONFIG.into(), key: "target_modules".into(), why });
     }
@@ -126,6 +127,8 @@ pub(super) struct Keys {
     names: BTreeMap<String, String>,
     /// Modules that have an update in the file, with how many tensors of it.
     by_module: BTreeMap<String, usize>,
+    /// Copies that PEFT writes by accident.
+    twins: Vec<String>,
     /// What the model was, when it had a head.
     pub(super) class: Option<HeadClass>,
     /// Modules that PEFT saves for the task without being asked.
@@ -139,6 +142,7 @@ impl Keys {
         let class = config.task.as_deref().and_then(HeadClass::from_task);
         let mut out = BTreeMap::new();
         let mut by_module = BTreeMap::new();
+        let mut twins = Vec::new();
         let mut prefixed = class.is_some();
         for name in bag.names() {
             let Some(path) = name.strip_prefix(ROOT) else { continue };
@@ -146,6 +150,11 @@ impl Keys {
             let bare = path.strip_prefix(prefix).unwrap_or(path).replace(".base_layer.", ".");
             let bare = ["lora_A", "lora_B"].iter().fold(bare, |b, l| b.replace(&format!(".{l}.default."), &format!(".{l}.")));
             let bare = bare.replace(".modules_to_save.default.", ".");
+            // With bias="all", PEFT also writes the biases inside its own wrapper of a saved module.
+            if bare.contains(".original_module.") || bare.contains(".modules_to_save.") {
+                twins.push(name.to_owned());
+                continue;
+            }
             if let Some((module, _)) = bare.split_once(".lora_") {
                 *by_module.entry(module.to_owned()).or_insert(0) += 1;
             }
@@ -157,7 +166,7 @@ impl Keys {
             Some(HeadClass::MaskedLm) | None => &[],
         };
         let automatic = automatic.iter().map(|s| (*s).to_owned()).collect();
-        Self { names: out, by_module, class, automatic, prefix: if prefixed { prefix } else { "" } }
+        Self { names: out, by_module, twins, class, automatic, prefix: if prefixed { prefix } else { "" } }
     }
 
     /// The path in the model that was wrapped.
