@@ -12,11 +12,14 @@ const minutes = 60_000;
 
 const stages = [
   { name: 'packages', about: 'npm packages of the build', work: ensureDeps },
-  { name: 'fmt', about: 'cargo fmt --check', work: () => cargo(['fmt', '--all', '--', '--check'], { hint: 'Run: cargo fmt --all' }) },
+  { name: 'fmt', about: 'cargo fmt --check', work: () => cargo(['fmt', '--all', '--', '--check'], { hint: 'Run: cargo fmt --all (if cargo has no fmt: rustup component add rustfmt)' }) },
   {
     name: 'clippy',
     about: 'cargo clippy, warnings are errors',
-    work: () => cargo(['clippy', '--locked', '--workspace', '--all-targets', '--', '-D', 'warnings'], { timeout: 20 * minutes }),
+    work: () => cargo(['clippy', '--locked', '--workspace', '--all-targets', '--', '-D', 'warnings'], {
+        timeout: 20 * minutes,
+        hint: 'Warnings are errors here: see above. If cargo has no clippy: rustup component add clippy.',
+      }),
   },
   { name: 'model', about: "the demo's model: fetch, check, quantize", work: ensureModel },
   { name: 'rust', about: 'cargo test of the workspace', work: rustTests },
