@@ -130,6 +130,8 @@ export async function openModel(place: Place, io: Io): Promise<Folder> {
   switch (place.kind) {
     case 'local':
       return Folder.local(place.files, io);
+    case 'disk':
+      return Folder.local(await place.list(), io);
     case 'folder':
       return Folder.remote(place.url, io);
     case 'file':
@@ -144,6 +146,8 @@ export async function openAdapter(place: Place, io: Io): Promise<Folder> {
   switch (place.kind) {
     case 'local':
       return Folder.local(place.files, io);
+    case 'disk':
+      return Folder.local(await place.list(), io);
     case 'file': {
       const name = decodeURIComponent(new URL(place.url).pathname.split('/').pop() ?? '') || 'adapter.safetensors';
       return Folder.at(new Map([[name, place.url]]), io);

@@ -23,7 +23,7 @@ export async function load(source: Source, options?: LoadOptions): Promise<Model
 function page(): Surroundings {
   const workers = typeof Worker !== 'undefined';
   return {
-    locate: async (source) => placeAt(resolved(source)),
+    locate: (source) => placeAt(resolved(source)),
     // Bundlers look for exactly this expression, and for the worker's below.
     compile: async () => compileResponse(await fetch(new URL('./wasm/polygraft_bg.wasm', import.meta.url))),
     compileFrom: async (address) => compileResponse(await fetch(resolved(address))),

@@ -4,7 +4,7 @@ import { abortError, PolygraftError } from './errors.js';
 import { inline, Link, through, type Dial } from './link.js';
 import { Events, guarded, RemoteModel } from './model.js';
 import * as check from './options.js';
-import { placeOf, type Locate } from './place.js';
+import { placeOf, type Locate, type Place } from './place.js';
 import { hasSimd } from './probe.js';
 import type { LoadOptions, Model, ModelInfo, Precision, Progress, Source } from './types.js';
 
@@ -34,7 +34,8 @@ export async function loadIn(around: Surroundings, source: Source, options?: Loa
   const signal = check.signalOf('load: signal', o.signal);
   const listener = check.functionOf('load: onProgress', o.onProgress);
   if (signal?.aborted) throw abortError(signal.reason);
-  const [place, module] = await Promise.all([placeOf(source, around.locate), compiled(around, o.wasm)]);
+  const place = placeOf(source, around.locate);
+  const module = await compiled(around, o.wasm);
   if (signal?.aborted) throw abortError(signal.reason);
   const events = new Events();
   let dial: Dial;
@@ -64,7 +65,7 @@ export async function loadIn(around: Surroundings, source: Source, options?: Loa
 }
 
 /** Large byte arrays go to the worker as blobs: a message would copy them, and the page holds one copy already. */
-function sendable(place: Awaited<ReturnType<typeof placeOf>>) {
+function sendable(place: Place): Place {
   if (place.kind !== 'local') return place;
   const files = [...place.files].map(([name, file]) => {
     const large = file instanceof Uint8Array && file.length > 1 << 20;

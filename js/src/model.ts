@@ -94,7 +94,7 @@ export class RemoteModel implements T.Model {
       allow_base_mismatch: check.flagOf('loadAdapter: allowBaseMismatch', o.allowBaseMismatch) ?? false,
     };
     const common = this.#common('loadAdapter', o);
-    const place = await placeOf(source, this.#locate);
+    const place = placeOf(source, this.#locate);
     const report = await this.#link.call({ op: 'loadAdapter', name, place, options: flags }, common);
     return this.#loaded(name, report);
   }

@@ -14,7 +14,7 @@ export type { PolygraftErrorCode } from './errors.js';
 export { probe } from './probe.js';
 export type * from './types.js';
 
-/** Files deeper than this in a folder are not a model's. */
+/** A folder with more files than this is not a model's. */
 const MOST_FILES = 1000;
 
 /**
@@ -39,14 +39,19 @@ const node: Surroundings = {
   tick: () => () => new Promise((resolve) => setImmediate(resolve)),
 };
 
-async function locate(source: string | URL): Promise<Place> {
+function locate(source: string | URL): Place {
   const text = String(source);
   if (/^(https?|data|blob):/i.test(text)) return placeAt(new URL(text));
   const path = pathOf(source);
+  return { kind: 'disk', list: () => filesAt(path) };
+}
+
+/** The files of a folder, or the one file at `path`. */
+async function filesAt(path: string): Promise<Map<string, RangeFile>> {
   const info = await stat(path).catch((cause: unknown) => {
     throw new PolygraftError('FILE_MISSING', `${path} is not there`, { cause });
   });
-  if (info.isFile()) return { kind: 'local', files: new Map([[basename(path), await fileAt(path)]]) };
+  if (info.isFile()) return new Map([[basename(path), await fileAt(path)]]);
   const names = await readdir(path, { recursive: true });
   if (names.length > MOST_FILES) {
     throw new PolygraftError('NOT_A_MODEL', `${path} has ${names.length} files: it is no folder of a model or an adapter`);
@@ -57,7 +62,7 @@ async function locate(source: string | URL): Promise<Place> {
     if ((await stat(full)).isFile()) files.set(name.split(sep).join('/'), await fileAt(full));
   }
   if (files.size === 0) throw new PolygraftError('FILE_MISSING', `${path} is empty`);
-  return { kind: 'local', files };
+  return files;
 }
 
 function pathOf(source: string | URL): string {

@@ -4,20 +4,21 @@ import type { LocalFile } from './chunks.js';
 import { PolygraftError } from './errors.js';
 import type { Bytes, Source } from './types.js';
 
-/** A folder at an address, one file at an address, or files by name. */
+/** A folder at an address, one file at an address, files by name, or a folder on disk (Node, which has no worker). */
 export type Place =
   | { kind: 'folder'; url: string }
   | { kind: 'file'; url: string }
-  | { kind: 'local'; files: Map<string, LocalFile> };
+  | { kind: 'local'; files: Map<string, LocalFile> }
+  | { kind: 'disk'; list: () => Promise<Map<string, LocalFile>> };
 
-/** Turns text or a URL into a place: pages and Node differ in what relative means. */
-export type Locate = (source: string | URL) => Promise<Place>;
+/** Turns text or a URL into a place: pages and Node differ in what relative means. At once, so that calls stay in order. */
+export type Locate = (source: string | URL) => Place;
 
 /** The name under which a single file without one is read. */
 const NAMELESS = 'adapter.safetensors';
 
 /** What a caller means by `source`. */
-export async function placeOf(source: Source | Bytes, locate: Locate): Promise<Place> {
+export function placeOf(source: Source | Bytes, locate: Locate): Place {
   if (typeof source === 'string' || source instanceof URL) {
     if (source === '') throw new PolygraftError('ARGUMENT', 'source is an empty address');
     return locate(source);

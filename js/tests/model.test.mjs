@@ -1,0 +1,176 @@
+// What a model does: rankings, embeddings, indexes, language vectors, the queue, aborts, the end.
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { load, probe } from '../dist/node.js';
+import * as tiny from './tiny.mjs';
+
+let model;
+const documents = tiny.texts(6);
+before(async () => {
+  model = await load(tiny.model());
+  await model.loadAdapter('rank', tiny.lora());
+  await model.loadAdapter('other', tiny.lora(9));
+});
+after(() => model.dispose());
+
+const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
+const close = (a, b, eps = 1e-5) => assert.ok(Math.abs(a - b) < eps, `${a} and ${b}`);
+
+test('info, adapters and memory say what is loaded', async () => {
+  assert.equal(model.info.hidden, 32);
+  assert.equal(model.info.thread, 'inline');
+  assert.ok(Object.isFrozen(model.info));
+  const report = model.adapters.get('rank');
+  assert.equal(report.applied, 4);
+  assert.equal(report.base, 'unknown');
+  const { wasm, weights } = await model.memory();
+  assert.ok(wasm > weights && weights > 50_000);
+  const found = await probe();
+  assert.ok(found.supported && found.simd);
+});
+
+test('rerank is the cosine of the embeddings, best first', async () => {
+  const { results, scoring, timing } = await model.rerank({ query: 'hot water', documents, adapters: 'rank' });
+  assert.equal(scoring, 'cosine');
+  assert.ok(timing.tokens > 0 && timing.ms >= 0);
+  const [query] = (await model.embed('hot water', { side: 'query', adapters: 'rank' })).embeddings;
+  const { embeddings } = await model.embed(documents, { side: 'document', adapters: 'rank' });
+  for (const { index, relevance_score } of results) close(relevance_score, dot(query, embeddings[index]));
+  assert.deepEqual(
+    results.map((r) => r.relevance_score),
+    results.map((r) => r.relevance_score).sort((a, b) => b - a),
+  );
+});
+
+test('topN, passages, objects with text, returnDocuments', async () => {
+  const passages = documents.map((text, id) => ({ text, id }));
+  const { results } = await model.rerank({ query: 'hot', passages, topN: 2, returnDocuments: true });
+  assert.equal(results.length, 2);
+  for (const { index, document } of results) assert.equal(document, passages[index]);
+});
+
+test('each document may take its own composition, as text, list or tree', async () => {
+  const compositions = [null, 'rank', ['rank', 'other'], { sum: ['rank', 'other'], weights: [0.5, 2] }, { scale: 0.5, of: 'rank' }, 'base'];
+  const { embeddings } = await model.embed(documents, { adapters: (_, i) => compositions[i] });
+  for (const [i, adapters] of compositions.entries()) {
+    const alone = await model.embed(documents[i], { adapters });
+    assert.deepEqual(embeddings[i], alone.embeddings[0], `composition ${i}`);
+  }
+  const { results } = await model.rerank({
+    query: 'hot water',
+    documents,
+    adapters: { query: 'other', document: (text, i) => (assert.equal(text, documents[i]), compositions[i]) },
+  });
+  const query = (await model.embed('hot water', { adapters: 'other' })).embeddings[0];
+  for (const { index, relevance_score } of results) close(relevance_score, dot(query, embeddings[index]));
+});
+
+test('an index gives the ranking that rerank gives', async () => {
+  const index = await model.index(documents, { adapters: 'rank' });
+  assert.equal(index.size, 6);
+  const found = await index.search('hot water', { topK: 6, adapters: 'rank', returnDocuments: true });
+  const ranked = await model.rerank({ query: 'hot water', documents, adapters: 'rank' });
+  assert.deepEqual(
+    found.results.map((r) => r.index),
+    ranked.results.map((r) => r.index),
+  );
+  found.results.forEach((r) => assert.equal(r.document, documents[r.index]));
+  await assert.rejects(index.search('hot', { adapters: { document: 'other' } }), { code: 'INDEX_STALE' });
+  await index.dispose();
+  await assert.rejects(index.search('hot'), { code: 'DISPOSED' });
+});
+
+test('a language vector is made, loaded, saved and loaded again', async () => {
+  const made = await model.languageVector(documents, { lang: 'hu', pivot: tiny.texts(4, 8, 5), under: 'rank', name: 'hu' });
+  assert.equal(made.report.language, 'hu');
+  assert.equal(model.adapters.get('hu').base, 'exact');
+  await model.loadAdapter('again', made.bytes);
+  const a = await model.embed('some water', { adapters: 'stack(hu, rank)' });
+  const b = await model.embed('some water', { adapters: ['again', 'rank'] });
+  assert.deepEqual(a.data, b.data);
+  const plain = await model.embed('some water', { adapters: 'rank' });
+  assert.notDeepEqual(a.data, plain.data);
+});
+
+test('explain names steps and adapters', async () => {
+  const { lines, text, macs } = await model.explain({ texts: ['hot water', 'people'], adapters: (_, i) => (i ? 'rank' : null) });
+  assert.ok(macs > 0 && lines.length > 10);
+  assert.match(text, /rank/);
+  assert.ok(lines.some((line) => line.takes.some((take) => take.includes('rank'))));
+});
+
+test('long texts are cut and reported, or split into windows', async () => {
+  const long = tiny.texts(1, 300)[0];
+  const cut = await model.rerank({ query: 'hot', documents: ['water', long] });
+  assert.deepEqual(cut.truncated, [1]);
+  const whole = await model.rerank({ query: 'hot', documents: ['water', long], windows: true });
+  assert.deepEqual(whole.truncated, []);
+  assert.ok(whole.timing.rows > 3);
+});
+
+test('calls run in the order in which they were made', async () => {
+  const order = [];
+  const note = (name) => () => order.push(name);
+  await Promise.all([
+    model.embed(tiny.texts(40)).then(note('embed')),
+    model.loadAdapter('late', tiny.lora(11)).then(note('load')),
+    model.embed('hot', { adapters: 'late' }).then(note('use')),
+    model.unloadAdapter('late').then(note('unload')),
+    assert.rejects(model.embed('hot', { adapters: 'late' }), { code: 'ADAPTER_UNKNOWN' }).then(note('gone')),
+    model.rerank({ query: 'hot', documents }).then(note('rerank')),
+  ]);
+  assert.deepEqual(order, ['embed', 'load', 'use', 'unload', 'gone', 'rerank']);
+});
+
+test('two calls at once give what each gives alone', async () => {
+  const [a, b] = await Promise.all([model.embed(documents, { adapters: 'rank' }), model.embed(documents)]);
+  assert.deepEqual(a.data, (await model.embed(documents, { adapters: 'rank' })).data);
+  assert.deepEqual(b.data, (await model.embed(documents)).data);
+});
+
+test('an abort rejects before, in the queue and in the middle; the next call is served', async () => {
+  const isAbort = (error) => error instanceof DOMException && error.name === 'AbortError' && error.code === 'ABORTED';
+  await assert.rejects(model.embed('a', { signal: AbortSignal.abort() }), isAbort);
+  const many = tiny.texts(400, 50, 77);
+  const running = new AbortController();
+  const waiting = new AbortController();
+  let seen = 0;
+  const first = model.embed(many, { signal: running.signal, onProgress: ({ loaded }) => loaded > 0 && (seen += 1) && running.abort() });
+  const second = model.embed(many, { signal: waiting.signal });
+  const third = model.embed('some water');
+  waiting.abort();
+  await assert.rejects(second, isAbort);
+  await assert.rejects(first, isAbort);
+  assert.ok(seen >= 1);
+  assert.equal((await third).embeddings.length, 1);
+});
+
+test('progress rises and ends at the total; listeners that throw do no harm', async () => {
+  const seen = [];
+  const stop = model.on('progress', (p) => seen.push(p));
+  await model.embed(tiny.texts(60, 30, 5));
+  stop();
+  assert.ok(seen.every((p, i) => p.phase === 'run' && (i === 0 || p.loaded >= seen[i - 1].loaded)));
+  const last = seen.at(-1);
+  assert.equal(last.loaded, last.total);
+});
+
+test('a worker that is asked for where there is none is a warning', async () => {
+  const other = await load(tiny.model(), { worker: true });
+  const warning = await new Promise((resolve) => other.on('warning', resolve));
+  assert.equal(warning.code, 'WORKER_UNAVAILABLE');
+  await other.dispose();
+});
+
+test('after dispose, pending and later calls reject with DISPOSED', async () => {
+  const other = await load(tiny.model());
+  const index = await other.index(documents);
+  const pending = other.embed(tiny.texts(200, 50));
+  const refused = assert.rejects(pending, { code: 'DISPOSED' });
+  await other.dispose();
+  await refused;
+  await assert.rejects(other.embed('a'), { code: 'DISPOSED' });
+  await assert.rejects(index.search('a'), { code: 'DISPOSED' });
+  await other.dispose();
+  assert.equal((await model.embed('a')).embeddings.length, 1);
+});
