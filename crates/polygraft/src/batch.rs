@@ -83,6 +83,21 @@ impl Layout {
     }
 }
 
+/// Position ids: BERT counts tokens; RoBERTa counts the tokens that are not padding, from its offset, and gives a
+/// padding id inside a row the padding's own position (`create_position_ids_from_input_ids`).
+fn positions(ids: &[u32], spec: &ModelSpec) -> Vec<u32> {
+    let Some(pad) = spec.position_offset.checked_sub(1) else { return (0..ids.len() as u32).collect() };
+    let mut next = spec.position_offset;
+    let place = |id: &u32| {
+        if *id == pad {
+            return pad;
+        }
+        next += 1;
+        next - 1
+    };
+    ids.iter().map(place).collect()
+}
+
 /// Fills the tables of one call.
 ///
 /// `resolved[layout.compositions[p]]` is what packed row `p` takes. Rows must have passed [`check_row`].
@@ -92,7 +107,7 @@ pub fn fill(program: &Program, spec: &ModelSpec, rows: &[Row], layout: &Layout, 
     for &index in &layout.order {
         let row = &rows[index];
         out.ids.extend(&row.ids);
-        out.positions.extend((0..row.ids.len() as u32).map(|p| p + spec.position_offset));
+        out.positions.extend(positions(&row.ids, spec));
         if row.token_types.is_empty() {
             out.token_types.resize(out.ids.len(), 0);
         } else {
