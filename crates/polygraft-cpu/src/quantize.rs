@@ -1,6 +1,6 @@
 //! Activations to 8 bits: each row in blocks of 32 along its width, one f32 scale a block.
 
-use crate::kernels::{Code, Codes, Isa, ORDER, Rows};
+use crate::kernels::{Code, Codes, Isa, ORDER, Rows, SIDE};
 use crate::math::ROUND;
 use polygraft::quant::BLOCK;
 use std::ops::Range;
@@ -21,9 +21,10 @@ impl Quantized {
         let blocks = x.width / BLOCK;
         let whose = Some((step, rows));
         if self.of != whose {
-            self.codes.resize(x.count * x.width, 0);
-            self.scales.resize(x.count * blocks, 0.0);
-            self.corrections.resize(x.count * blocks, 0);
+            let rows = x.count.next_multiple_of(SIDE);
+            self.codes.resize(rows * x.width, 0);
+            self.scales.resize(rows * blocks, 0.0);
+            self.corrections.resize(rows * blocks, 0);
             isa.vectorize(|| self.fill(x));
             self.of = whose;
         }
@@ -36,21 +37,20 @@ impl Quantized {
         let blocks = x.width / BLOCK;
         for row in 0..x.count {
             let input = &x.values[row * x.stride..][..x.width];
-            let codes = &mut self.codes[row * x.width..(row + 1) * x.width];
-            let span = row * blocks..(row + 1) * blocks;
-            let sides = self.scales[span.clone()].iter_mut().zip(&mut self.corrections[span]);
-            for ((input, codes), (scale, correction)) in
-                input.chunks_exact(BLOCK).zip(codes.chunks_exact_mut(BLOCK)).zip(sides)
-            {
-                (*scale, *correction) = block(input, codes);
+            for (index, input) in input.chunks_exact(BLOCK).enumerate() {
+                let at = (row / SIDE * blocks + index) * SIDE;
+                let codes = &mut self.codes[at * BLOCK..(at + SIDE) * BLOCK];
+                let (scale, correction) = block(input, codes, row % SIDE);
+                self.scales[at + row % SIDE] = scale;
+                self.corrections[at + row % SIDE] = correction;
             }
         }
     }
 }
 
-/// One block: its codes, then its scale and correction.
+/// One block: its codes among those of its group, then its scale and correction.
 #[inline(always)]
-fn block(input: &[f32], codes: &mut [Code]) -> (f32, i32) {
+fn block(input: &[f32], codes: &mut [Code], side: usize) -> (f32, i32) {
     // The largest magnitude by its bits: a NaN or an infinity is larger than every number and ends up in the scale,
     // so that it is not lost on the way to the outputs.
     let peak = input.iter().fold(0u32, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
@@ -62,9 +62,10 @@ fn block(input: &[f32], codes: &mut [Code]) -> (f32, i32) {
         *r = (x * inverse + ROUND).to_bits().cast_signed().wrapping_sub(ROUND.to_bits().cast_signed());
         sum = sum.wrapping_add(*r);
     }
-    for (codes, rounded) in codes.chunks_exact_mut(8).zip(rounded.chunks_exact(8)) {
-        for (code, from) in codes.iter_mut().zip(ORDER) {
-            *code = rounded[from] as Code;
+    for (codes, rounded) in codes.chunks_exact_mut(8 * SIDE).zip(rounded.chunks_exact(8)) {
+        for (pair, codes) in codes.chunks_exact_mut(2 * SIDE).enumerate() {
+            codes[2 * side] = rounded[ORDER[2 * pair]] as Code;
+            codes[2 * side + 1] = rounded[ORDER[2 * pair + 1]] as Code;
         }
     }
     (scale, sum.wrapping_mul(-8))
@@ -81,8 +82,9 @@ mod tests {
         let mut quantized = Quantized::default();
         let codes = quantized.of(Isa::detect(), 0, 0..1, x);
         for (i, value) in values.iter().enumerate() {
-            let place = i / 8 * 8 + ORDER.iter().position(|&o| o == i % 8).unwrap();
-            let scale = codes.scales[i / BLOCK];
+            let ordered = ORDER.iter().position(|&o| o == i % 8).unwrap();
+            let place = i / 8 * 8 * SIDE + ordered / 2 * 2 * SIDE + ordered % 2;
+            let scale = codes.scales[i / BLOCK * SIDE];
             let code = i32::from(codes.codes[place]);
             assert!((code as f32 * scale - value).abs() <= 0.501 * scale && code.abs() <= 127, "{i}");
         }

@@ -14,11 +14,15 @@ mod wasm;
 use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
 
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub(crate) use wasm::{Code, ORDER};
+pub(crate) use wasm::{Code, ORDER, SIDE};
 
 /// A quantized activation as the integer kernels read it.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 pub(crate) type Code = i8;
+
+/// Rows whose codes, scales and corrections lie side by side.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+pub(crate) const SIDE: usize = 1;
 
 /// Which of eight activations the kernels read first, second and so on.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
@@ -47,14 +51,14 @@ pub(crate) struct Rows<'a> {
     pub(crate) width: usize,
 }
 
-/// Rows of quantized activations.
+/// Rows of quantized activations, in groups of [`SIDE`]; the last group is filled up.
 #[derive(Clone, Copy)]
 pub(crate) struct Codes<'a> {
-    /// `[row][input]`, eight by eight in [`ORDER`], −127 to 127.
+    /// `[group][eight inputs][pair, in the order of `[`ORDER`]`][row of the group][input]`, −127 to 127.
     pub(crate) codes: &'a [Code],
-    /// `[row][block]`.
+    /// `[group][block][row of the group]`.
     pub(crate) scales: &'a [f32],
-    /// `[row][block]`: −8 × the sum of the block's codes, which undoes the offset of 4-bit weights.
+    /// `[group][block][row of the group]`: −8 × the sum of the block's codes, which undoes the offset of 4-bit weights.
     pub(crate) corrections: &'a [i32],
     pub(crate) count: usize,
     pub(crate) blocks: usize,
@@ -86,9 +90,9 @@ impl Rows<'_> {
 
 impl Codes<'_> {
     fn check(&self, words: usize, panel: &Panel<'_>, out: &Target<'_>) {
-        assert!(self.codes.len() >= self.count * self.blocks * polygraft::quant::BLOCK, "activations");
-        assert!(self.scales.len() >= self.count * self.blocks, "activation scales");
-        assert!(self.corrections.len() >= self.count * self.blocks, "activation sums");
+        let blocks = self.count.next_multiple_of(SIDE) * self.blocks;
+        assert!(self.codes.len() >= blocks * polygraft::quant::BLOCK, "activations");
+        assert!(self.scales.len() >= blocks && self.corrections.len() >= blocks, "activation scales");
         assert!(panel.words.len() == self.blocks * words * LANES, "weights");
         assert!(panel.scales.len() == self.blocks * LANES, "weight scales");
         assert!(self.count == 0 || (self.count - 1) * out.stride + LANES <= out.values.len(), "outputs");

@@ -4,12 +4,15 @@ use super::{Codes, Panel, Rows, Target};
 use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
 use polygraft::quant::BLOCK;
 use std::arch::wasm32::*;
+use std::hint::black_box;
 
 pub(super) const NAME: &str = "wasm simd128";
 
-/// Activations are 16 bits wide, because `i32x4_dot_i16x8` is the one integer product that every engine lowers to one
-/// or two instructions.
+/// Activations are 16 bits wide: the products of 16-bit lanes are the ones that every engine lowers to one instruction.
 pub(crate) type Code = i16;
+
+/// Rows whose codes lie side by side, so that one pointer with constant offsets reaches them all.
+pub(crate) const SIDE: usize = 4;
 
 /// The pairs of inputs that a mask of half words cuts out of a weight word: see [`crate::pack`].
 pub(crate) const ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
@@ -81,129 +84,145 @@ unsafe fn tile<const R: usize>(
 /// # Safety
 /// The lengths were checked (`Codes::check`).
 pub(super) unsafe fn gemm_q4(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
-    let mut row = 0;
-    while row < x.count {
-        // SAFETY: rows from `row` on are inside the slices that were checked.
-        row += unsafe { by_rows!(x.count - row, tile_q4, (&x, row, &panel, bias, out)) };
-    }
+    // SAFETY: as the caller promised.
+    unsafe { gemm_codes::<Q4>(x, panel, bias, out) }
 }
 
 /// # Safety
 /// The lengths were checked (`Codes::check`).
 pub(super) unsafe fn gemm_q8(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
-    let mut row = 0;
-    while row < x.count {
-        // SAFETY: rows from `row` on are inside the slices that were checked.
-        row += unsafe { by_rows!(x.count - row, tile_q8, (&x, row, &panel, bias, out)) };
-    }
-}
-
-/// `R` rows by one panel of 4-bit codes, 0 to 15; the offset of 8 is in the corrections.
-///
-/// # Safety
-/// Rows `row..row + R` are inside the slices of `x` and `out`.
-#[inline(always)]
-unsafe fn tile_q4<const R: usize>(
-    x: &Codes<'_>,
-    row: usize,
-    panel: &Panel<'_>,
-    bias: &[f32; LANES],
-    out: &mut Target<'_>,
-) {
-    let mask = u32x4_splat(0x000f_000f);
-    // SAFETY: as the caller promised; `block` stays below `blocks`.
-    unsafe {
-        let mut sums = [[load(bias.as_ptr()), load(bias.as_ptr().add(4))]; R];
-        for block in 0..x.blocks {
-            let mut dots = [[i32x4_splat(0); 2]; R];
-            for (r, dots) in dots.iter_mut().enumerate() {
-                *dots = [v128_load32_splat(x.corrections.as_ptr().add((row + r) * x.blocks + block).cast()); 2];
-            }
-            let words = panel.words.as_ptr().add(block * Q4_WORDS * LANES);
-            let codes = x.codes.as_ptr().add((row * x.blocks + block) * BLOCK);
-            for word in 0..Q4_WORDS {
-                let w = [load(words.add(word * LANES).cast()), load(words.add(word * LANES + 4).cast())];
-                let codes = codes.add(word * 8);
-                dot(&mut dots, codes, x.blocks, w.map(|w| v128_and(w, mask)));
-                dot(&mut dots, codes.add(2), x.blocks, w.map(|w| v128_and(u32x4_shr(w, 4), mask)));
-                dot(&mut dots, codes.add(4), x.blocks, w.map(|w| v128_and(u32x4_shr(w, 8), mask)));
-                dot(&mut dots, codes.add(6), x.blocks, w.map(|w| v128_and(u32x4_shr(w, 12), mask)));
-            }
-            scale(&mut sums, &dots, x, row, panel, block);
-        }
-        store(sums, out.values.as_mut_ptr().add(row * out.stride), out.stride);
-    }
-}
-
-/// `R` rows by one panel of 8-bit codes.
-///
-/// # Safety
-/// Rows `row..row + R` are inside the slices of `x` and `out`.
-#[inline(always)]
-unsafe fn tile_q8<const R: usize>(
-    x: &Codes<'_>,
-    row: usize,
-    panel: &Panel<'_>,
-    bias: &[f32; LANES],
-    out: &mut Target<'_>,
-) {
-    // SAFETY: as the caller promised; `block` stays below `blocks`.
-    unsafe {
-        let mut sums = [[load(bias.as_ptr()), load(bias.as_ptr().add(4))]; R];
-        for block in 0..x.blocks {
-            let mut dots = [[i32x4_splat(0); 2]; R];
-            let words = panel.words.as_ptr().add(block * Q8_WORDS * LANES);
-            let codes = x.codes.as_ptr().add((row * x.blocks + block) * BLOCK);
-            for word in 0..Q8_WORDS {
-                let w = [load(words.add(word * LANES).cast()), load(words.add(word * LANES + 4).cast())];
-                let codes = codes.add(word / 2 * 8 + word % 2 * 2);
-                dot(&mut dots, codes, x.blocks, w.map(|w| i16x8_shr(i16x8_shl(w, 8), 8)));
-                dot(&mut dots, codes.add(4), x.blocks, w.map(|w| i16x8_shr(w, 8)));
-            }
-            scale(&mut sums, &dots, x, row, panel, block);
-        }
-        store(sums, out.values.as_mut_ptr().add(row * out.stride), out.stride);
-    }
-}
-
-/// Adds the products of one pair of inputs a row with a pair of weights an output.
-///
-/// # Safety
-/// Two codes can be read at `codes` for each of `R` rows, `blocks` blocks apart.
-#[inline(always)]
-unsafe fn dot<const R: usize>(dots: &mut [[v128; 2]; R], codes: *const i16, blocks: usize, w: [v128; 2]) {
-    for (r, dots) in dots.iter_mut().enumerate() {
-        // SAFETY: as the caller promised; the load needs no alignment.
-        let a = unsafe { v128_load32_splat(codes.add(r * blocks * BLOCK).cast()) };
-        for (dot, w) in dots.iter_mut().zip(w) {
-            *dot = i32x4_add(*dot, i32x4_dot_i16x8(a, w));
-        }
-    }
-}
-
-/// Adds a block's integer sums, scaled, to the f32 sums.
-///
-/// # Safety
-/// Rows `row..row + R` and `block` are inside the slices of `x` and `panel`.
-#[inline(always)]
-unsafe fn scale<const R: usize>(
-    sums: &mut [[v128; 2]; R],
-    dots: &[[v128; 2]; R],
-    x: &Codes<'_>,
-    row: usize,
-    panel: &Panel<'_>,
-    block: usize,
-) {
     // SAFETY: as the caller promised.
-    unsafe {
-        let scales = panel.scales.as_ptr().add(block * LANES);
-        let scales = [load(scales), load(scales.add(4))];
-        for (r, (sums, dots)) in sums.iter_mut().zip(dots).enumerate() {
-            let own = v128_load32_splat(x.scales.as_ptr().add((row + r) * x.blocks + block).cast());
-            for ((sum, &dot), scale) in sums.iter_mut().zip(dots).zip(scales) {
-                *sum = f32x4_add(*sum, f32x4_mul(f32x4_convert_i32x4(dot), f32x4_mul(scale, own)));
+    unsafe { gemm_codes::<Q8>(x, panel, bias, out) }
+}
+
+/// How a block of weights multiplies a block of codes.
+trait Weights {
+    /// Words an output takes in a block.
+    const WORDS: usize;
+
+    /// The integer sums of a block for four rows and the panel's halves, without corrections.
+    ///
+    /// # Safety
+    /// A block of words can be read at `words`, of four rows' codes at `codes`.
+    unsafe fn block(words: *const u32, codes: *const Code) -> Dots;
+}
+
+/// Integer sums, or products on their way there: row, half of the panel.
+type Dots = [[v128; 2]; SIDE];
+
+/// Four rows by one panel at a time; rows that fill up the last group are computed and not stored.
+///
+/// # Safety
+/// The lengths were checked (`Codes::check`).
+#[inline(always)]
+unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
+    for row in (0..x.count).step_by(SIDE) {
+        // SAFETY: the slices hold whole groups of rows and whole blocks.
+        unsafe {
+            let mut sums = [[load(bias.as_ptr()), load(bias.as_ptr().add(4))]; SIDE];
+            for block in 0..x.blocks {
+                let at = row * x.blocks + block * SIDE;
+                let words = panel.words.as_ptr().add(block * W::WORDS * LANES);
+                let dots = W::block(words, x.codes.as_ptr().add(at * BLOCK));
+                let scales = panel.scales.as_ptr().add(block * LANES);
+                let scales = [load(scales), load(scales.add(4))];
+                for (r, (sums, dots)) in sums.iter_mut().zip(dots).enumerate() {
+                    let correction = v128_load32_splat(x.corrections.as_ptr().add(at + r).cast());
+                    let own = v128_load32_splat(x.scales.as_ptr().add(at + r).cast());
+                    for ((sum, dot), scale) in sums.iter_mut().zip(dots).zip(scales) {
+                        let dot = if W::WORDS == Q4_WORDS { i32x4_add(dot, correction) } else { dot };
+                        *sum = f32x4_add(*sum, f32x4_mul(f32x4_convert_i32x4(dot), f32x4_mul(scale, own)));
+                    }
+                }
+            }
+            for (r, [low, high]) in sums.into_iter().take(x.count - row).enumerate() {
+                let to = out.values.as_mut_ptr().add((row + r) * out.stride);
+                v128_store(to.cast(), low);
+                v128_store(to.add(4).cast(), high);
             }
         }
+    }
+}
+
+/// How often the inner loops turn. They must stay loops: a turn needs eight sums, two vectors of weights and one of
+/// codes, and the sixteen registers of x86-64 hold no second turn. Unrolled, everything would be spilled.
+#[inline(always)]
+fn turns(n: usize) -> usize {
+    black_box(n)
+}
+
+/// Each row's pair of codes, in every lane.
+#[inline(always)]
+fn splats(codes: v128) -> [v128; SIDE] {
+    [
+        i32x4_shuffle::<0, 0, 0, 0>(codes, codes),
+        i32x4_shuffle::<1, 1, 1, 1>(codes, codes),
+        i32x4_shuffle::<2, 2, 2, 2>(codes, codes),
+        i32x4_shuffle::<3, 3, 3, 3>(codes, codes),
+    ]
+}
+
+struct Q4;
+
+impl Weights for Q4 {
+    const WORDS: usize = Q4_WORDS;
+
+    /// Codes are 0 to 15; the offset of 8 is in the corrections. A product is at most 1905 and a lane adds sixteen,
+    /// 30 480, so that a block's sum fits 16 bits.
+    #[inline(always)]
+    unsafe fn block(words: *const u32, codes: *const Code) -> Dots {
+        let mask = u32x4_splat(0x000f_000f);
+        let mut sums = [[i16x8_splat(0); 2]; SIDE];
+        let mut codes = codes;
+        let pairs = turns(4);
+        for word in 0..Q4_WORDS {
+            // SAFETY: as the caller promised: four words by four pairs are a block.
+            unsafe {
+                let mut w = [load(words.add(word * LANES).cast()), load(words.add(word * LANES + 4).cast())];
+                for _ in 0..pairs {
+                    let cut = w.map(|w| v128_and(w, mask));
+                    for (sums, a) in sums.iter_mut().zip(splats(load(codes.cast()))) {
+                        for (sum, cut) in sums.iter_mut().zip(cut) {
+                            *sum = i16x8_add(*sum, i16x8_mul(a, cut));
+                        }
+                    }
+                    w = w.map(|w| u32x4_shr(w, 4));
+                    codes = codes.add(2 * SIDE);
+                }
+            }
+        }
+        sums.map(|sums| sums.map(|sum| i32x4_dot_i16x8(sum, i16x8_splat(1))))
+    }
+}
+
+struct Q8;
+
+impl Weights for Q8 {
+    const WORDS: usize = Q8_WORDS;
+
+    #[inline(always)]
+    unsafe fn block(words: *const u32, codes: *const Code) -> Dots {
+        let mut sums = [[i32x4_splat(0); 2]; SIDE];
+        let pairs = turns(2);
+        for word in 0..Q8_WORDS {
+            // SAFETY: as the caller promised: eight words by two pairs are a block.
+            unsafe {
+                let mut codes = codes.add(word / 2 * 8 * SIDE + word % 2 * 2 * SIDE);
+                let w = [load(words.add(word * LANES).cast()), load(words.add(word * LANES + 4).cast())];
+                let mut left = 8;
+                for _ in 0..pairs {
+                    let cut = w.map(|w| i16x8_shr(i16x8_shl(w, left), 8));
+                    for (sums, a) in sums.iter_mut().zip(splats(load(codes.cast()))) {
+                        for (sum, cut) in sums.iter_mut().zip(cut) {
+                            *sum = i32x4_add(*sum, i32x4_dot_i16x8(a, cut));
+                        }
+                    }
+                    left = 0;
+                    codes = codes.add(4 * SIDE);
+                }
+            }
+        }
+        sums
     }
 }
 
