@@ -22,7 +22,8 @@ pub(crate) type Host = polygraft_cpu::Cpu;
 /// A loaded model: its engine, the calls in flight, the indexes that JavaScript holds.
 pub(crate) struct Core {
     engine: Engine<Host>,
-    jobs: BTreeMap<u32, Job>,
+    /// Calls in flight, each with whether it is done.
+    jobs: BTreeMap<u32, (Job, bool)>,
     indexes: BTreeMap<u32, Index>,
     last_handle: u32,
 }
@@ -137,7 +138,7 @@ impl Core {
             other => return Err(Failure::argument("operation", format!("{other:?} is not one"))),
         };
         let handle = self.handle();
-        self.jobs.insert(handle, job);
+        self.jobs.insert(handle, (job, false));
         Ok(handle)
     }
 
@@ -172,7 +173,7 @@ impl Core {
 
     /// Works on a job until it is done or `pause` says so; gives whether it is done, and tokens done and in all.
     pub(crate) fn step(&mut self, handle: u32, pause: &mut dyn FnMut() -> bool) -> Result<(bool, usize, usize)> {
-        let Some(job) = self.jobs.get_mut(&handle) else { return Err(no_job(handle)) };
+        let Some((job, finished)) = self.jobs.get_mut(&handle) else { return Err(no_job(handle)) };
         let engine = &mut self.engine;
         let (poll, (done, total)) = match job {
             Job::Embed(e) => (e.encode.advance(engine, pause), e.encode.progress()),
@@ -183,7 +184,10 @@ impl Core {
             Job::Language(t, _) => (t.advance(engine, pause), t.progress()),
         };
         match poll {
-            Ok(poll) => Ok((poll == Poll::Done, done, total)),
+            Ok(poll) => {
+                *finished = poll == Poll::Done;
+                Ok((*finished, done, total))
+            }
             Err(error) => {
                 self.jobs.remove(&handle);
                 Err(error.into())
@@ -193,7 +197,10 @@ impl Core {
 
     /// The answer of a job that is done; its handle is spent.
     pub(crate) fn result(&mut self, handle: u32) -> Result<Output> {
-        match self.jobs.remove(&handle).ok_or_else(|| no_job(handle))? {
+        let (job, true) = self.jobs.remove(&handle).ok_or_else(|| no_job(handle))? else {
+            return Err(Failure::argument("job", format!("{handle} was not done")));
+        };
+        match job {
             Job::Embed(embed) => embedded(*embed),
             Job::Rerank(task) => Ok(Output { json: to_json(&task.finish()?)?, ..Output::default() }),
             Job::Search(task, index) => {

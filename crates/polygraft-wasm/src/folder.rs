@@ -1,6 +1,6 @@
 //! A folder as JavaScript hands it over: small files with their bytes, weight files by name and length only.
 
-use polygraft_formats::{FormatError, Files};
+use polygraft_formats::{Files, FormatError};
 use std::collections::BTreeMap;
 
 /// Files that are here, and files that are only known: those are streamed past, tensor by tensor.
@@ -19,6 +19,11 @@ impl Folder {
     /// Adds a file that stays outside.
     pub(crate) fn announce(&mut self, name: String, len: u64) {
         self.elsewhere.insert(name, len);
+    }
+
+    /// Takes a file out.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Vec<u8>> {
+        self.here.remove(name)
     }
 
     fn bytes(&self, name: &str) -> Result<&[u8], FormatError> {

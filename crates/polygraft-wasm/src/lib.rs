@@ -10,6 +10,8 @@ mod failure;
 mod folder;
 mod loading;
 mod requests;
+#[cfg(test)]
+mod tests;
 
 use failure::Failure;
 use sha2::{Digest, Sha256};
@@ -115,6 +117,20 @@ impl Folder {
     pub fn announce(&mut self, name: String, length: f64) {
         self.0.announce(name, length as u64);
     }
+
+    /// Names of the files, sorted.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        polygraft_formats::Files::names(&self.0)
+    }
+
+    /// Takes a file out.
+    ///
+    /// # Errors
+    /// Thrown when its bytes are not here.
+    pub fn take(&mut self, name: &str) -> Result<Vec<u8>, JsValue> {
+        self.0.take(name).ok_or_else(|| throw(Failure::argument("name", format!("{name:?} is not here"))))
+    }
 }
 
 /// Streams a base model in: for each of `shards`, `begin` with its header, then `tensor` for each plan; then `finish`.
@@ -129,7 +145,16 @@ impl Loader {
     /// Thrown with the codes of `FormatError`, here and in every other method.
     #[wasm_bindgen(constructor)]
     pub fn new(files: Folder) -> Result<Self, JsValue> {
-        loading::Loading::new(files.0).map(Self).map_err(throw)
+        loading::Loading::to_run(files.0).map(Self).map_err(throw)
+    }
+
+    /// The same for a model that will be written in fewer bits: `convert` in place of `finish`.
+    ///
+    /// # Errors
+    /// As the constructor.
+    #[wasm_bindgen(js_name = toConvert)]
+    pub fn to_convert(files: Folder) -> Result<Self, JsValue> {
+        loading::Loading::to_convert(files.0).map(Self).map_err(throw)
     }
 
     /// The weight files, in the order in which they are wanted.
@@ -169,6 +194,14 @@ impl Loader {
     /// Thrown when tensors are still to come, or the tokenizer cannot be read.
     pub fn finish(self, precision: &str) -> Result<Model, JsValue> {
         self.0.finish(precision).map(Model).map_err(throw)
+    }
+
+    /// The converted folder, once every tensor has passed; `bits` is 4, 8 or 16, `name` for a model that has none.
+    ///
+    /// # Errors
+    /// Thrown when tensors are still to come, or cannot be converted.
+    pub fn convert(self, bits: &str, name: &str) -> Result<Folder, JsValue> {
+        self.0.convert(bits, name).map(Folder).map_err(throw)
     }
 }
 

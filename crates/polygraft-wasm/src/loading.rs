@@ -1,25 +1,44 @@
-//! Streams a base model into the backend, so that its numbers are in memory once.
+//! Streams a base model in, so that its numbers are in memory once: into the backend, or to be written in fewer bits.
 
 use crate::engine::{Core, Host};
 use crate::failure::{Failure, Result};
 use crate::folder::Folder;
 use polygraft::backend::{Backend, Precision};
+use polygraft::model::{ModelSpec, WeightId};
 use polygraft::session::Session;
 use polygraft::tasks::Engine;
-use polygraft_formats::{BaseLoader, Tokenizer};
+use polygraft::tensor::Matrix;
+use polygraft_formats::base::write::{self, Written};
+use polygraft_formats::quantize::{self, Bits};
+use polygraft_formats::{BaseLoader, Tokenizer, tokenizer};
+use std::collections::BTreeMap;
 
 /// A model on its way in.
 pub(crate) struct Loading {
     files: Folder,
     loader: BaseLoader,
-    backend: Host,
+    weights: Weights,
+}
+
+/// Where a model's weights go.
+enum Weights {
+    /// Into the backend, in its own form.
+    Backend(Host),
+    /// Nowhere: they are kept as they are. What becomes of each is known when the model is.
+    Kept(Vec<(WeightId, Matrix)>),
 }
 
 impl Loading {
-    /// Reads the small files.
-    pub(crate) fn new(files: Folder) -> Result<Self> {
+    /// Reads the small files of a model that will run.
+    pub(crate) fn to_run(files: Folder) -> Result<Self> {
         let loader = BaseLoader::new(&files)?;
-        Ok(Self { files, loader, backend: Host::new() })
+        Ok(Self { files, loader, weights: Weights::Backend(Host::new()) })
+    }
+
+    /// Reads the small files of a model that will be written.
+    pub(crate) fn to_convert(files: Folder) -> Result<Self> {
+        let loader = BaseLoader::new(&files)?;
+        Ok(Self { files, loader, weights: Weights::Kept(Vec::new()) })
     }
 
     /// The weight files, in the order in which they are wanted.
@@ -43,7 +62,10 @@ impl Loading {
     /// Takes one tensor.
     pub(crate) fn tensor(&mut self, shard: &str, index: usize, bytes: Vec<u8>) -> Result<()> {
         for (id, matrix) in self.loader.tensor(shard, index, bytes)? {
-            self.backend.load_weight(id, matrix)?;
+            match &mut self.weights {
+                Weights::Backend(backend) => backend.load_weight(id, matrix)?,
+                Weights::Kept(list) => list.push((id, matrix)),
+            }
         }
         Ok(())
     }
@@ -55,9 +77,47 @@ impl Loading {
             "exact" => Precision::Exact,
             other => return Err(Failure::argument("precision", format!("{other:?}: expected \"fast\" or \"exact\""))),
         };
+        let Weights::Backend(backend) = self.weights else {
+            return Err(Failure::argument("finish", "this model is on its way to be converted"));
+        };
         let spec = self.loader.finish()?;
         let tokenizer = Tokenizer::load(&self.files, spec.vocab)?;
-        let session = Session::new(spec, self.backend)?;
+        let session = Session::new(spec, backend)?;
         Ok(Core::new(Engine::new(session, Box::new(tokenizer), precision)))
     }
+
+    /// The model as a converted folder, once every tensor has passed; `name` is for a model that has none.
+    pub(crate) fn convert(self, bits: &str, name: &str) -> Result<Folder> {
+        let wanted = || Failure::argument("bits", format!("{bits:?}: expected 4, 8 or 16"));
+        let bits = Bits::parse(bits).ok_or_else(wanted)?;
+        let Weights::Kept(weights) = self.weights else {
+            return Err(Failure::argument("convert", "this model is on its way to be run"));
+        };
+        let mut spec = self.loader.finish()?;
+        if spec.fingerprint.name.is_empty() {
+            spec.fingerprint.name = name.into();
+        }
+        let mut converted = BTreeMap::new();
+        for (id, matrix) in weights {
+            converted.insert(id, quantize::weight(&mut spec, id, matrix, bits)?);
+        }
+        converted_folder(&spec, converted, tokenizer::compact(&self.files)?)
+    }
+}
+
+/// The files of a converted folder, the manifest among them.
+fn converted_folder(spec: &ModelSpec, mut weights: BTreeMap<WeightId, Matrix>, kit: Option<Vec<u8>>) -> Result<Folder> {
+    let mut out = Folder::default();
+    let mut bytes = Vec::new();
+    let mut written = vec![write::weights(&mut bytes, spec, |id| weights.remove(&id))?];
+    out.add(write::WEIGHTS.into(), bytes);
+    let config = write::config(spec);
+    written.push(Written::of(write::CONFIG, &config));
+    out.add(write::CONFIG.into(), config);
+    if let Some(kit) = kit {
+        written.push(Written::of(write::TOKENIZER, &kit));
+        out.add(write::TOKENIZER.into(), kit);
+    }
+    out.add(write::MANIFEST.into(), write::manifest(spec, &written));
+    Ok(out)
 }

@@ -62,7 +62,11 @@ impl EmbedArgs {
     /// One composition for all texts, or one each.
     pub(crate) fn compositions(&self) -> Result<Vec<Compose>> {
         if self.adapters.len() != 1 && self.adapters.len() != self.texts.len() {
-            let why = format!("{} compositions for {} texts; give one for all, or one each", self.adapters.len(), self.texts.len());
+            let why = format!(
+                "{} compositions for {} texts; give one for all, or one each",
+                self.adapters.len(),
+                self.texts.len()
+            );
             return Err(Failure::argument("adapters", why));
         }
         compositions(&self.adapters)
@@ -185,7 +189,10 @@ impl ExplainArgs {
         match list.as_slice() {
             [one] => Ok(vec![one.clone(); self.texts.len()]),
             _ if list.len() == self.texts.len() => Ok(list),
-            _ => Err(Failure::argument("adapters", format!("{} compositions for {} texts", list.len(), self.texts.len()))),
+            _ => Err(Failure::argument(
+                "adapters",
+                format!("{} compositions for {} texts", list.len(), self.texts.len()),
+            )),
         }
     }
 }
