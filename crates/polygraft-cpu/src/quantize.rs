@@ -1,6 +1,6 @@
 //! Activations to 8 bits: each row in blocks of 32 along its width, one f32 scale a block.
 
-use crate::kernels::{Code, Codes, Isa, ORDER, Rows, SIDE};
+use crate::kernels::{Code, Codes, Isa, ORDER, RUN, Rows, SIDE};
 use crate::math::ROUND;
 use polygraft::quant::BLOCK;
 use std::ops::Range;
@@ -63,9 +63,10 @@ fn block(input: &[f32], codes: &mut [Code], side: usize) -> (f32, i32) {
         sum = sum.wrapping_add(*r);
     }
     for (codes, rounded) in codes.chunks_exact_mut(8 * SIDE).zip(rounded.chunks_exact(8)) {
-        for (pair, codes) in codes.chunks_exact_mut(2 * SIDE).enumerate() {
-            codes[2 * side] = rounded[ORDER[2 * pair]] as Code;
-            codes[2 * side + 1] = rounded[ORDER[2 * pair + 1]] as Code;
+        for (codes, order) in codes.chunks_exact_mut(RUN * SIDE).zip(ORDER.chunks_exact(RUN)) {
+            for (code, &from) in codes[side * RUN..(side + 1) * RUN].iter_mut().zip(order) {
+                *code = rounded[from] as Code;
+            }
         }
     }
     (scale, sum.wrapping_mul(-8))
@@ -83,7 +84,7 @@ mod tests {
         let codes = quantized.of(Isa::detect(), 0, 0..1, x);
         for (i, value) in values.iter().enumerate() {
             let ordered = ORDER.iter().position(|&o| o == i % 8).unwrap();
-            let place = i / 8 * 8 * SIDE + ordered / 2 * 2 * SIDE + ordered % 2;
+            let place = i / 8 * 8 * SIDE + ordered / RUN * RUN * SIDE + ordered % RUN;
             let scale = codes.scales[i / BLOCK * SIDE];
             let code = i32::from(codes.codes[place]);
             assert!((code as f32 * scale - value).abs() <= 0.501 * scale && code.abs() <= 127, "{i}");

@@ -14,7 +14,7 @@ mod wasm;
 use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
 
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub(crate) use wasm::{Code, ORDER, SIDE};
+pub(crate) use wasm::{Code, ORDER, RUN, SIDE};
 
 /// A quantized activation as the integer kernels read it.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
@@ -23,6 +23,10 @@ pub(crate) type Code = i8;
 /// Rows whose codes, scales and corrections lie side by side.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 pub(crate) const SIDE: usize = 1;
+
+/// Codes of a row that stay together between those of its neighbours.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+pub(crate) const RUN: usize = 8;
 
 /// Which of eight activations the kernels read first, second and so on.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
@@ -54,7 +58,7 @@ pub(crate) struct Rows<'a> {
 /// Rows of quantized activations, in groups of [`SIDE`]; the last group is filled up.
 #[derive(Clone, Copy)]
 pub(crate) struct Codes<'a> {
-    /// `[group][eight inputs][pair, in the order of `[`ORDER`]`][row of the group][input]`, −127 to 127.
+    /// `[group][eight inputs][run of `[`RUN`]`, in `[`ORDER`]`][row of the group][input of the run]`, −127 to 127.
     pub(crate) codes: &'a [Code],
     /// `[group][block][row of the group]`.
     pub(crate) scales: &'a [f32],

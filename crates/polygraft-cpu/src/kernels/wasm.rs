@@ -6,16 +6,32 @@ use polygraft::quant::BLOCK;
 use std::arch::wasm32::*;
 use std::hint::black_box;
 
-pub(super) const NAME: &str = "wasm simd128";
-
-/// Activations are 16 bits wide: the products of 16-bit lanes are the ones that every engine lowers to one instruction.
-pub(crate) type Code = i16;
+pub(super) const NAME: &str = if cfg!(target_feature = "relaxed-simd") { "wasm relaxed-simd" } else { "wasm simd128" };
 
 /// Rows whose codes lie side by side, so that one pointer with constant offsets reaches them all.
 pub(crate) const SIDE: usize = 4;
 
-/// The pairs of inputs that a mask of half words cuts out of a weight word: see [`crate::pack`].
-pub(crate) const ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
+pub(crate) use format::{Code, ORDER, RUN};
+
+/// Activations are 16 bits wide: `i32x4_dot_i16x8` is the one integer product that every engine lowers well.
+#[cfg(not(target_feature = "relaxed-simd"))]
+mod format {
+    pub(crate) type Code = i16;
+    /// Inputs that meet one lane of weights.
+    pub(crate) const RUN: usize = 2;
+    /// The pairs of inputs that a mask of half words cuts out of a weight word: see [`crate::pack`].
+    pub(crate) const ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
+}
+
+/// Activations are bytes, as the relaxed product of bytes takes them.
+#[cfg(target_feature = "relaxed-simd")]
+mod format {
+    pub(crate) type Code = i8;
+    /// Inputs that meet one lane of weights.
+    pub(crate) const RUN: usize = 4;
+    /// The inputs that a mask of bytes cuts out of a weight word, in their own order.
+    pub(crate) const ORDER: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+}
 
 /// Calls `$tile::<n>(…)` for the number of rows left, at most four, and yields that number.
 macro_rules! by_rows {
@@ -73,7 +89,7 @@ unsafe fn tile<const R: usize>(
             for (r, sums) in sums.iter_mut().enumerate() {
                 let input = v128_load32_splat(a.add(r * stride + k).cast());
                 for (sum, column) in sums.iter_mut().zip(columns) {
-                    *sum = f32x4_add(*sum, f32x4_mul(input, column));
+                    *sum = add_product(*sum, input, column);
                 }
             }
         }
@@ -131,7 +147,7 @@ unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LA
                     let own = v128_load32_splat(x.scales.as_ptr().add(at + r).cast());
                     for ((sum, dot), scale) in sums.iter_mut().zip(dots).zip(scales) {
                         let dot = if W::WORDS == Q4_WORDS { i32x4_add(dot, correction) } else { dot };
-                        *sum = f32x4_add(*sum, f32x4_mul(f32x4_convert_i32x4(dot), f32x4_mul(scale, own)));
+                        *sum = add_product(*sum, f32x4_convert_i32x4(dot), f32x4_mul(scale, own));
                     }
                 }
             }
@@ -144,50 +160,81 @@ unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LA
     }
 }
 
-/// How often the inner loops turn. They must stay loops: a turn needs eight sums, two vectors of weights and one of
-/// codes, and the sixteen registers of x86-64 hold no second turn. Unrolled, everything would be spilled.
+/// A number that the compiler does not know: loops that must stay loops, because unrolled they would need more vectors
+/// at once than there are registers.
 #[inline(always)]
-fn turns(n: usize) -> usize {
+fn opaque(n: usize) -> usize {
     black_box(n)
 }
 
-/// Each row's pair of codes, in every lane.
+/// Row `r`'s run of codes, in every lane.
+///
+/// # Safety
+/// Four rows' runs can be read at `codes`.
 #[inline(always)]
-fn splats(codes: v128) -> [v128; SIDE] {
-    [
-        i32x4_shuffle::<0, 0, 0, 0>(codes, codes),
-        i32x4_shuffle::<1, 1, 1, 1>(codes, codes),
-        i32x4_shuffle::<2, 2, 2, 2>(codes, codes),
-        i32x4_shuffle::<3, 3, 3, 3>(codes, codes),
-    ]
+unsafe fn splat(codes: *const Code, r: usize) -> v128 {
+    // SAFETY: as the caller promised; the load needs no alignment.
+    unsafe { v128_load32_splat(codes.add(r * RUN).cast()) }
 }
 
 struct Q4;
 
+#[cfg(not(target_feature = "relaxed-simd"))]
 impl Weights for Q4 {
     const WORDS: usize = Q4_WORDS;
 
-    /// Codes are 0 to 15; the offset of 8 is in the corrections. A product is at most 1905 and a lane adds sixteen,
-    /// 30 480, so that a block's sum fits 16 bits.
     #[inline(always)]
     unsafe fn block(words: *const u32, codes: *const Code) -> Dots {
         let mask = u32x4_splat(0x000f_000f);
-        let mut sums = [[i16x8_splat(0); 2]; SIDE];
-        let mut codes = codes;
-        let pairs = turns(4);
-        for word in 0..Q4_WORDS {
-            // SAFETY: as the caller promised: four words by four pairs are a block.
+        let mut sums = [[i32x4_splat(0); 2]; SIDE];
+        for word in 0..opaque(Q4_WORDS) {
+            // SAFETY: as the caller promised.
             unsafe {
-                let mut w = [load(words.add(word * LANES).cast()), load(words.add(word * LANES + 4).cast())];
-                for _ in 0..pairs {
-                    let cut = w.map(|w| v128_and(w, mask));
-                    for (sums, a) in sums.iter_mut().zip(splats(load(codes.cast()))) {
+                let w = [load(words.add(word * LANES).cast()), load(words.add(word * LANES + 4).cast())];
+                let cuts = [
+                    w.map(|w| v128_and(w, mask)),
+                    w.map(|w| v128_and(u32x4_shr(w, 4), mask)),
+                    w.map(|w| v128_and(u32x4_shr(w, 8), mask)),
+                    w.map(|w| v128_and(u32x4_shr(w, 12), mask)),
+                ];
+                for (pair, cut) in cuts.into_iter().enumerate() {
+                    let codes = codes.add((word * 4 + pair) * RUN * SIDE);
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let a = splat(codes, r);
                         for (sum, cut) in sums.iter_mut().zip(cut) {
-                            *sum = i16x8_add(*sum, i16x8_mul(a, cut));
+                            *sum = i32x4_add(*sum, i32x4_dot_i16x8(a, cut));
                         }
                     }
-                    w = w.map(|w| u32x4_shr(w, 4));
-                    codes = codes.add(2 * SIDE);
+                }
+            }
+        }
+        sums
+    }
+}
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Weights for Q4 {
+    const WORDS: usize = Q4_WORDS;
+
+    /// Codes are 0 to 15, so that the relaxed product has one result on every engine; the offset of 8 is in the
+    /// corrections. A pair of products is at most 3810 and a lane adds eight, 30 480: a block's sum fits 16 bits.
+    #[inline(always)]
+    unsafe fn block(words: *const u32, codes: *const Code) -> Dots {
+        let mask = u8x16_splat(15);
+        let mut sums = [[i16x8_splat(0); 2]; SIDE];
+        for word in 0..opaque(Q4_WORDS) {
+            // SAFETY: as the caller promised.
+            unsafe {
+                let w = [load(words.add(word * LANES).cast()), load(words.add(word * LANES + 4).cast())];
+                let cuts = [w.map(|w| v128_and(w, mask)), w.map(|w| v128_and(u16x8_shr(w, 4), mask))];
+                for (four, cut) in cuts.into_iter().enumerate() {
+                    let codes = codes.add((word * 2 + four) * RUN * SIDE);
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let a = splat(codes, r);
+                        for (sum, cut) in sums.iter_mut().zip(cut) {
+                            *sum = i16x8_add(*sum, i16x8_relaxed_dot_i8x16_i7x16(a, cut));
+                        }
+                    }
                 }
             }
         }
@@ -200,30 +247,61 @@ struct Q8;
 impl Weights for Q8 {
     const WORDS: usize = Q8_WORDS;
 
+    /// Even and odd bytes of the weights as 16 bits, against codes of the same width.
+    #[cfg(not(target_feature = "relaxed-simd"))]
     #[inline(always)]
     unsafe fn block(words: *const u32, codes: *const Code) -> Dots {
         let mut sums = [[i32x4_splat(0); 2]; SIDE];
-        let pairs = turns(2);
-        for word in 0..Q8_WORDS {
-            // SAFETY: as the caller promised: eight words by two pairs are a block.
+        for word in 0..opaque(Q8_WORDS) {
+            // SAFETY: as the caller promised.
             unsafe {
-                let mut codes = codes.add(word / 2 * 8 * SIDE + word % 2 * 2 * SIDE);
                 let w = [load(words.add(word * LANES).cast()), load(words.add(word * LANES + 4).cast())];
-                let mut left = 8;
-                for _ in 0..pairs {
-                    let cut = w.map(|w| i16x8_shr(i16x8_shl(w, left), 8));
-                    for (sums, a) in sums.iter_mut().zip(splats(load(codes.cast()))) {
+                let codes = codes.add((word / 2 * 4 + word % 2) * RUN * SIDE);
+                let cuts = [w.map(|w| i16x8_shr(i16x8_shl(w, 8), 8)), w.map(|w| i16x8_shr(w, 8))];
+                for (odd, cut) in cuts.into_iter().enumerate() {
+                    let codes = codes.add(odd * 2 * RUN * SIDE);
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let a = splat(codes, r);
                         for (sum, cut) in sums.iter_mut().zip(cut) {
                             *sum = i32x4_add(*sum, i32x4_dot_i16x8(a, cut));
                         }
                     }
-                    left = 0;
-                    codes = codes.add(4 * SIDE);
                 }
             }
         }
         sums
     }
+
+    /// Even and odd bytes of both sides as 16 bits: signed bytes have no relaxed product with one result everywhere.
+    #[cfg(target_feature = "relaxed-simd")]
+    #[inline(always)]
+    unsafe fn block(words: *const u32, codes: *const Code) -> Dots {
+        let halves = |v: v128| [i16x8_shr(i16x8_shl(v, 8), 8), i16x8_shr(v, 8)];
+        let mut sums = [[i32x4_splat(0); 2]; SIDE];
+        for word in 0..opaque(Q8_WORDS) {
+            // SAFETY: as the caller promised.
+            unsafe {
+                let w = [load(words.add(word * LANES).cast()), load(words.add(word * LANES + 4).cast())].map(halves);
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let [even, odd] = halves(splat(codes.add(word * RUN * SIDE), r));
+                    for (sum, w) in sums.iter_mut().zip(w) {
+                        *sum = i32x4_add(*sum, i32x4_dot_i16x8(even, w[0]));
+                        *sum = i32x4_add(*sum, i32x4_dot_i16x8(odd, w[1]));
+                    }
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// `a · b + sum`, in one rounding where the engine has it.
+#[inline(always)]
+fn add_product(sum: v128, a: v128, b: v128) -> v128 {
+    #[cfg(target_feature = "relaxed-simd")]
+    return f32x4_relaxed_madd(a, b, sum);
+    #[cfg(not(target_feature = "relaxed-simd"))]
+    f32x4_add(sum, f32x4_mul(a, b))
 }
 
 /// # Safety
