@@ -20,7 +20,17 @@ export interface ModelIo extends Io {
 /** Loads a base model. */
 export async function loadModel(place: Place, precision: string, io: ModelIo): Promise<wasm.Model> {
   const folder = await openModel(place, io);
-  const loader = new wasm.Loader(await smallFiles(folder));
+  return (await streamed(folder, new wasm.Loader(await smallFiles(folder)), io)).finish(precision);
+}
+
+/** Makes a converted folder of a base model: its files in memory. `name` is for a model that has none. */
+export async function convertModel(place: Place, bits: string, name: string, io: ModelIo): Promise<wasm.Folder> {
+  const folder = await openModel(place, io);
+  return (await streamed(folder, wasm.Loader.toConvert(await smallFiles(folder)), io)).convert(bits, name);
+}
+
+/** The loader with every tensor in it. */
+async function streamed(folder: Folder, loader: wasm.Loader, io: ModelIo): Promise<wasm.Loader> {
   let whole = false;
   try {
     for (const shard of loader.shards()) await loadShard(folder, shard, loader, io);
@@ -28,7 +38,7 @@ export async function loadModel(place: Place, precision: string, io: ModelIo): P
   } finally {
     if (!whole) release(loader);
   }
-  return loader.finish(precision);
+  return loader;
 }
 
 /** The files that the loader reads at once; weights are announced by name and length. */

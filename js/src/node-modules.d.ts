@@ -14,6 +14,10 @@ declare module 'node:fs/promises' {
   export function readFile(path: string | URL): Promise<Uint8Array<ArrayBuffer>>;
   export function readdir(path: string, options: { recursive: true }): Promise<string[]>;
   export function open(path: string): Promise<FileHandle>;
+  export function mkdir(path: string, options: { recursive: true }): Promise<string | undefined>;
+  export function rename(from: string, to: string): Promise<void>;
+  export function rm(path: string, options: { recursive: true; force: true }): Promise<void>;
+  export function writeFile(path: string, bytes: Uint8Array): Promise<void>;
 }
 
 declare module 'node:path' {
@@ -24,6 +28,30 @@ declare module 'node:path' {
 
 declare module 'node:url' {
   export function fileURLToPath(url: string | URL): string;
+}
+
+declare module 'node:process' {
+  interface Output {
+    readonly isTTY?: boolean;
+    write(text: string): boolean;
+  }
+  export const argv: string[];
+  export const stderr: Output;
+  export const stdout: Output;
+  export function exit(code: number): never;
+}
+
+declare module 'node:util' {
+  interface Option {
+    readonly type: 'string' | 'boolean';
+    readonly short?: string;
+    readonly default?: string;
+  }
+  export function parseArgs(config: {
+    args: string[];
+    options: Readonly<Record<string, Option>>;
+    allowPositionals: true;
+  }): { values: Record<string, string | boolean | undefined>; positionals: string[] };
 }
 
 declare function setImmediate(callback: () => void): unknown;

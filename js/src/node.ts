@@ -1,21 +1,14 @@
 // polygraft in Node: paths and file: addresses besides http, computing in this thread.
 
-import { open, readdir, readFile, stat } from 'node:fs/promises';
-import { basename, join, sep } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import type { RangeFile } from './chunks.js';
-import { PolygraftError } from './errors.js';
+import { readFile } from 'node:fs/promises';
+import { locate, pathOf } from './disk.js';
 import { compileResponse, loadIn, type Surroundings } from './load.js';
-import { placeAt, type Place } from './place.js';
 import type { LoadOptions, Model, Source } from './types.js';
 
 export { errorCodes, PolygraftError } from './errors.js';
 export type { PolygraftErrorCode } from './errors.js';
 export { probe } from './probe.js';
 export type * from './types.js';
-
-/** A folder with more files than this is not a model's. */
-const MOST_FILES = 1000;
 
 /**
  * Loads a base model: from the path or address of a folder, or from files.
@@ -38,55 +31,3 @@ const node: Surroundings = {
   noWorker: 'In Node, computing shares this thread, in slices of some milliseconds.',
   tick: () => () => new Promise((resolve) => setImmediate(resolve)),
 };
-
-function locate(source: string | URL): Place {
-  const text = String(source);
-  if (/^(https?|data|blob):/i.test(text)) return placeAt(new URL(text));
-  const path = pathOf(source);
-  return { kind: 'disk', list: () => filesAt(path) };
-}
-
-/** The files of a folder, or the one file at `path`. */
-async function filesAt(path: string): Promise<Map<string, RangeFile>> {
-  const info = await stat(path).catch((cause: unknown) => {
-    throw new PolygraftError('FILE_MISSING', `${path} is not there`, { cause });
-  });
-  if (info.isFile()) return new Map([[basename(path), await fileAt(path)]]);
-  const names = await readdir(path, { recursive: true });
-  if (names.length > MOST_FILES) {
-    throw new PolygraftError('NOT_A_MODEL', `${path} has ${names.length} files: it is no folder of a model or an adapter`);
-  }
-  const files = new Map<string, RangeFile>();
-  for (const name of names) {
-    const full = join(path, name);
-    if ((await stat(full)).isFile()) files.set(name.split(sep).join('/'), await fileAt(full));
-  }
-  if (files.size === 0) throw new PolygraftError('FILE_MISSING', `${path} is empty`);
-  return files;
-}
-
-function pathOf(source: string | URL): string {
-  const text = String(source);
-  return /^file:/i.test(text) ? fileURLToPath(text) : text;
-}
-
-/** A file that is opened for each piece: pieces are a megabyte, and nothing is left open. */
-async function fileAt(path: string): Promise<RangeFile> {
-  const { size } = await stat(path);
-  const bytes = async (start: number, end: number) => {
-    const handle = await open(path);
-    try {
-      const out = new Uint8Array(end - start);
-      let filled = 0;
-      while (filled < out.length) {
-        const { bytesRead } = await handle.read(out, filled, out.length - filled, start + filled);
-        if (bytesRead === 0) throw new Error('it is shorter than it was');
-        filled += bytesRead;
-      }
-      return out;
-    } finally {
-      await handle.close();
-    }
-  };
-  return { size, bytes };
-}
