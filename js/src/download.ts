@@ -1,6 +1,7 @@
 // One file from the network: streamed, resumed where it was cut, and refused when it is something else.
 
-import { abortError, PolygraftError } from './errors.js';
+import { PolygraftError } from './errors.js';
+import { abortError } from './wire.js';
 
 /** How often a transfer that broke is taken up again. */
 const RETRIES = 4;

@@ -1,10 +1,11 @@
 // Where the computing is, in the worker or inline: calls wait in a queue and run one after the other, in slices, so that
 // the event loop gets its turn and an abort gets through.
 
-import { abortError, isAbort, PolygraftError, toWire } from './errors.js';
+import { PolygraftError } from './errors.js';
 import { loadModel, readAdapter, release } from './loading.js';
 import type { Call, Reply, Request, TaskName, TaskResult } from './protocol.js';
 import type { Progress } from './types.js';
+import { abortError, isAbort, toWire } from './wire.js';
 import * as wasm from './wasm/polygraft.js';
 
 /** Progress is told at most this often, in milliseconds. */

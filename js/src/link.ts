@@ -1,9 +1,10 @@
 // The page's end of the line to the host: numbered calls, their answers, aborts.
 
-import { abortError, fromWire, PolygraftError } from './errors.js';
+import { PolygraftError } from './errors.js';
 import { Host } from './host.js';
 import type { Call, Reply, Request } from './protocol.js';
 import type { Progress, Warning } from './types.js';
+import { abortError, fromWire } from './wire.js';
 
 /** A way to reach a host. */
 export interface Line {

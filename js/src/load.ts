@@ -1,12 +1,13 @@
 // Loading a model, whatever the surroundings.
 
-import { abortError, PolygraftError } from './errors.js';
+import { PolygraftError } from './errors.js';
 import { inline, Link, through, type Dial } from './link.js';
 import { Events, guarded, RemoteModel } from './model.js';
 import * as check from './options.js';
 import { placeOf, type Locate, type Place } from './place.js';
 import { hasSimd } from './probe.js';
 import type { LoadOptions, Model, ModelInfo, Precision, Progress, Source } from './types.js';
+import { abortError } from './wire.js';
 
 /** What a page and Node do differently. */
 export interface Surroundings {

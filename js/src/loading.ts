@@ -1,8 +1,9 @@
 // A base model from its files into WebAssembly, tensor by tensor: its numbers are in memory once, plus one tensor.
 
-import { isAbort, PolygraftError } from './errors.js';
+import { PolygraftError } from './errors.js';
 import { openAdapter, openModel, type Folder, type Io } from './folder.js';
 import type { Place } from './place.js';
+import { isAbort } from './wire.js';
 import * as wasm from './wasm/polygraft.js';
 
 /** Largest small file: XLM-R's tokenizer has 17 MB. */

@@ -1,8 +1,8 @@
 // What page and worker say to each other. Everything here survives structured clone.
 
 import type { Composition, Precision, Progress, Warning } from './types.js';
-import type { WireError } from './errors.js';
 import type { Place } from './place.js';
+import type { WireError } from './wire.js';
 
 /** A call, by operation, without its number. */
 export type Call =

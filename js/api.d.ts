@@ -1,0 +1,449 @@
+// The public types of this package, from tsc: node js/tests/api.test.mjs --update writes this file anew.
+
+// index.d.ts
+import type { LoadOptions, Model, Source } from './types.js';
+export { errorCodes, PolygraftError } from './errors.js';
+export type { PolygraftErrorCode } from './errors.js';
+export { probe } from './probe.js';
+export type * from './types.js';
+/**
+ * Loads a base model: from the address of a converted folder (its `polygraft.json` lists the files), or from files.
+ *
+ * Rejects with a {@link PolygraftError}, or with an `AbortError` when `signal` aborts.
+ */
+export declare function load(source: Source, options?: LoadOptions): Promise<Model>;
+
+// errors.d.ts
+/** Every code with what it means. Codes are stable: the same in Rust, on the command line and here. */
+export declare const errorCodes: {
+    readonly ABORTED: 'The caller aborted the call (a DOMException named AbortError).';
+    readonly ADAPTER_BASE_MISMATCH: 'The adapter names another base model than the one that is loaded.';
+    readonly ADAPTER_CONFIG: "An entry of the adapter's configuration is missing, unknown or would change the result.";
+    readonly ADAPTER_KEYS: 'The adapter lacks tensors that its configuration promises, or has some that nothing uses.';
+    readonly ADAPTER_NAME: 'A name that a composition could not spell.';
+    readonly ADAPTER_SHAPE: "A tensor of the adapter does not fit the base model's shapes.";
+    readonly ADAPTER_UNKNOWN: 'A composition names an adapter that is not loaded.';
+    readonly ARGUMENT: 'An argument or option is missing, unknown or out of its range.';
+    readonly COMPOSE_INVALID: 'A composition cannot be read, or has no defined meaning for these adapters.';
+    readonly DISPOSED: 'The model or index has been disposed of.';
+    readonly FETCH: 'A file could not be downloaded: the message has the address and the status.';
+    readonly FILE_MISSING: 'A file that is needed is not among those given.';
+    readonly FILE_READ: 'A file that is there could not be read.';
+    readonly FORMAT_DUPLICATE: 'A name occurs twice in a file.';
+    readonly FORMAT_HEADER: 'A file does not start as its format does.';
+    readonly FORMAT_JSON: 'A file is not the JSON that it should be.';
+    readonly FORMAT_LIMIT: 'A number in a file is beyond what is accepted.';
+    readonly FORMAT_RANGE: 'A file is cut off, or its parts overlap or leave holes.';
+    readonly HEAD_MISSING: 'A task needs a head, and neither base nor adapters bring one.';
+    readonly HEAD_SHAPE: 'The head has a number of outputs that the task cannot use.';
+    readonly INDEX_STALE: 'The index was made with another base model or other weights: build it again.';
+    readonly INPUT_TOO_LONG: 'A row has more tokens than the model has positions.';
+    readonly INTEGRITY: 'Bytes are not the ones that were promised: size or SHA-256 differ.';
+    readonly INTERNAL: 'A defect of this library. The model is of no more use: load it again.';
+    readonly MODEL_CONFIG: "An entry of the base model's configuration is missing, unknown or would change the result.";
+    readonly MODEL_KEYS: 'The base model lacks tensors, or has some that nothing uses.';
+    readonly MODEL_SHAPE: "A tensor of the base model does not have its configuration's shape.";
+    readonly NOT_A_MODEL: 'What was given is neither a model nor an adapter.';
+    readonly NOT_FINITE: 'NaN or infinity among weights or results.';
+    readonly OUT_OF_MEMORY: 'The memory that WebAssembly can have is used up.';
+    readonly TOKENIZER: 'The tokenizer cannot be read, or belongs to another model.';
+    readonly UNSUPPORTED: 'This environment lacks something without which nothing runs: see probe().';
+    readonly UNSUPPORTED_FORMAT: 'A file of a kind that is recognised and not loaded.';
+    readonly WASM: "The library's own .wasm file could not be loaded.";
+    readonly WORKER: "The library's own worker could not be started, or ended.";
+};
+/** A stable error code. */
+export type PolygraftErrorCode = keyof typeof errorCodes;
+/** Every error of this library except an abort, which is a `DOMException` named `AbortError` with `code: 'ABORTED'`. */
+export declare class PolygraftError extends Error {
+    /** Which kind of error: stable, for programs. */
+    readonly code: PolygraftErrorCode;
+    /** What to do next, where that can be said. */
+    readonly hint?: string;
+    constructor(code: PolygraftErrorCode, message: string, options?: {
+        hint?: string | undefined;
+        cause?: unknown;
+    });
+}
+
+// probe.d.ts
+import type { Capabilities } from './types.js';
+export declare function hasSimd(): boolean;
+/** Says whether polygraft runs here, and what it finds. */
+export declare function probe(): Promise<Capabilities>;
+
+// types.d.ts
+/** Bytes of one file. */
+export type Bytes = Uint8Array | ArrayBuffer | Blob;
+/**
+ * Where a model or an adapter comes from: the address of a folder (`http:`, `https:`, relative to the page, and in
+ * Node a path or `file:`), files the user picked, or files by name.
+ */
+export type Source = string | URL | Iterable<File> | ReadonlyMap<string, Bytes> | Readonly<Record<string, Bytes>>;
+/**
+ * Which adapters a row takes: text such as `"stack(hu, rank)"`, a list (a stack), a tree, or `null` for none.
+ */
+export type Composition = null | string | readonly Composition[] | {
+    readonly stack: readonly Composition[];
+} | {
+    readonly fuse: readonly Composition[];
+} | {
+    readonly sum: readonly Composition[];
+    readonly weights?: readonly number[];
+} | {
+    readonly average: readonly Composition[];
+    readonly weights?: readonly number[];
+} | {
+    readonly mix: readonly Composition[];
+    readonly weights?: readonly number[];
+} | {
+    readonly scale: number;
+    readonly of: Composition;
+};
+/** Compositions of the two sides: one for both, or one each; documents may differ one by one. */
+export type Adapters<D = string> = Composition | {
+    /** The query's; none when absent. */
+    readonly query?: Composition;
+    /** All documents', or a function from a document and its index; none when absent. */
+    readonly document?: Composition | ((document: D, index: number) => Composition);
+};
+/** What every call that takes a while understands. */
+export interface Common {
+    /** Aborts the call: its promise rejects with an `AbortError` and no further work is done. */
+    signal?: AbortSignal | undefined;
+    /** Called as the work goes on. */
+    onProgress?: ((progress: Progress) => void) | undefined;
+}
+/** How far a call is. */
+export interface Progress {
+    /** `fetch`: bytes of the model's files; `run`: tokens of the texts. */
+    phase: 'fetch' | 'run';
+    /** The file in work (`fetch`). */
+    file?: string;
+    /** Bytes or tokens done; never falls. */
+    loaded: number;
+    /** Bytes or tokens in all; absent while it is not known. */
+    total?: number;
+}
+/** How activations are computed: `fast` quantizes them to 8 bits in front of quantized layers, `exact` keeps f32. */
+export type Precision = 'fast' | 'exact';
+/** Options of {@link load}. */
+export interface LoadOptions extends Common {
+    /** `auto` takes the best backend there is; `cpu` insists on the CPU. Today both are the CPU. */
+    device?: 'auto' | 'cpu' | undefined;
+    /** Computes in a worker, so that the page stays fluid. Default: true where workers exist. */
+    worker?: boolean | undefined;
+    /** Keeps downloaded files in the browser's Cache storage. Default: true where it exists. */
+    cache?: boolean | undefined;
+    /** Default: `fast`. */
+    precision?: Precision | undefined;
+    /** Where `polygraft_bg.wasm` is, or its bytes or module, when a bundler moved it. */
+    wasm?: string | URL | BufferSource | WebAssembly.Module | undefined;
+}
+/** Options of {@link Model.loadAdapter}. */
+export interface AdapterOptions extends Common {
+    /** Refuses an adapter with tensors that nothing uses, or that lacks some. Default: true. */
+    strict?: boolean | undefined;
+    /** Loads an adapter that names another base model, if its shapes fit. Default: false. */
+    allowBaseMismatch?: boolean | undefined;
+}
+/** What loading an adapter did. */
+export interface AdapterReport {
+    /** The name that compositions use. */
+    name: string;
+    /** `peft lora`, `language vector` and others. */
+    family: string;
+    /** `exact`: made for this base; `unknown`: it does not say, and the shapes fit; `overridden`: `allowBaseMismatch`. */
+    base: 'exact' | 'unknown' | 'overridden';
+    /** Changes applied. */
+    applied: number;
+    /** What is changed, and how. */
+    sites: string[];
+    /** Tensors that nothing used (`strict: false`). */
+    unused: string[];
+    /** Tensors that its configuration promises and its file lacks (`strict: false`). */
+    missing: string[];
+    /** Outputs of the head that travels with it. */
+    head: number | null;
+    /** BCP 47 tag, when it is a language's. */
+    language: string | null;
+    /** Bytes held. */
+    bytes: number;
+    /** Things to know, such as a scale that is zero. */
+    notes: string[];
+}
+/** What a model is. */
+export interface ModelInfo {
+    /** Name in the model's own files. */
+    name: string;
+    /** `bert`, `roberta`, `xlm-roberta`. */
+    arch: string;
+    /** sha256 of the source's tensors, when the folder says so. */
+    lineage: string | null;
+    /** Width of hidden states. */
+    hidden: number;
+    /** Transformer layers. */
+    layers: number;
+    /** Rows of the word table. */
+    vocabulary: number;
+    /** Tokens a text is cut to, special tokens included. */
+    maxTokens: number;
+    /** Width of an embedding. */
+    embeddingWidth: number;
+    /** Outputs of the base's own head; 0 without one. */
+    headLabels: number;
+    /** What computes, in words. */
+    backend: string;
+    /** How activations are computed. */
+    precision: Precision;
+    /** Where it computes. */
+    thread: 'worker' | 'inline';
+}
+/** Bytes in use. */
+export interface Memory {
+    /** The WebAssembly memory. It never shrinks while the model lives. */
+    wasm: number;
+    /** Of that: weights and packed adapters. */
+    weights: number;
+}
+/** Time and work of a call. */
+export interface Timing {
+    /** Milliseconds of computing, without waiting in the queue. */
+    ms: number;
+    /** Tokens of all rows, special tokens included. */
+    tokens: number;
+    /** Rows run or remembered. */
+    rows: number;
+    /** Rows whose embedding was remembered. */
+    cached: number;
+}
+/** A text, or an object with one. */
+export type Doc = string | {
+    readonly text: string;
+};
+/** Options of {@link Model.rerank}. */
+export interface RerankOptions<D extends Doc = Doc> extends Common {
+    /** What is looked for, without the model's prompt. */
+    query: string;
+    /** What is ranked, without the model's prompt. */
+    documents?: readonly D[] | undefined;
+    /** The same under another name; give one of the two. */
+    passages?: readonly D[] | undefined;
+    /** Compositions. Default: none. */
+    adapters?: Adapters<D> | undefined;
+    /** How many results; all when absent. */
+    topN?: number | undefined;
+    /** Splits long passages into windows and takes the best, instead of cutting them. Default: false. */
+    windows?: boolean | undefined;
+    /** Puts each document into its result. Default: false. */
+    returnDocuments?: boolean | undefined;
+    /** Instead of the model's. */
+    precision?: Precision | undefined;
+}
+/** One passage with its score. */
+export interface RerankResult<D = Doc> {
+    /** The passage's place in the request. */
+    index: number;
+    /** Higher is better; see {@link Ranking.scoring}. */
+    relevance_score: number;
+    /** The head's raw output, where a head made the score. */
+    logit?: number;
+    /** The passage (`returnDocuments`). */
+    document?: D;
+}
+/** The answer, best first; equal scores in the order of the request. */
+export interface Ranking<D = Doc> {
+    /** The passages. */
+    results: RerankResult<D>[];
+    /** Cosine of embeddings (−1 to 1), a head's sigmoid or softmax (0 to 1), or its bare logit. */
+    scoring: 'cosine' | 'sigmoid' | 'softmax' | 'logit';
+    /** Things the caller should know. */
+    warnings: string[];
+    /** Passages that were cut, by index. */
+    truncated: number[];
+    /** Whether the query was cut. */
+    queryTruncated: boolean;
+    /** Time and work. */
+    timing: Timing;
+}
+/** Options of {@link Model.embed}. */
+export interface EmbedOptions extends Common {
+    /** Which of the model's prompts goes in front; none when absent. */
+    side?: 'query' | 'document' | undefined;
+    /** One composition for all texts, or a function from a text and its index. Default: none. */
+    adapters?: Composition | ((text: string, index: number) => Composition) | undefined;
+    /** Instead of the model's. */
+    precision?: Precision | undefined;
+}
+/** Embeddings: `embeddings[i]` is a view of `width` floats into `data`, L2-normalised. */
+export interface Embeddings {
+    /** One row a text. */
+    embeddings: Float32Array[];
+    /** All rows, row major. */
+    data: Float32Array;
+    /** Floats a row. */
+    width: number;
+    /** Texts that were cut, by index. */
+    truncated: number[];
+    /** Things the caller should know. */
+    warnings: string[];
+    /** Time and work. */
+    timing: Timing;
+}
+/** Options of {@link Model.languageVector}. */
+export interface LanguageVectorOptions extends Common {
+    /** BCP 47 tag of the texts' language. */
+    lang: string;
+    /** Passages in the pivot language: its own texts then need no adapter. */
+    pivot?: readonly string[] | undefined;
+    /** The composition the vector will stand beside, without language vectors. Default: none. */
+    under?: Composition | undefined;
+    /** Loads the vector under this name. */
+    name?: string | undefined;
+    /** Instead of the model's. */
+    precision?: Precision | undefined;
+}
+/** A language vector. */
+export interface LanguageVector {
+    /** A safetensors file, which `loadAdapter` takes. */
+    bytes: Uint8Array;
+    /** What was loaded, when a name was given. */
+    report: AdapterReport | null;
+    /** Texts that were cut, by index; the pivot's follow the language's. */
+    truncated: number[];
+    /** Time and work. */
+    timing: Timing;
+}
+/** Options of {@link Model.index}. */
+export interface IndexOptions<D extends Doc = Doc> extends Common {
+    /** One composition for all documents, or a function from a document and its index. Default: none. */
+    adapters?: Composition | ((document: D, index: number) => Composition) | undefined;
+    /** Splits long documents into windows, instead of cutting them. Default: false. */
+    windows?: boolean | undefined;
+    /** Instead of the model's. */
+    precision?: Precision | undefined;
+}
+/** Options of {@link Index.search}. */
+export interface SearchOptions<D extends Doc = Doc> extends Common {
+    /** How many results. Default: 10. */
+    topK?: number | undefined;
+    /**
+     * The query's composition, and optionally other compositions for the documents: only language vectors may differ
+     * from those that the index was made with.
+     */
+    adapters?: Adapters<D> | undefined;
+    /** Puts each document into its result. Default: false. */
+    returnDocuments?: boolean | undefined;
+    /** Instead of the model's. */
+    precision?: Precision | undefined;
+}
+/** Documents embedded once, so that a query costs one row. */
+export interface Index<D extends Doc = Doc> {
+    /** Number of documents. */
+    readonly size: number;
+    /** Documents that were cut, by index. */
+    readonly truncated: readonly number[];
+    /** Time and work of making it. */
+    readonly timing: Timing;
+    /** Ranks the documents for a query. */
+    search(query: string, options?: SearchOptions<D>): Promise<Ranking<D>>;
+    /** Frees its memory in the worker. */
+    dispose(): Promise<void>;
+}
+/** Options of {@link Model.explain}. */
+export interface ExplainOptions {
+    /** The texts of the batch. */
+    texts: readonly string[];
+    /** One composition for all texts, or a function from a text and its index. Default: none. */
+    adapters?: Composition | ((text: string, index: number) => Composition) | undefined;
+}
+/** One step of what would run. */
+export interface ExplainLine {
+    /** Place in the Program. */
+    step: number;
+    /** Encoder layer, when it belongs to one. */
+    layer: number | null;
+    /** What runs. */
+    kind: string;
+    /** At which site. */
+    site: string | null;
+    /** Shape of what it writes. */
+    shape: string;
+    /** How its weights are stored. */
+    weights: string | null;
+    /** For which tokens or rows of the packed batch, from which adapter, at which scale; empty: all. */
+    takes: string[];
+    /** Multiply-adds. */
+    macs: number;
+}
+/** What would run. */
+export interface Explanation {
+    /** The steps in order. */
+    lines: ExplainLine[];
+    /** The steps as aligned text. */
+    text: string;
+    /** Multiply-adds in all. */
+    macs: number;
+    /** Things to know about the compositions. */
+    warnings: string[];
+}
+/** Something to know that is no error. */
+export interface Warning {
+    /** Stable, such as `WORKER_UNAVAILABLE` or `CACHE_UNAVAILABLE`. */
+    code: string;
+    /** In words. */
+    message: string;
+}
+/** Events of a model, by name. */
+export interface ModelEvents {
+    /** A call went on. */
+    progress: Progress;
+    /** Something to know that is no error. */
+    warning: Warning;
+}
+/** A loaded base with its adapters. Calls queue and run in the order in which they were made. */
+export interface Model {
+    /** What the model is. */
+    readonly info: ModelInfo;
+    /** The adapters that are loaded, by name. */
+    readonly adapters: ReadonlyMap<string, AdapterReport>;
+    /** Loads an adapter under `name`, in place of one of that name. All or nothing. */
+    loadAdapter(name: string, source: Source | Bytes, options?: AdapterOptions): Promise<AdapterReport>;
+    /** Unloads an adapter. */
+    unloadAdapter(name: string): Promise<void>;
+    /** Makes a language vector from unlabelled passages; a hundred do. */
+    languageVector(texts: readonly string[], options: LanguageVectorOptions): Promise<LanguageVector>;
+    /** Ranks passages for a query. */
+    rerank<D extends Doc>(options: RerankOptions<D>): Promise<Ranking<D>>;
+    /** Embeds texts. */
+    embed(texts: string | readonly string[], options?: EmbedOptions): Promise<Embeddings>;
+    /** Embeds documents for many searches. */
+    index<D extends Doc>(documents: readonly D[], options?: IndexOptions<D>): Promise<Index<D>>;
+    /** What would run for these texts, step by step. */
+    explain(options: ExplainOptions): Promise<Explanation>;
+    /** Bytes in use. */
+    memory(): Promise<Memory>;
+    /** Listens; returns the function that stops it. */
+    on<K extends keyof ModelEvents>(event: K, listener: (value: ModelEvents[K]) => void): () => void;
+    /** Ends the worker and frees the memory. Pending and later calls reject with the code `DISPOSED`. */
+    dispose(): Promise<void>;
+}
+/** What this environment can do. */
+export interface Capabilities {
+    /** Whether the library can run here. */
+    supported: boolean;
+    /** WebAssembly SIMD, without which nothing runs. */
+    simd: boolean;
+    /** A WebGPU adapter was found. Today nothing computes on it. */
+    webgpu: boolean;
+    /** Whether the page is cross-origin isolated. Nothing here needs it. */
+    crossOriginIsolated: boolean;
+    /** Whether module workers exist. */
+    workers: boolean;
+    /** Whether Cache storage exists. */
+    cache: boolean;
+    /** Gigabytes of the device, rounded, where the browser tells. */
+    deviceMemory: number | null;
+    /** What is missing and what follows from it. */
+    notes: string[];
+}

@@ -1,0 +1,193 @@
+// In Chromium: the worker, the cache, an abort that gets through, a page that stays fluid, and a bundled page.
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import http from 'node:http';
+import os from 'node:os';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { chromium } from 'playwright-core';
+import { build } from 'vite';
+import * as tiny from './tiny.mjs';
+
+const dist = fileURLToPath(new URL('../dist', import.meta.url));
+const types = { '.js': 'text/javascript', '.wasm': 'application/wasm', '.html': 'text/html' };
+const policy = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'";
+const found = [process.env.POLYGRAFT_CHROMIUM, '/usr/bin/chromium', '/usr/bin/google-chrome'].find((file) => file && existsSync(file));
+
+let browser, server, bundle;
+let requests = [];
+before(async () => {
+  assert.ok(found, 'no Chromium: set POLYGRAFT_CHROMIUM');
+  bundle = await mkdtemp(path.join(os.tmpdir(), 'polygraft-'));
+  const files = tiny.listed();
+  const rank = tiny.lora();
+  const changed = new Map(files);
+  changed.set('model.safetensors', files.get('model.safetensors').map((byte, i, all) => (i === all.length - 1 ? byte ^ 1 : byte)));
+  server = http.createServer(async (request, response) => {
+    const name = new URL(request.url, 'http://x').pathname;
+    requests.push(name);
+    const send = (bytes, type = 'application/octet-stream') => {
+      if (!bytes) return response.writeHead(404).end();
+      response.writeHead(200, { 'Content-Type': type, 'Content-Security-Policy': policy }).end(bytes);
+    };
+    if (name === '/') return send('<!doctype html><title>polygraft</title>', 'text/html');
+    if (name.startsWith('/model/')) return send(files.get(name.slice(7)));
+    if (name.startsWith('/changed/')) return send(changed.get(name.slice(9)));
+    if (name.startsWith('/rank/')) return send(rank.get(name.slice(6)));
+    const [, root, rest] = /^\/(dist|bundle)\/(.*)$/.exec(name) ?? [];
+    const file = root && path.join(root === 'dist' ? dist : path.join(bundle, 'out'), rest);
+    send(file && (await readFile(file).catch(() => null)), types[path.extname(name)]);
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  browser = await chromium.launch({ executablePath: found, args: ['--no-sandbox'] });
+});
+after(async () => {
+  await browser?.close();
+  server?.closeAllConnections();
+  server?.close();
+  await rm(bundle, { recursive: true, force: true });
+});
+
+/** Runs `work` in a fresh page under a strict policy; an error on the page fails the test. */
+async function onPage(work, argument) {
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  const errors = [];
+  page.on('pageerror', (error) => errors.push(error.message));
+  await page.goto(`http://127.0.0.1:${server.address().port}/`);
+  try {
+    const value = await page.evaluate(work, argument);
+    assert.deepEqual(errors, []);
+    return value;
+  } finally {
+    await context.close();
+  }
+}
+
+test('worker and page thread give the same numbers', async () => {
+  const rows = await onPage(async (texts) => {
+    const { load } = await import('/dist/index.js');
+    const out = [];
+    for (const worker of [true, false]) {
+      const model = await load('/model', { worker });
+      await model.loadAdapter('rank', '/rank');
+      const { data } = await model.embed(texts, { adapters: 'rank' });
+      out.push([model.info.thread, ...data]);
+      await model.dispose();
+    }
+    return out;
+  }, tiny.texts(5));
+  assert.deepEqual([rows[0][0], rows[1][0]], ['worker', 'inline']);
+  assert.deepEqual(rows[0].slice(1), rows[1].slice(1));
+});
+
+test('an abort reaches a busy worker, the next call is served, and the page stays fluid', async () => {
+  const seen = await onPage(async (texts) => {
+    const { load } = await import('/dist/index.js');
+    const model = await load('/model');
+    await model.embed('warm');
+    let longest = 0;
+    let last = performance.now();
+    const timer = setInterval(() => {
+      const now = performance.now();
+      longest = Math.max(longest, now - last);
+      last = now;
+    }, 1);
+    const abort = new AbortController();
+    const call = model.embed(Array.from({ length: 4000 }, (_, i) => `${texts[i % texts.length]} ${i}`), { signal: abort.signal });
+    setTimeout(() => abort.abort(), 100);
+    const error = await call.catch((e) => e);
+    clearInterval(timer);
+    const start = performance.now();
+    const { width } = await model.embed('after');
+    const wait = performance.now() - start;
+    const pending = model.embed('late').catch((e) => e.code);
+    await model.dispose();
+    return { name: error.name, code: error.code, width, wait, longest, pending: await pending };
+  }, tiny.texts(20, 40));
+  assert.equal(`${seen.name} ${seen.code} ${seen.width} ${seen.pending}`, 'AbortError ABORTED 32 DISPOSED');
+  assert.ok(seen.wait < 1000, `the worker was busy for ${seen.wait} ms after the abort`);
+  // Sending 4 000 texts takes a few milliseconds; computing them takes seconds.
+  assert.ok(seen.longest < 300, `the page stood still for ${seen.longest} ms`);
+});
+
+test('the second load comes from the cache; a stored copy that was cut is replaced', async () => {
+  requests = [];
+  const out = await onPage(async () => {
+    const { load } = await import('/dist/index.js');
+    const run = async () => {
+      const model = await load('/model');
+      const { width } = await model.embed('water');
+      await model.dispose();
+      return width;
+    };
+    const widths = [await run(), await run()];
+    const cache = await caches.open('polygraft');
+    const key = (await cache.keys()).find((request) => request.url.includes('model.safetensors'));
+    await cache.put(key, new Response(new Uint8Array(10)));
+    widths.push(await run());
+    const blob = await (await cache.match(key)).blob();
+    return { widths, size: blob.size };
+  });
+  assert.deepEqual(out.widths, [32, 32, 32]);
+  assert.ok(out.size > 10_000);
+  const count = (name) => requests.filter((r) => r === `/model/${name}`).length;
+  assert.deepEqual([count('polygraft.json'), count('tokenizer.json'), count('model.safetensors')], [3, 1, 2]);
+});
+
+test('nothing is kept with cache: false, nor of a file with a wrong hash', async () => {
+  const { none, code, kept } = await onPage(async () => {
+    const { load } = await import('/dist/index.js');
+    const keys = async () => (await (await caches.open('polygraft')).keys()).map((request) => new URL(request.url).pathname);
+    const model = await load('/model', { cache: false });
+    await model.dispose();
+    const none = await keys();
+    const code = await load('/changed').catch((e) => e.code);
+    return { none, code, kept: await keys() };
+  });
+  assert.deepEqual([none, code], [[], 'INTEGRITY']);
+  assert.deepEqual(kept.sort(), ['/changed/config.json', '/changed/tokenizer.json']);
+});
+
+test('errors come through the worker whole', async () => {
+  const out = await onPage(async () => {
+    const { load, PolygraftError } = await import('/dist/index.js');
+    const told = (e) => [e instanceof PolygraftError, e.code, e.message, e.hint ?? ''];
+    const model = await load('/model');
+    return [
+      await model.embed('a', { adapters: 'gone' }).catch(told),
+      await load('/nothing/').catch(told),
+      await load('/model', { wasm: '/gone.wasm' }).catch(told),
+      await load([new File(['{}'], 'config.json')]).catch(told),
+      await load('/model', { signal: AbortSignal.abort() }).catch((e) => [true, e.code, e.name, '']),
+    ];
+  });
+  assert.deepEqual(out.map(([ours, code]) => `${ours} ${code}`), ['true ADAPTER_UNKNOWN', 'true FETCH', 'true WASM', 'true FILE_MISSING', 'true ABORTED']);
+  assert.match(out[0][3], /loadAdapter/);
+  assert.match(out[3][3], /npx polygraft quantize/);
+});
+
+test('a page bundled by Vite runs, worker and all', async () => {
+  await writeFile(path.join(bundle, 'main.js'), `export { load, probe } from ${JSON.stringify(path.join(dist, 'index.js'))};\n`);
+  await build({
+    root: bundle,
+    configFile: false,
+    logLevel: 'error',
+    base: '/bundle/',
+    worker: { format: 'es' },
+    build: {
+      outDir: path.join(bundle, 'out'),
+      minify: true,
+      rollupOptions: { input: path.join(bundle, 'main.js'), preserveEntrySignatures: 'strict', output: { entryFileNames: 'main.js' } },
+    },
+  });
+  const info = await onPage(async () => {
+    const { load } = await import('/bundle/main.js');
+    const model = await load('/model');
+    const { width } = await model.embed('some water');
+    return { thread: model.info.thread, width };
+  });
+  assert.deepEqual(info, { thread: 'worker', width: 32 });
+});
