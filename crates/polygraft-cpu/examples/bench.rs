@@ -24,7 +24,10 @@ fn main() {
             times.sort_by(f64::total_cmp);
             let (median, best) = (times[rounds / 2], times[0]);
             let speed = (rows * support::TOKENS) as f64 / median * 1e3;
-            println!("{rows:3} x {} {precision:?}: median {median:.1} ms, best {best:.1} ms, {speed:.0} tokens/s", support::TOKENS);
+            println!(
+                "{rows:3} x {} {precision:?}: median {median:.1} ms, best {best:.1} ms, {speed:.0} tokens/s",
+                support::TOKENS
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
 // Runs examples/wasm.rs: node examples/wasm.mjs MODULE [ROUNDS]. Prints the largest difference to the oracle, then times
-// on a core, so that neighbours do not count.
+// on a core, so that neighbours do not count. Modules built with +relaxed-simd need --experimental-wasm-relaxed-simd
+// before Node 22.
 import { readFile } from 'node:fs/promises';
 
 const [file, rounds = '5'] = process.argv.slice(2);

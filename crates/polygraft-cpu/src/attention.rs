@@ -57,7 +57,16 @@ pub(crate) fn attention(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slice
 
 impl Heads {
     #[allow(clippy::too_many_arguments, reason = "the step's own operands")]
-    fn run(&mut self, isa: Isa, task: &Task, [q, k, v]: [&[f32]; 3], width: usize, d: usize, scale: f32, y: &mut [f32]) {
+    fn run(
+        &mut self,
+        isa: Isa,
+        task: &Task,
+        [q, k, v]: [&[f32]; 3],
+        width: usize,
+        d: usize,
+        scale: f32,
+        y: &mut [f32],
+    ) {
         let (keys, count, first) = (task.row.len(), task.queries.len(), task.head * d);
         let (key_panels, d_panels) = (keys.div_ceil(LANES), d.div_ceil(LANES));
         let (stride, d_stride) = (key_panels * LANES, d_panels * LANES);

@@ -51,7 +51,12 @@ pub(crate) fn linear(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: 
     let input = &frame.buffers[x.0 as usize];
     let scratch = &mut *frame.scratch;
     slices.each(tasks, |task| {
-        let x = Rows { values: &input[task.rows.start * k..task.rows.end * k], stride: k, count: task.rows.len(), width: k };
+        let x = Rows {
+            values: &input[task.rows.start * k..task.rows.end * k],
+            stride: k,
+            count: task.rows.len(),
+            width: k,
+        };
         let y = &mut y[task.rows.start * n..task.rows.end * n];
         for pair in cut(task.panels.clone(), 2) {
             padded(&mut scratch.bias, task.bias, &pair, n);

@@ -36,13 +36,15 @@ impl Quantized {
     fn fill(&mut self, x: Rows<'_>) {
         let blocks = x.width / BLOCK;
         for row in 0..x.count {
+            let group = row / SIDE;
+            let side = row - group * SIDE;
             let input = &x.values[row * x.stride..][..x.width];
             for (index, input) in input.chunks_exact(BLOCK).enumerate() {
-                let at = (row / SIDE * blocks + index) * SIDE;
+                let at = (group * blocks + index) * SIDE;
                 let codes = &mut self.codes[at * BLOCK..(at + SIDE) * BLOCK];
-                let (scale, correction) = block(input, codes, row % SIDE);
-                self.scales[at + row % SIDE] = scale;
-                self.corrections[at + row % SIDE] = correction;
+                let (scale, correction) = block(input, codes, side);
+                self.scales[at + side] = scale;
+                self.corrections[at + side] = correction;
             }
         }
     }

@@ -41,7 +41,7 @@ fn fast_stays_near_the_oracle() {
 
 fn alone(session: &mut Session<Cpu>, batch: &Batch, row: usize, precision: Precision) -> RowOutput {
     let one = Batch::uniform(vec![batch.rows[row].clone()], batch.compositions[batch.of[row]].clone());
-    session.run(&one, ALL, precision).unwrap().remove(0)
+    session.run(&one, ALL, precision).expect("a row that ran runs again").remove(0)
 }
 
 #[test]
@@ -85,7 +85,8 @@ fn scale_zero_and_empty_compositions_are_the_base() {
     let mut session = session(Cpu::new(), &case);
     let row = testing::row(session.spec(), 9, &mut Random(1));
     for precision in [Precision::Exact, Precision::Fast] {
-        let mut run = |text: &str| session.run(&Batch::uniform(vec![row.clone()], text.parse().unwrap()), ALL, precision);
+        let mut run =
+            |text: &str| session.run(&Batch::uniform(vec![row.clone()], text.parse().unwrap()), ALL, precision);
         let base = run("base").unwrap();
         let zero = ["a:0", "b:0", "c:0"].into_iter().find_map(|text| run(text).ok());
         let zero = zero.expect("one of three random adapters only adds");
@@ -108,12 +109,8 @@ fn weights_stay_at_their_stored_size_and_can_be_read_back() {
         let (spec, weights) = testing::model(case.dims, case.seed);
         let stored: usize = weights.iter().map(polygraft::tensor::Matrix::bytes).sum();
         let session = session(Cpu::new(), &case);
-        let packed: usize = session
-            .adapters()
-            .values()
-            .flat_map(|a| &a.patches)
-            .map(|(_, payload)| payload.op.bytes())
-            .sum();
+        let packed: usize =
+            session.adapters().values().flat_map(|a| &a.patches).map(|(_, payload)| payload.op.bytes()).sum();
         let held = session.backend().memory();
         assert!(held as f64 <= 1.1 * stored as f64 + packed as f64, "{scheme:?}: {held} for {stored}");
         for (i, weight) in weights.iter().enumerate() {
