@@ -46,7 +46,7 @@ function isSides<T>(
 }
 
 /** The engine reads the tree; here only what JSON cannot carry is refused. */
-function composition(what: string, value: Composition | undefined): Composition {
+export function composition(what: string, value: Composition | undefined): Composition {
   if (value === undefined) return null;
   if (value === null || typeof value === 'string' || typeof value === 'object') return value;
   throw new PolygraftError('ARGUMENT', `${what} must be a composition: text, a list, a tree or null, not ${typeof value}`);

@@ -3,6 +3,7 @@
 import { shown } from './download.js';
 
 const NAME = 'polygraft';
+const HASH = 'polygraft-sha256';
 
 /** Cache storage, or why there is none. */
 export async function openCache(): Promise<Cache | string> {
@@ -18,11 +19,11 @@ export async function openCache(): Promise<Cache | string> {
 export function keyOf(url: string, sha256: string): string {
   const key = new URL(url);
   key.hash = '';
-  key.searchParams.set('polygraft-sha256', sha256);
+  key.searchParams.set(HASH, sha256);
   return key.href;
 }
 
-/** A stored file in chunks, or undefined when it is not there or not whole. */
+/** A stored file, or undefined when it is not there or not whole. */
 export async function stored(cache: Cache, key: string, length: number): Promise<Blob | undefined> {
   const response = await cache.match(key);
   if (!response) return undefined;
@@ -30,6 +31,18 @@ export async function stored(cache: Cache, key: string, length: number): Promise
   if (blob.size === length) return blob;
   await cache.delete(key);
   return undefined;
+}
+
+/** Drops the copies of earlier versions of the file that `key` stands for. */
+export async function prune(cache: Cache, key: string): Promise<void> {
+  const nameless = (url: string) => {
+    const out = new URL(url);
+    out.searchParams.delete(HASH);
+    return out.href;
+  };
+  for (const { url } of await cache.keys()) {
+    if (url !== key && nameless(url) === nameless(key)) await cache.delete(url);
+  }
 }
 
 /** Writes a file as it passes by. The entry appears when {@link CacheWriter.commit} is called, or not at all. */

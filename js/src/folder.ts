@@ -1,6 +1,6 @@
 // A folder's files with their lengths and hashes, each of which can be opened as a stream of bytes.
 
-import { CacheWriter, keyOf, openCache, stored } from './cache.js';
+import { CacheWriter, keyOf, openCache, prune, stored } from './cache.js';
 import { checked, localChunks, Reader, sizeOf, type Hash, type LocalFile, type Promised } from './chunks.js';
 import { download, shown } from './download.js';
 import { PolygraftError } from './errors.js';
@@ -55,7 +55,9 @@ export class Folder {
     }
     const gone = [...(listed?.keys() ?? [])].find((name) => !files.has(name));
     if (gone !== undefined) throw new PolygraftError('FILE_MISSING', `${gone} is missing: polygraft.json lists it`);
-    folder.#total = [...folder.entries.values()].reduce((sum, entry) => sum + (entry.length ?? 0), 0);
+    // What else lies in the folder (other formats of the weights, a README) is not read.
+    const read = [...folder.entries].filter(([name]) => /\.(safetensors|json|kit|txt)$/.test(name));
+    folder.#total = read.reduce((sum, [, entry]) => sum + (entry.length ?? 0), 0);
     return folder;
   }
 
@@ -191,6 +193,7 @@ async function* remoteChunks(
   }
   const problem = await writer.commit();
   if (problem) io.warn({ code: 'CACHE_FAILED', message: problem });
+  else await prune(cache, key);
 }
 
 /** Reads the manifest: relative names, sizes, hashes. */

@@ -26,14 +26,15 @@ export interface Surroundings {
   sliceMs: number;
 }
 
+/** Set once the WebAssembly instance of this thread has trapped: nothing in it can be trusted any more. */
+let dead: PolygraftError | undefined;
+
 /** One model and its queue. */
 export class Host {
   readonly #around: Surroundings;
   readonly #queue: Pending[] = [];
   #running: Pending | undefined;
   #model: wasm.Model | undefined;
-  /** Set once the WebAssembly instance has trapped: nothing in it can be trusted any more. */
-  #dead: PolygraftError | undefined;
   #disposed = false;
 
   constructor(around: Surroundings) {
@@ -82,7 +83,7 @@ export class Host {
         const value = await this.#answer(next, transfer);
         this.#around.post({ id: next.id, value }, transfer);
       } catch (error) {
-        this.#around.post({ id: next.id, error: toWire(next.abort.signal.aborted ? abortError() : this.#seen(error)) }, []);
+        this.#around.post({ id: next.id, error: toWire(next.abort.signal.aborted ? abortError() : seen(error)) }, []);
       }
       this.#running = undefined;
     }
@@ -90,7 +91,7 @@ export class Host {
   }
 
   async #answer(pending: Pending, transfer: Transferable[]): Promise<unknown> {
-    if (this.#dead) throw this.#dead;
+    if (dead) throw dead;
     const { call, id } = pending;
     const { signal } = pending.abort;
     const progress = this.#throttled(id);
@@ -164,19 +165,6 @@ export class Host {
     return this.#model;
   }
 
-  /** An error as it is told. A trap ends the instance: a panic, which is a defect, or the end of memory. */
-  #seen(error: unknown): unknown {
-    if (!(error instanceof WebAssembly.RuntimeError) && !(error instanceof RangeError)) return error;
-    const panic = wasm.lastPanic();
-    const memory = (wasm.memoryBytes() / 2 ** 20).toFixed(0);
-    this.#dead = panic
-      ? new PolygraftError('INTERNAL', `the engine stopped: ${panic}`, { hint: 'Load the model again. Please report this message.' })
-      : new PolygraftError('OUT_OF_MEMORY', `the engine stopped at ${memory} MB of WebAssembly memory: ${error.message}`, {
-          hint: 'Load the model again; a smaller model, shorter texts or fewer adapters need less.',
-        });
-    return this.#dead;
-  }
-
   /** Progress of one call, told at most every so often; the last one always. */
   #throttled(id: number): (progress: Progress) => void {
     let last = Number.NEGATIVE_INFINITY;
@@ -187,6 +175,23 @@ export class Host {
       this.#around.post({ id, progress }, []);
     };
   }
+}
+
+/** An error as it is told. A trap ends the instance: a panic, which is a defect, or the end of its memory or stack. */
+function seen(error: unknown): unknown {
+  const { name = '', message = '' } = error instanceof Error ? error : {};
+  const hint = 'Dispose of the model and load it again (with worker: false, reload the page first).';
+  if (error instanceof WebAssembly.RuntimeError || /call stack|recursion/.test(message)) {
+    const panic = wasm.lastPanic();
+    const memory = `${(wasm.memoryBytes() / 2 ** 20).toFixed(0)} MB of WebAssembly memory`;
+    dead = panic
+      ? new PolygraftError('INTERNAL', `the engine stopped: ${panic}`, { hint: `${hint} Please report this message.` })
+      : new PolygraftError('OUT_OF_MEMORY', `the engine stopped at ${memory}: ${message}`, { hint });
+    return dead;
+  }
+  // JavaScript's own memory: a buffer that could not be had. The engine is whole.
+  if (name === 'RangeError') return new PolygraftError('OUT_OF_MEMORY', message, { cause: error });
+  return error;
 }
 
 /** Returns to the event loop by a message, which no browser delays as it does timers. */

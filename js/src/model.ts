@@ -1,6 +1,6 @@
 // The model as callers see it: checks arguments, sends calls, shapes answers.
 
-import { namesDocuments, perItem, sides } from './adapters.js';
+import { composition, namesDocuments, perItem, sides } from './adapters.js';
 import { PolygraftError } from './errors.js';
 import type { Link } from './link.js';
 import * as check from './options.js';
@@ -112,7 +112,7 @@ export class RemoteModel implements T.Model {
       texts: check.textsOf('languageVector: texts', texts),
       pivot: o.pivot === undefined ? null : check.textsOf('languageVector: pivot', o.pivot),
       lang: check.textOf('languageVector: lang', o.lang),
-      under: perItem('languageVector: under', o.under, [])[0] ?? null,
+      under: composition('languageVector: under', o.under),
       name,
       precision: precision('languageVector', o.precision),
     };

@@ -23,10 +23,11 @@ export async function probe(): Promise<Capabilities> {
   const nav = (typeof navigator === 'undefined' ? {} : navigator) as { gpu?: Gpu; deviceMemory?: number };
   let webgpu = false;
   if (nav.gpu) {
-    webgpu = await nav.gpu.requestAdapter().then(
-      (adapter) => adapter !== null,
-      () => false,
-    );
+    try {
+      webgpu = (await nav.gpu.requestAdapter()) !== null;
+    } catch {
+      // Switched off by a policy: the same as none.
+    }
     notes.push(webgpu ? 'WebGPU is there; this version computes on the CPU.' : 'navigator.gpu is there and gives no adapter.');
   }
   const workers = typeof Worker !== 'undefined';

@@ -1,6 +1,9 @@
 // What is promised: the public types (js/api.d.ts), the codes (README.md, Rust), the package's files.
 import assert from 'node:assert/strict';
-import { readFile, readdir, writeFile } from 'node:fs/promises';
+import { spawnSync } from 'node:child_process';
+import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import * as browser from '../dist/index.js';
@@ -20,6 +23,38 @@ if (process.argv.includes('--update')) await writeFile(at('api.d.ts'), await sna
 
 test('the public types are those of api.d.ts', async () => {
   assert.equal(await snapshot(), await text('api.d.ts'), 'the API changed: node js/tests/api.test.mjs --update, and say so in CHANGELOG.md');
+});
+
+test("a caller's TypeScript accepts what README.md shows, and refuses what it does not", async () => {
+  const folder = await mkdtemp(path.join(os.tmpdir(), 'polygraft-'));
+  try {
+    const entry = JSON.stringify(at('dist/index.js'));
+    const code = `import { load, probe, PolygraftError, type Composition, type Ranking } from ${entry};
+      const model = await load('/models/x', { onProgress: (p) => p.loaded satisfies number });
+      const tree: Composition = { stack: ['hu', { sum: ['a', { scale: 0.5, of: 'b' }], weights: [1, 2] }] };
+      const docs = [{ text: 'a', id: 1 }, { text: 'b', id: 2 }];
+      const ranking = await model.rerank({ query: 'q', documents: docs, adapters: { query: tree, document: (d, i) => (d.id > i ? 'x' : null) } });
+      ranking satisfies Ranking<{ text: string; id: number }>;
+      ranking.results[0]?.document?.id satisfies number | undefined;
+      const index = await model.index(['a', 'b']);
+      (await index.search('q', { topK: 1 })).results;
+      for (const row of (await model.embed(['a'])).embeddings) row satisfies Float32Array;
+      try { await probe(); } catch (e) { if (e instanceof PolygraftError && e.code === 'FETCH') throw e; }
+      // @ts-expect-error a misspelt option
+      await model.embed('a', { adapter: 'x' });
+      // @ts-expect-error neither a document nor a text
+      await model.rerank({ query: 'q', documents: [1] });
+      for await (const _ of [new File([], 'a')]) await model.loadAdapter('x', [_]);
+      export {};`;
+    await writeFile(path.join(folder, 'caller.mts'), code);
+    const flags = ['--noEmit', '--strict', '--target', 'es2022', '--module', 'nodenext', '--lib', 'es2022,dom,dom.iterable', '--types', ''];
+    const tsc = fileURLToPath(new URL('../../node_modules/typescript/bin/tsc', import.meta.url));
+    // Run where no tsconfig.json is: it would be asked about.
+    const done = spawnSync(process.execPath, [tsc, ...flags, 'caller.mts'], { encoding: 'utf8', cwd: folder });
+    assert.equal(done.status, 0, done.stdout);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 });
 
 test('both entries export the same, and importing them touched nothing', () => {
@@ -45,7 +80,7 @@ test('every code of the Rust crates is known here', async () => {
 test('the package names files that are there', async () => {
   const { exports, bin, types } = JSON.parse(await text('package.json'));
   const paths = [types, ...Object.values(bin), ...Object.values(exports).flatMap((e) => (typeof e === 'string' ? [e] : Object.values(e)))];
-  for (const path of paths) assert.ok((await readFile(at(path))).length > 0, path);
+  for (const file of paths) assert.ok((await readFile(at(file))).length > 0, file);
   const dist = await readdir(at('dist'));
   for (const name of dist.filter((n) => n.endsWith('.js'))) {
     // A bundler of pages must never meet a module of Node.

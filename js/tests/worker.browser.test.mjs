@@ -113,7 +113,7 @@ test('an abort reaches a busy worker, the next call is served, and the page stay
   assert.ok(seen.longest < 300, `the page stood still for ${seen.longest} ms`);
 });
 
-test('the second load comes from the cache; a stored copy that was cut is replaced', async () => {
+test('the second load comes from the cache; copies that were cut or are of an earlier version go', async () => {
   requests = [];
   const out = await onPage(async () => {
     const { load } = await import('/dist/index.js');
@@ -127,10 +127,12 @@ test('the second load comes from the cache; a stored copy that was cut is replac
     const cache = await caches.open('polygraft');
     const key = (await cache.keys()).find((request) => request.url.includes('model.safetensors'));
     await cache.put(key, new Response(new Uint8Array(10)));
+    await cache.put(key.url.replace(/[0-9a-f]{64}$/, '0'.repeat(64)), new Response('of an earlier version'));
     widths.push(await run());
     const blob = await (await cache.match(key)).blob();
-    return { widths, size: blob.size };
+    return { widths, size: blob.size, entries: (await cache.keys()).length };
   });
+  assert.equal(out.entries, 3);
   assert.deepEqual(out.widths, [32, 32, 32]);
   assert.ok(out.size > 10_000);
   const count = (name) => requests.filter((r) => r === `/model/${name}`).length;
