@@ -45,7 +45,7 @@ export async function loadIn(around: Surroundings, source: Source, options?: Loa
     thread = 'worker';
     dial = through(around.startWorker);
   } else {
-    if (workerAsked === true) events.emit('warning', { code: 'WORKER_UNAVAILABLE', message: around.noWorker });
+    if (workerAsked !== false) events.emit('warning', { code: 'WORKER_UNAVAILABLE', message: around.noWorker });
     dial = inline(around.tick());
   }
   const link = new Link(dial, (warning) => events.emit('warning', warning));

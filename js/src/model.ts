@@ -74,6 +74,10 @@ export class RemoteModel implements T.Model {
   readonly #link: Link;
   readonly #events: Events;
   readonly #locate: Locate;
+  /** Indexes that were dropped without `dispose`: a page that builds one on each change would fill the memory. */
+  readonly #abandoned = new FinalizationRegistry<number>((index) => {
+    this.#link.call({ op: 'dropIndex', index }).catch(() => {});
+  });
 
   constructor(info: T.ModelInfo, link: Link, events: Events, locate: Locate) {
     this.info = Object.freeze(info);
@@ -170,10 +174,12 @@ export class RemoteModel implements T.Model {
     const kept = [...documents];
     const { answer, ms } = await this.#run('index', args, o);
     const { index, report } = answer as { index: number; report: TextReport };
-    return new RemoteIndex(kept, report.truncated, timing(report, ms), {
+    const made = new RemoteIndex(kept, report.truncated, timing(report, ms), {
       search: (args, common) => this.#run('search', { index, ...args }, common),
       drop: () => this.#link.call({ op: 'dropIndex', index }).then(() => {}),
     });
+    this.#abandoned.register(made, index);
+    return made;
   }
 
   async explain(options: T.ExplainOptions): Promise<T.Explanation> {

@@ -155,11 +155,36 @@ test('progress rises and ends at the total; listeners that throw do no harm', as
   assert.equal(last.loaded, last.total);
 });
 
-test('a worker that is asked for where there is none is a warning', async () => {
-  const other = await load(tiny.model(), { worker: true });
-  const warning = await new Promise((resolve) => other.on('warning', resolve));
-  assert.equal(warning.code, 'WORKER_UNAVAILABLE');
-  await other.dispose();
+test('no worker where there could be one is a warning, unless it was not wanted', async () => {
+  for (const [worker, expected] of [[true, 'WORKER_UNAVAILABLE'], [undefined, 'WORKER_UNAVAILABLE'], [false, undefined]]) {
+    const other = await load(tiny.model(), { worker });
+    const seen = [];
+    other.on('warning', ({ code }) => seen.push(code));
+    await other.embed('a');
+    assert.equal(seen[0], expected);
+    await other.dispose();
+  }
+});
+
+test('a thousand calls, aborts, adapters and indexes leave the memory as it was', async () => {
+  const round = async (i) => {
+    const abort = new AbortController();
+    const aborted = model.embed(tiny.texts(30, 30, i), { signal: abort.signal }).catch((e) => e.code);
+    await model.loadAdapter('soak', tiny.lora(i));
+    const index = await model.index(tiny.texts(3, 10, i), { adapters: 'soak' });
+    await index.search('hot water', { adapters: 'soak' });
+    await index.dispose();
+    await assert.rejects(model.embed('a', { adapters: 'gone' }));
+    abort.abort();
+    await aborted;
+    await model.unloadAdapter('soak');
+  };
+  // The memory of embeddings fills up first: 2 048 rows.
+  for (let i = 0; i < 100; i += 1) await round(i);
+  const before = (await model.memory()).wasm;
+  for (let i = 0; i < 100; i += 1) await round(1000 + i);
+  const grown = (await model.memory()).wasm - before;
+  assert.ok(grown <= 4 * 65536, `${grown} bytes more`);
 });
 
 test('after dispose, pending and later calls reject with DISPOSED', async () => {
