@@ -21,10 +21,12 @@ pub(crate) fn run(args: Center) -> Result<()> {
         .map_err(|source| crate::error::Error::Format { path: args.output.clone(), source })?;
     files::write_whole(&args.output, |w| w.write_all(&bytes).map_err(files::io(&args.output)))?;
     eprintln!(
-        "polygraft: {} bytes, made under {:?} from {} texts; use it as an adapter: --adapter {1}=…",
+        "polygraft: {} bytes, made under {:?} from {} texts; use it in compositions as an adapter: --adapter {}={}",
         bytes.len(),
         adapter.made_under.as_deref().unwrap_or("base"),
-        report.rows
+        report.rows,
+        adapter.language.as_deref().unwrap_or("lang"),
+        args.output.display()
     );
     Ok(())
 }

@@ -57,6 +57,7 @@ pub(crate) fn run(args: &Eval) -> Result<()> {
     let warnings: Vec<String> = resolved.iter().flat_map(|r| r.warnings.clone()).collect();
     say_report("texts", &report, &warnings);
     let mut all = Vec::new();
+    let mut by_query_lang: BTreeMap<String, Vec<Metrics>> = BTreeMap::new();
     let mut skipped = 0;
     for (query, scores) in scores.iter().enumerate() {
         let grades = collection.grades.get(&query);
@@ -66,7 +67,12 @@ pub(crate) fn run(args: &Eval) -> Result<()> {
         let ranked: Vec<u32> = order.iter().map(grade).collect();
         let ideal: Vec<u32> = grades.map(|g| g.values().copied().collect()).unwrap_or_default();
         match Metrics::of(&ranked, &ideal) {
-            Some(m) => all.push(m),
+            Some(m) => {
+                if let Some(lang) = &collection.queries[query].lang {
+                    by_query_lang.entry(lang.clone()).or_default().push(m.clone());
+                }
+                all.push(m);
+            }
             None => skipped += 1,
         }
     }
@@ -76,13 +82,20 @@ pub(crate) fn run(args: &Eval) -> Result<()> {
     if skipped > 0 {
         eprintln!("polygraft: {skipped} queries have no relevant document and were left out");
     }
-    print(args, &Metrics::mean(&all), all.len(), collection.documents.len(), scoring, &report);
+    let by_query_lang: BTreeMap<String, Metrics> =
+        by_query_lang.into_iter().map(|(lang, all)| (lang, Metrics::mean(&all))).collect();
+    print(args, (&Metrics::mean(&all), &by_query_lang), (all.len(), collection.documents.len()), scoring, &report);
     Ok(())
 }
 
-fn print(args: &Eval, m: &Metrics, queries: usize, documents: usize, scoring: &str, report: &Report) {
+type Means<'a> = (&'a Metrics, &'a BTreeMap<String, Metrics>);
+
+fn print(args: &Eval, (m, by_lang): Means<'_>, (queries, documents): (usize, usize), scoring: &str, report: &Report) {
     if args.json {
         let mut out = json!(m);
+        if by_lang.len() > 1 {
+            out["by_query_lang"] = json!(by_lang);
+        }
         for (key, value) in [
             ("queries", json!(queries)),
             ("documents", json!(documents)),
@@ -97,6 +110,10 @@ fn print(args: &Eval, m: &Metrics, queries: usize, documents: usize, scoring: &s
     println!("{queries} queries, {documents} documents");
     for (name, value) in [("ndcg@10", m.ndcg_10), ("mrr@10", m.mrr_10), ("map", m.map), ("recall@100", m.recall_100)] {
         println!("{name:<11} {value:.4}");
+    }
+    if by_lang.len() > 1 {
+        println!("ndcg@10 by the query's language:");
+        by_lang.iter().for_each(|(lang, m)| println!("  {lang:<9} {:.4}", m.ndcg_10));
     }
 }
 
