@@ -192,6 +192,25 @@ test('adapters come from a folder, a file, a picked list', async () => {
   await model.dispose();
 });
 
+test('an adapter whose download hangs can be aborted; calls behind it are served', async () => {
+  const model = await load(files);
+  const server = await tiny.serve(tiny.lora(), (name, _, response, bytes) => {
+    if (name !== 'adapter_model.safetensors') return false;
+    response.writeHead(200, { 'Content-Length': bytes.length }).write(bytes.subarray(0, 100));
+    return true;
+  });
+  const abort = new AbortController();
+  const hanging = model.loadAdapter('rank', server.url, { signal: abort.signal });
+  const behind = model.embed('hot water');
+  setTimeout(() => abort.abort(), 100);
+  await assert.rejects(hanging, { name: 'AbortError', code: 'ABORTED' });
+  assert.equal((await behind).width, 32);
+  assert.equal(model.adapters.size, 0);
+  await assert.rejects(model.embed('a', { adapters: 'rank' }), { code: 'ADAPTER_UNKNOWN' });
+  await server.close();
+  await model.dispose();
+});
+
 test('Node loads from a path and from a file address', async () => {
   const folder = await mkdtemp(path.join(os.tmpdir(), 'polygraft-'));
   try {
