@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from make_collections import DENSE, ROOT, cut, name, squash
+from make_collections import DENSE, ROOT, cut, name, squash, write
 
 LANGS = "en de es fr hu tr ru ja ko zh".split()
 PAGES = """shared/01/password_dlg shared/guide/labels_database scalc/guide/print_landscape scalc/guide/print_exact
@@ -64,6 +64,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pages", type=Path, default=Path("/work/tmp/help/pages.jsonl"))
     parser.add_argument("--out", type=Path, default=ROOT / "www" / "passages")
+    parser.add_argument("--beir", type=Path, help="also write the pool as a collection, for measure.py")
     options = parser.parse_args()
     rows = {}
     for line in open(options.pages, encoding="utf-8"):
@@ -79,6 +80,13 @@ def main():
     for file, items in (("passages", passages), ("queries", queries)):
         body = ",\n".join(json.dumps(i, ensure_ascii=False) for i in items)
         (options.out / f"{file}.json").write_text(f"[\n{body}\n]\n", encoding="utf-8")
+    if options.beir:
+        folder = options.beir / "mixed"
+        (folder / "qrels").mkdir(parents=True, exist_ok=True)
+        write(folder / "corpus.jsonl", [{"_id": p["id"], "title": "", "text": p["text"], "lang": p["lang"]} for p in passages])
+        write(folder / "queries.jsonl", [{"_id": f"q{i}", "text": q["text"], "lang": q["lang"]} for i, q in enumerate(queries)])
+        qrels = [f"q{i}\t{p['id']}\t1" for i, q in enumerate(queries) for p in passages if p["page"] == q["page"]]
+        (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *qrels]) + "\n")
     text = {(r["page"], r["lang"]): r["text"] for r in passages}
     print(len(passages), "passages", len(queries), "queries,",
           sum(squash(q["text"]) in squash(text[q["page"], q["lang"]]) for q in queries), "occur in their text;",

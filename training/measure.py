@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -42,17 +43,26 @@ class Embedder:
         return np.stack([self.known[prefix + t] for t in texts])
 
 
-def read(folder):
+def squash(text):
+    return re.sub(r"[\W\d_]+", "", text).casefold()
+
+
+def read(folder, overlap=True):
+    """(corpus, queries, relevant); without overlap, the queries found in no relevant text."""
     relevant = {}
     for line in (folder / "qrels" / "test.tsv").read_text().splitlines()[1:]:
         query, doc, score = line.split("\t")
         relevant.setdefault(query, {})[doc] = int(score)
-    return lines(folder / "corpus.jsonl"), lines(folder / "queries.jsonl"), relevant
+    corpus, queries = lines(folder / "corpus.jsonl"), lines(folder / "queries.jsonl")
+    if not overlap:
+        texts = {c["_id"]: squash(c["text"]) for c in corpus}
+        queries = [q for q in queries if not any(squash(q["text"]) in texts[d] for d in relevant[q["_id"]])]
+    return corpus, queries, relevant
 
 
-def score(folder, embedder, means):
+def score(folder, embedder, means, overlap=True):
     """{query language: (nDCG@10, share of the top ten in the query's language)} in percent."""
-    corpus, queries, relevant = read(folder)
+    corpus, queries, relevant = read(folder, overlap)
     d = embedder([c["text"] for c in corpus], PASSAGE)
     q = embedder([r["text"] for r in queries], QUERY)
     if means is not None:
@@ -70,6 +80,7 @@ def main():
     parser.add_argument("--base", type=Path, default=BASE)
     parser.add_argument("--adapter", type=Path)
     parser.add_argument("--collections", type=Path, default=ROOT / "tests" / "collections")
+    parser.add_argument("--no-overlap", action="store_true", help="leave out queries that occur in a relevant text")
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--cache", type=Path, default=Path("/work/tmp/cache"))
     parser.add_argument("--threads", type=int, default=2)
@@ -88,7 +99,7 @@ def main():
         for label, with_means in ((name, None), (f"{name} + vectors", means)):
             ways.append(label)
             for folder in folders:
-                for lang, figures in score(folder, embedder, with_means).items():
+                for lang, figures in score(folder, embedder, with_means, not options.no_overlap).items():
                     table.setdefault((folder.name, lang), {})[label] = figures
     mixed = [v for (f, _), v in table.items() if f == "mixed"]
     if mixed:

@@ -7,7 +7,7 @@ of a row come in many languages. At run time the adapter is stacked with languag
 embeddings shifted that way, by means refreshed during training; the rest on the raw ones,
 so that the adapter also stands without vectors.
 
-    python training/rank.py --steps 100 --out adapters/rank-lora
+    python training/rank.py --steps 200 --out adapters/rank-lora
 """
 
 import argparse
@@ -57,12 +57,12 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "adapters" / "rank-lora")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--targets", default="query,value")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rows", type=int, default=20)
     parser.add_argument("--limit", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=1.2e-3)
     parser.add_argument("--temperature", type=float, default=0.05)
-    parser.add_argument("--shifted", type=float, default=0.7, help="share of the loss on shifted embeddings")
+    parser.add_argument("--shifted", type=float, default=0.9, help="share of the loss on shifted embeddings")
     parser.add_argument("--keep", type=float, default=0.0, help="weight of staying near the base (1 - cosine)")
     parser.add_argument("--english", type=float, default=0.4, help="chance that a side of a pair is English")
     parser.add_argument("--refresh", type=int, default=8, help="steps between refreshed means")
