@@ -1,0 +1,41 @@
+//! Sentence-Transformers folders against numbers made with torch (tests/golden/make.py).
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use polygraft::backend::Precision;
+use polygraft::batch::Row;
+use polygraft::plan::Want;
+use polygraft::reference::Reference;
+use polygraft::session::Batch;
+use polygraft::{Compose, Session};
+
+#[derive(serde::Deserialize)]
+struct Expected {
+    rows: Vec<Vec<u32>>,
+    embeddings: Vec<Vec<f32>>,
+}
+
+#[test]
+fn embeddings_are_torchs() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(support::repository("tests/golden/sentence")).unwrap().flatten() {
+        let path = entry.path();
+        if !path.join("expected.json").exists() {
+            continue;
+        }
+        let expected: Expected = serde_json::from_slice(&std::fs::read(path.join("expected.json")).unwrap()).unwrap();
+        let mut session: Session<Reference> = support::session(&support::folder(&path), Reference::new())
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let rows: Vec<Row> = expected.rows.into_iter().map(Row::from).collect();
+        let want = Want { embedding: true, ..Want::default() };
+        let out = session.run(&Batch::uniform(rows, Compose::Base), want, Precision::Exact).unwrap();
+        for (row, (got, want)) in out.iter().zip(&expected.embeddings).enumerate() {
+            let got = got.embedding.as_ref().unwrap();
+            let worst = got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
+            assert!(got.len() == want.len() && worst < 2e-5, "{} row {row}: off by {worst:e}", path.display());
+        }
+        seen += 1;
+    }
+    assert!(seen >= 10, "only {seen} sentence folders");
+}
