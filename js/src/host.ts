@@ -83,7 +83,9 @@ export class Host {
         const value = await this.#answer(next, transfer);
         this.#around.post({ id: next.id, value }, transfer);
       } catch (error) {
-        this.#around.post({ id: next.id, error: toWire(next.abort.signal.aborted ? abortError() : seen(error)) }, []);
+        // A trap is noted even when the caller has lost interest.
+        const told = seen(error);
+        this.#around.post({ id: next.id, error: toWire(next.abort.signal.aborted ? abortError() : told) }, []);
       }
       this.#running = undefined;
     }
