@@ -86,6 +86,8 @@ pub(crate) fn adapter(
     path: &Path,
     options: &Map<String, Value>,
 ) -> Result<LoadReport> {
+    // Before the file is opened: a name that no composition could spell is the user's first mistake.
+    polygraft::compose::check_name(name)?;
     let (ir, options) = adapter_ir(session.spec(), path, options)?;
     let report = session.graft(name, ir, Graft { allow_base_mismatch: options.allow_base_mismatch })?;
     for (what, names) in [("not used", &report.unused), ("promised and missing", &report.missing)] {

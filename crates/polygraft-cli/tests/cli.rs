@@ -104,3 +104,74 @@ fn explain_and_inspect_speak_plainly() {
     assert!(inspected.status.success() && text.contains("bert"), "{text}");
     fails(&["inspect", "/nonexistent/x"], 1, &["/nonexistent/x"]);
 }
+
+/// The f32 tensors of an output, in the order of the file.
+fn numbers(path: &Path) -> Vec<f32> {
+    let bytes = std::fs::read(path).unwrap();
+    let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    bytes[8 + header..].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+fn forward(request: &Path, out: &Path) -> Vec<f32> {
+    let done = polygraft(&["forward", "--precision", "exact", "--request", &request.display().to_string(), "--output", &out.display().to_string()]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    numbers(out)
+}
+
+/// A copy of a golden request with another base and composition.
+fn request(dir: &Path, case: &str, base: &Path, compose: &str) -> PathBuf {
+    let text = std::fs::read_to_string(fixture(&format!("{case}/request.json"))).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["base"] = base.display().to_string().into();
+    json["compose"] = compose.into();
+    json.as_object_mut().unwrap().remove("adapters");
+    write(dir, "request.json", &json.to_string())
+}
+
+fn worst(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn a_merged_base_gives_what_the_adapter_gave() {
+    for case in ["six_linears", "seqcls_bias_all", "lora_bias"] {
+        let case = format!("peft-lora/{case}");
+        let dir = tempfile::tempdir().unwrap();
+        let merged = dir.path().join("merged");
+        let text = std::fs::read_to_string(fixture(&format!("{case}/request.json"))).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let root = PathBuf::from(fixture(&case));
+        let (name, adapter) = json["adapters"].as_object().unwrap().iter().next().unwrap();
+        let done = polygraft(&[
+            "merge", "--base", &root.join(json["base"].as_str().unwrap()).display().to_string(),
+            "--adapter", &format!("{name}={}", root.join(adapter.as_str().unwrap()).display()),
+            "--compose", name, "--output", &merged.display().to_string(),
+        ]);
+        assert!(done.status.success(), "{case}: {}", String::from_utf8_lossy(&done.stderr));
+        let got = forward(&request(dir.path(), &case, &merged, "base"), &dir.path().join("out"));
+        let want = numbers(Path::new(&fixture(&format!("{case}/expected.safetensors"))));
+        let off = worst(&got, &want);
+        assert!(off < 2e-4, "{case}: off by {off:e}");
+    }
+}
+
+#[test]
+fn quantized_bases_stay_close_and_load_again() {
+    let bases = [("bert", 0.02, 0.5), ("xlmr_seqcls", 0.02, 0.5), ("bert_mlm", 0.05, 0.8), ("roberta_qa", 0.02, 0.5)];
+    for (base, eight, four) in bases {
+        let dir = tempfile::tempdir().unwrap();
+        let case = format!("bases-forward/{base}");
+        let want = numbers(Path::new(&fixture(&format!("{case}/expected.safetensors"))));
+        for (bits, limit) in [("16", 5e-3), ("8", eight), ("4", four)] {
+            let out = dir.path().join(bits);
+            let done = polygraft(&["quantize", "--bits", bits, &fixture(&format!("bases/{base}")), &out.display().to_string()]);
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            let got = forward(&request(dir.path(), &case, &out, "base"), &dir.path().join("out"));
+            let mean = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).sum::<f32>() / want.len() as f32;
+            assert!(mean < limit, "{base} at {bits} bits: {mean:e} off on average");
+            // Converting what is converted is refused or changes nothing; nothing is written over.
+            fails(&["quantize", "--bits", bits, &out.display().to_string(), &out.display().to_string()], 1, &["not empty"]);
+        }
+    }
+}
