@@ -6,7 +6,9 @@
     tests/collections/reference/embeddings.safetensors  `embeddings` [100, 384] F32: L2-normalised mean
                                                         pooling, no prefix, texts cut to 512 tokens
 
-    python training/reference.py
+    tests/collections/reference/rank.safetensors        the same under the adapter (peft, f16 factors in f32)
+
+    python training/reference.py --adapter adapters/rank-lora
 """
 
 import argparse
@@ -146,6 +148,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--base", type=Path, default=BASE)
     parser.add_argument("--out", type=Path, default=ROOT / "tests" / "collections" / "reference")
+    parser.add_argument("--adapter", type=Path, help="also write rank.safetensors")
     options = parser.parse_args()
     assert len(TEXTS) == 100, len(TEXTS)
     assert all(unescape(escape(t)) == t for t in TEXTS)
@@ -162,10 +165,16 @@ def main():
         if tokenizer(text)["input_ids"] != row:
             print("transformers differs:", repr(text), row[:12], tokenizer(text)["input_ids"][:12])
     (options.out / "tokens.json").write_text("[\n" + ",\n".join(json.dumps(r) for r in ids) + "\n]\n")
-    # One row at a time: no padding has a part in the reference.
+    reference(tokenizer, model, options.out / "embeddings.safetensors", ids)
+    if options.adapter:
+        reference(*load(options.base, options.adapter), options.out / "rank.safetensors", ids)
+
+
+def reference(tokenizer, model, path, ids):
+    """One row at a time: no padding has a part in the reference."""
     rows = np.concatenate([embed(tokenizer, model, [t], "", 512) for t in TEXTS])
-    save_file({"embeddings": rows}, str(options.out / "embeddings.safetensors"))
-    (options.out / "embeddings.safetensors").chmod(0o644)
+    save_file({"embeddings": rows}, str(path))
+    path.chmod(0o644)
     print(rows.shape, np.abs(np.linalg.norm(rows, axis=1) - 1).max(), "tokens", sum(map(len, ids)), max(map(len, ids)))
 
 
