@@ -9,6 +9,11 @@ import { Results, setStatus, showNotes } from './app/results.js';
 
 const debounceMs = 120;
 
+/** The vectors are measured from English: its texts take none. */
+const pivot = 'en';
+/** Languages of vectors for queries, besides those of the pool. */
+const furtherLanguages = ['cs', 'el', 'fi', 'pl', 'pt', 'vi'];
+
 /** Queries on the buttons; each but the Arabic one is among the fifty. */
 const examples = [
   'Hogyan nyomtathatok az első oldalra más papírból, mint a többire?',
@@ -39,6 +44,8 @@ let loading = null;
 let lastLanguage = 'en';
 let known = new Map();
 const times = {};
+/** Things to know about this session, under every ranking. */
+let standing = [];
 
 // ---------------------------------------------------------------------------------------------- query and language
 
@@ -86,9 +93,10 @@ async function rank() {
   running?.abort();
   if (!engine?.indexFor('base')) return;
   const { text, answer } = querySays();
+  $('gate').hidden = true;
   if (text === '') {
     results.clear();
-    showNotes([]);
+    showNotes(standing);
     setStatus('Type a query, or take an example.');
     return;
   }
@@ -105,7 +113,11 @@ async function rank() {
     const of = chosen.size < total ? `${chosen.size} of ${total} passages so far` : `${total} passages`;
     setStatus(`Ranked ${of} in ${duration(chosen.ms)}.`);
     times.last = chosen.ms;
-    const notes = [...new Set(chosen.warnings)];
+    const notes = [...standing, ...new Set(chosen.warnings)];
+    if (key !== indexKey(state)) notes.push(`Still without ${indexKey(state)}: it joins when all passages are read through it.`);
+    else if (state.switches.rank && state.switches.passageVectors && ![...engine.loaded].some((name) => name.endsWith('.rank'))) {
+      notes.push('This server has no language vectors that were made under the ranking adapter: texts take the ranking adapter alone.');
+    }
     if (chosen.cut) notes.push('The query is longer than the model reads: its end was cut off.');
     showNotes(notes);
     document.body.dataset.ranked = `${key} ${chosen.size}`;
@@ -137,11 +149,10 @@ async function prepareChosen() {
     work(what, 0);
     await engine.prepare(key, {
       onProgress: (share) => {
-        if (indexKey(state) === key || key === 'base') work(what, share, begun);
+        if (indexKey(state) === key) work(what, share, begun);
       },
       onPart: () => rank(),
     });
-    state.loaded = engine.loaded;
     times[key] = performance.now() - begun;
   } catch (error) {
     if (!isAbort(error)) problem('The passages could not be read through these adapters.', error);
@@ -152,15 +163,19 @@ async function prepareChosen() {
 }
 
 function work(what, share = 0, begun = 0) {
-  $('work-bar').hidden = what === null;
-  if (what === null) return say($('work-text'), '');
+  $('work-bar').classList.toggle('idle', what === null);
+  if (what === null) {
+    $('work-bar').value = 0;
+    say($('work-left'), '');
+    const key = indexKey(state);
+    return say($('work-text'), engine?.isReady(key) ? `All ${passages.length} passages are read through ${key}.` : '');
+  }
   $('work-bar').value = share;
   const passed = performance.now() - begun;
-  const left = begun && share > 0.08 ? ` About ${duration(Math.max(1000, (passed / share) * (1 - share)))} left.` : '';
   // Said in steps of ten percent: a screen reader would not come to an end otherwise.
-  say($('work-text'), `${what}: ${Math.floor(share * 10) * 10} %.${share > 0 && share < 1 && $('work-text').textContent.includes(`${Math.floor(share * 10) * 10} %`) ? leftShown : (leftShown = left)}`);
+  say($('work-text'), `${what}: ${Math.floor(share * 10) * 10} %`);
+  say($('work-left'), begun && share > 0.08 ? `about ${duration(Math.max(1000, Math.round((passed / share) * (1 - share) / 1000) * 1000))} left` : '');
 }
-let leftShown = '';
 
 // ---------------------------------------------------------------------------------------------- switches
 
@@ -229,34 +244,33 @@ async function graft({ name: file, files: source }) {
 // ---------------------------------------------------------------------------------------------- what is shown
 
 let poolLanguages = [];
+let vectorLanguages = [];
 
 function showCompositions() {
   const { text } = querySays();
   const lang = state.language;
   // Before the ranking adapter is there, its vectors are not either: their names are shown all the same.
-  const shown = engine ? { ...state, loaded: named() } : { ...state, loaded: { has: () => true } };
+  const shown = { ...state, loaded: named() };
   const query = compositionFor('query', lang, shown);
   const each = poolLanguages.map((code) => [code, compositionFor('passage', code, shown)]);
-  const same = each.every(([, composition]) => composition === each[0]?.[1]);
   const term = (kind, code) => el('dt', {}, kind, code ? el('abbr', { class: 'tag', title: nameOf(code), text: code }) : null);
   const code = (composition) => el('dd', {}, el('code', { class: composition === 'base' ? 'none' : null, text: composition }));
-  const signature = JSON.stringify([lang, query, each, same]);
+  const signature = JSON.stringify([lang, query, each]);
   const box = $('compositions');
   if (box.dataset.signature !== signature) {
     box.dataset.signature = signature;
     box.replaceChildren(
       el('div', { class: 'composition' }, term('Query', lang), code(query)),
-      ...each.map(([each, composition]) => el('div', { class: 'composition' }, term('Passage', each), code(composition))),
+      ...each.map(([lang, composition]) => el('div', { class: 'composition' }, term('Passage', lang), code(composition))),
     );
   }
-  const pattern = each[0]?.[1].replace(new RegExp(`\\b${each[0][0]}\\b`), '${passage.lang}');
-  say($('call'), callText({ query: text, queryComposition: query, passage: same ? (each[0]?.[1] ?? 'base') : pattern, perLanguage: !same, index: indexKey(state) }));
+  say($('call'), callText({ query: text, queryComposition: query, passages: each, index: indexKey(state) }));
 }
 
 /** Names that are loaded, or will be once the ranking adapter is. */
 function named() {
-  if (engine.loaded.has('rank') || !state.switches.rank) return engine.loaded;
-  return new Set([...engine.loaded, ...poolLanguages.map((code) => `${code}.rank`)]);
+  if (engine && (engine.loaded.has('rank') || !state.switches.rank)) return engine.loaded;
+  return new Set([...(engine?.loaded ?? []), ...vectorLanguages.flatMap((code) => (engine ? [`${code}.rank`] : [code, `${code}.rank`]))]);
 }
 
 let capabilities = null;
@@ -298,17 +312,21 @@ function problem(what, error) {
 
 // ---------------------------------------------------------------------------------------------- the model
 
-function gate({ title, text, button, progress }) {
+function gate({ title, text, button, progress, reading }) {
   if (title) say($('gate-title'), title);
   if (text) say($('gate-text'), text);
   $('start').hidden = !button;
   if (button) say($('start'), button);
   $('cancel').hidden = !progress;
-  $('gate-progress').hidden = !progress;
+  $('gate-progress').hidden = !progress && !reading;
+  if (reading) {
+    $('gate-bar').removeAttribute('value');
+    say($('gate-note'), 'The first results come in a moment.');
+  }
 }
 
 async function start() {
-  if (loading) return;
+  if (loading || passages.length === 0) return;
   loading = new AbortController();
   const { signal } = loading;
   const kept = files !== null && (await isKept(files));
@@ -321,7 +339,7 @@ async function start() {
   say($('gate-note'), 'Starting');
   const warnings = [];
   try {
-    engine = await Engine.start(passages, poolLanguages, {
+    engine = await Engine.start(passages, vectorLanguages, {
       signal,
       onProgress: ({ phase, loaded, total }) => {
         if (phase !== 'fetch' || !total) return;
@@ -340,18 +358,18 @@ async function start() {
   loading = null;
   state.loaded = engine.loaded;
   times.load = performance.now() - times.start;
-  $('gate').hidden = true;
-  $('query').focus({ preventScroll: true });
+  gate({ title: 'Reading the first passages', text: 'Each of the 250 passages is read once; then a query costs milliseconds.', reading: true });
+  if (document.activeElement === document.body || document.activeElement === $('cancel')) $('query').focus({ preventScroll: true });
   if (engine.missing.length > 0) warnings.push(`No language vector is on this server for ${engine.missing.join(', ')}: their texts take none.`);
   results ??= new Results(passages);
   $('forget').hidden = !(files && (await isKept(files)));
   drop.enable(true);
   fifty.enable(true);
-  setStatus('Reading the passages: the first results come in a moment.');
   if ($('query').value.trim() === '') ask(known.get(examples[0]));
-  showNotes(warnings);
+  standing = warnings;
   engine.model.memory().then(({ wasm }) => ((times.memory = wasm), showDevice())).catch(() => {});
   showCompositions();
+  const mine = engine;
   // The base comes first whatever is switched on: moves are counted from it.
   const begun = performance.now();
   try {
@@ -359,6 +377,7 @@ async function start() {
     await engine.prepare('base', { onProgress: (share) => work('Reading the passages', share, begun), onPart: () => rank() });
     times.base = performance.now() - begun;
   } catch (error) {
+    if (engine !== mine) return;
     if (!isAbort(error)) problem('The passages could not be read.', error);
     work(null);
     return;
@@ -401,6 +420,9 @@ async function getJson(name) {
 async function main() {
   showSwitches();
   showDevice();
+  work(null);
+  $('work-text').textContent = 'Choose now or later: nothing is loaded twice.';
+  $('takes').open = matchMedia('(min-width: 56rem)').matches;
   $('start').addEventListener('click', start);
   $('cancel').addEventListener('click', () => loading?.abort());
   $('forget').addEventListener('click', async () => {
@@ -433,7 +455,8 @@ async function main() {
   const turn = (passage) => (early.indexOf(passage.page) + early.length + 1) % (early.length + 1);
   passages = passages.map((passage, i) => [turn(passage), i, passage]).sort((a, b) => (a[0] - b[0]) || (a[1] - b[1])).map(([, , passage]) => passage);
   poolLanguages = [...new Set(passages.map((passage) => passage.lang))];
-  for (const code of [...poolLanguages, 'ar'].sort((a, b) => nameOf(a).localeCompare(nameOf(b)))) addLanguage(code);
+  vectorLanguages = [...poolLanguages, ...furtherLanguages].filter((code) => code !== pivot);
+  for (const code of [...poolLanguages, ...furtherLanguages, 'ar'].sort((a, b) => nameOf(a).localeCompare(nameOf(b)))) addLanguage(code);
   document.querySelector('.examples').replaceChildren(
     ...buttons.map((query) => el('button', { type: 'button', class: 'example', lang: query.lang, dir: directionOf(query.lang), onclick: () => ask(query) }, query.text)),
   );

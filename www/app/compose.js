@@ -48,9 +48,32 @@ export function freeName(file, taken) {
   for (let i = 2; ; i += 1) if (free(`${name}-${i}`)) return `${name}-${i}`;
 }
 
+const quoted = (text) => `'${text.replace(/\\/g, '\\\\').replace(/'/g, "\\'")}'`;
+
+/** The passages' compositions, `[[lang, composition], …]`, as a program would write them. */
+export function documentText(each) {
+  const different = new Set(each.map(([, composition]) => composition));
+  if (different.size < 2) return quoted(each[0]?.[1] ?? 'base');
+  const counts = new Map();
+  for (const [lang, composition] of each) {
+    const template = composition.replace(new RegExp(`\\b${lang}\\b`), '${passage.lang}');
+    if (template !== composition) counts.set(template, [...(counts.get(template) ?? []), lang]);
+  }
+  const [template, langs] = [...counts].sort((a, b) => b[1].length - a[1].length)[0] ?? ['', []];
+  const others = each.filter(([lang]) => !langs.includes(lang));
+  if (langs.length > 1 && others.length === 0) return `(passage) => \`${template}\``;
+  if (langs.length > 1 && others.length === 1) {
+    return `(passage) => (passage.lang === ${quoted(others[0][0])} ? ${quoted(others[0][1])} : \`${template}\`)`;
+  }
+  const commonest = [...different].sort((a, b) => count(each, b) - count(each, a))[0];
+  const rest = each.filter(([, composition]) => composition !== commonest);
+  return `(passage) => ({ ${rest.map(([lang, composition]) => `${lang}: ${quoted(composition)}`).join(', ')} })[passage.lang] ?? ${quoted(commonest)}`;
+}
+
+const count = (each, composition) => each.filter(([, other]) => other === composition).length;
+
 /** The call that the page makes, as a program would write it. */
-export function callText({ query, queryComposition, passage, perLanguage, index }) {
-  const quoted = (text) => `'${text.replace(/\\/g, '\\\\').replace(/'/g, "\\'")}'`;
+export function callText({ query, queryComposition, passages, index }) {
   const text = query === '' ? '…' : query;
   return [
     `const index = await model.index(passages, { adapters: ${quoted(index)} });  // once`,
@@ -58,7 +81,7 @@ export function callText({ query, queryComposition, passage, perLanguage, index 
     `const ranking = await index.search(${quoted(text)}, {`,
     '  adapters: {',
     `    query: ${quoted(queryComposition)},`,
-    `    document: ${perLanguage ? `(passage) => \`${passage}\`` : quoted(passage)},`,
+    `    document: ${documentText(passages)},`,
     '  },',
     '  signal,',
     '});',

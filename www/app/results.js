@@ -55,7 +55,7 @@ function row(passage) {
 
 export class Results {
   #rows = new Map();
-  #shown = 20;
+  #shown = top;
   #last = null;
 
   constructor(passages) {
@@ -71,15 +71,15 @@ export class Results {
 
   clear() {
     this.#last = null;
-    this.#shown = 20;
+    this.#shown = top;
     $('list').replaceChildren();
     $('more').hidden = true;
     $('answers').hidden = true;
   }
 
-  /** Starts again at the first twenty: another query was asked. */
+  /** Starts again at the first ten: another query was asked. */
   rewind() {
-    this.#shown = 20;
+    this.#shown = top;
   }
 
   /** `plain` and `chosen` are rankings; `answer` is the page that answers, or null. */
