@@ -19,7 +19,7 @@ pub(crate) enum AnyBackend {
 /// A call in flight on one of them.
 pub(crate) enum AnyRun {
     Reference(reference::Run),
-    Cpu(<Cpu as Backend>::Run),
+    Cpu(Box<<Cpu as Backend>::Run>),
 }
 
 impl AnyBackend {
@@ -93,7 +93,7 @@ impl Backend for AnyBackend {
     fn begin(&mut self, call: Call) -> polygraft::Result<AnyRun> {
         match self {
             Self::Reference(b) => b.begin(call).map(AnyRun::Reference),
-            Self::Cpu(b) => b.begin(call).map(AnyRun::Cpu),
+            Self::Cpu(b) => b.begin(call).map(|run| AnyRun::Cpu(Box::new(run))),
         }
     }
 

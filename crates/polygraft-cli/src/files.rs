@@ -90,7 +90,9 @@ impl Files for Disk {
         if !self.has(name) {
             return Err(source::missing(name, &self.names));
         }
-        fs::metadata(self.path(name)).map(|m| m.len()).map_err(|e| FormatError::Io { file: name.into(), why: e.to_string() })
+        fs::metadata(self.path(name))
+            .map(|m| m.len())
+            .map_err(|e| FormatError::Io { file: name.into(), why: e.to_string() })
     }
 
     fn range(&self, name: &str, offset: u64, len: u64) -> Result<Vec<u8>, FormatError> {
@@ -118,7 +120,10 @@ fn list(dir: &Path, prefix: &str, depth: usize, out: &mut Vec<String>) -> Result
             out.push(name);
         }
         if out.len() > MAX_FILES {
-            return Err(Error::Content { path: dir.into(), why: format!("more than {MAX_FILES} files; this is not a model's folder") });
+            return Err(Error::Content {
+                path: dir.into(),
+                why: format!("more than {MAX_FILES} files; this is not a model's folder"),
+            });
         }
     }
     Ok(())
@@ -142,7 +147,11 @@ impl Ranged {
         self.file.read_exact(&mut out).map_err(|source| match source.kind() {
             std::io::ErrorKind::UnexpectedEof => Error::Content {
                 path: self.path.clone(),
-                why: format!("it ends after {} bytes, before a tensor that ends at {}: the file is cut", self.len, offset + bytes as u64),
+                why: format!(
+                    "it ends after {} bytes, before a tensor that ends at {}: the file is cut",
+                    self.len,
+                    offset + bytes as u64
+                ),
             },
             _ => Error::Io { path: self.path.clone(), source },
         })?;
@@ -172,7 +181,10 @@ pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Res
 /// Fills a folder under a temporary name and renames it: complete under its name, or not there.
 pub(crate) fn folder_whole(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if path.exists() && fs::read_dir(path).map_err(io(path))?.next().is_some() {
-        return Err(Error::Content { path: path.into(), why: "it exists and is not empty; name a new folder, or remove it".into() });
+        return Err(Error::Content {
+            path: path.into(),
+            why: "it exists and is not empty; name a new folder, or remove it".into(),
+        });
     }
     let temporary = beside(path)?;
     let done = (|| {

@@ -71,7 +71,11 @@ pub(crate) fn session(path: &Path, backend: BackendName) -> Result<Session<AnyBa
 pub(crate) type Named = (String, PathBuf, Map<String, Value>);
 
 /// Reads an adapter for a base.
-pub(crate) fn adapter_ir(spec: &ModelSpec, path: &Path, options: &Map<String, Value>) -> Result<(AdapterIr, AdapterOptions)> {
+pub(crate) fn adapter_ir(
+    spec: &ModelSpec,
+    path: &Path,
+    options: &Map<String, Value>,
+) -> Result<(AdapterIr, AdapterOptions)> {
     let disk = Disk::open(path)?;
     let options: AdapterOptions = serde_json::from_value(Value::Object(options.clone()))
         .map_err(|e| Error::Content { path: path.into(), why: format!("adapter options: {e}") })?;
@@ -111,7 +115,8 @@ pub(crate) fn named(model: &Model) -> Result<Vec<Named>> {
         out.push((name.into(), path.into(), Map::new()));
     }
     for text in &model.adapter_options {
-        let split = text.split_once('=').and_then(|(left, value)| left.rsplit_once('.').map(|(name, key)| (name, key, value)));
+        let split =
+            text.split_once('=').and_then(|(left, value)| left.rsplit_once('.').map(|(name, key)| (name, key, value)));
         let Some((name, key, value)) = split else {
             return Err(Error::Usage(format!("--adapter-option {text:?}: write NAME.KEY=VALUE")));
         };

@@ -1,5 +1,7 @@
 //! The command line as a user meets it: wrong input ends in a message with a code, the right status, and no output file.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -113,7 +115,15 @@ fn numbers(path: &Path) -> Vec<f32> {
 }
 
 fn forward(request: &Path, out: &Path) -> Vec<f32> {
-    let done = polygraft(&["forward", "--precision", "exact", "--request", &request.display().to_string(), "--output", &out.display().to_string()]);
+    let done = polygraft(&[
+        "forward",
+        "--precision",
+        "exact",
+        "--request",
+        &request.display().to_string(),
+        "--output",
+        &out.display().to_string(),
+    ]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     numbers(out)
 }
@@ -144,9 +154,15 @@ fn a_merged_base_gives_what_the_adapter_gave() {
         let root = PathBuf::from(fixture(&case));
         let (name, adapter) = json["adapters"].as_object().unwrap().iter().next().unwrap();
         let done = polygraft(&[
-            "merge", "--base", &root.join(json["base"].as_str().unwrap()).display().to_string(),
-            "--adapter", &format!("{name}={}", root.join(adapter.as_str().unwrap()).display()),
-            "--compose", name, "--output", &merged.display().to_string(),
+            "merge",
+            "--base",
+            &root.join(json["base"].as_str().unwrap()).display().to_string(),
+            "--adapter",
+            &format!("{name}={}", root.join(adapter.as_str().unwrap()).display()),
+            "--compose",
+            name,
+            "--output",
+            &merged.display().to_string(),
         ]);
         assert!(done.status.success(), "{case}: {}", String::from_utf8_lossy(&done.stderr));
         let got = forward(&request(dir.path(), &case, &merged, "base"), &dir.path().join("out"));
@@ -165,13 +181,23 @@ fn quantized_bases_stay_close_and_load_again() {
         let want = numbers(Path::new(&fixture(&format!("{case}/expected.safetensors"))));
         for (bits, limit) in [("16", 5e-3), ("8", eight), ("4", four)] {
             let out = dir.path().join(bits);
-            let done = polygraft(&["quantize", "--bits", bits, &fixture(&format!("bases/{base}")), &out.display().to_string()]);
+            let done = polygraft(&[
+                "quantize",
+                "--bits",
+                bits,
+                &fixture(&format!("bases/{base}")),
+                &out.display().to_string(),
+            ]);
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
             let got = forward(&request(dir.path(), &case, &out, "base"), &dir.path().join("out"));
             let mean = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).sum::<f32>() / want.len() as f32;
             assert!(mean < limit, "{base} at {bits} bits: {mean:e} off on average");
             // Converting what is converted is refused or changes nothing; nothing is written over.
-            fails(&["quantize", "--bits", bits, &out.display().to_string(), &out.display().to_string()], 1, &["not empty"]);
+            fails(
+                &["quantize", "--bits", bits, &out.display().to_string(), &out.display().to_string()],
+                1,
+                &["not empty"],
+            );
         }
     }
 }

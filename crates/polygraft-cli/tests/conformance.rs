@@ -3,6 +3,8 @@
 //! A case is a folder under `tests/golden/` with `request.json` and `expected.safetensors` (or, under `bad/`,
 //! `error.txt` with what the message must say). One row of the table below a backend; the tolerance is the issue's.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use std::collections::BTreeMap;

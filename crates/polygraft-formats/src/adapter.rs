@@ -43,7 +43,9 @@ pub fn load_adapter(files: &dyn Files, spec: &ModelSpec, options: &AdapterOption
         return language::load(name, files.read(name, ADAPTER)?);
     }
     if names.iter().any(|n| n == "config.json") {
-        let why = "this folder is a base model (config.json); an adapter has an adapter_config.json, or is a single file".into();
+        let why =
+            "this folder is a base model (config.json); an adapter has an adapter_config.json, or is a single file"
+                .into();
         return Err(FormatError::NotAModel { why });
     }
     Err(crate::source::missing("adapter_config.json", &names))
@@ -55,7 +57,8 @@ fn inner(files: &dyn Files) -> Result<Option<MemoryFiles>> {
     if names.iter().any(|n| n == "adapter_config.json") {
         return Ok(None);
     }
-    let folders: Vec<&str> = names.iter().filter_map(|n| n.strip_suffix("/adapter_config.json")).filter(|f| !f.contains('/')).collect();
+    let folders: Vec<&str> =
+        names.iter().filter_map(|n| n.strip_suffix("/adapter_config.json")).filter(|f| !f.contains('/')).collect();
     match folders.as_slice() {
         [] => Ok(None),
         [folder] => {

@@ -24,7 +24,8 @@ pub fn read(file: &str, bytes: &[u8], name: &str) -> Result<(ModelSpec, Vec<(Wei
     if r.take(4)? != MAGIC || r.u32()? != 1 {
         return Err(FormatError::Header { file: file.into(), why: "it does not start with E5S1, version 1".into() });
     }
-    let [hidden, layers, heads, ffn, vocab, positions, types] = [r.u32()?, r.u32()?, r.u32()?, r.u32()?, r.u32()?, r.u32()?, r.u32()?];
+    let [hidden, layers, heads, ffn, vocab, positions, types] =
+        [r.u32()?, r.u32()?, r.u32()?, r.u32()?, r.u32()?, r.u32()?, r.u32()?];
     let eps = f32::from_bits(r.u32()?);
     if r.u32()? as usize != BLOCK {
         return Err(FormatError::Header { file: file.into(), why: format!("its blocks are not of {BLOCK}") });
@@ -74,7 +75,13 @@ pub fn read(file: &str, bytes: &[u8], name: &str) -> Result<(ModelSpec, Vec<(Wei
         if *elements != (rows * cols) as u64 {
             return Err(wrong());
         }
-        let info = TensorInfo { name: name.clone(), dtype: Dtype::F32, shape: vec![rows, cols], offset: 0, bytes: data.len() as u64 };
+        let info = TensorInfo {
+            name: name.clone(),
+            dtype: Dtype::F32,
+            shape: vec![rows, cols],
+            offset: 0,
+            bytes: data.len() as u64,
+        };
         let storage = if data.len() as u64 == 4 * elements {
             numbers::floats(info.dtype, data).map(Storage::F32)
         } else {

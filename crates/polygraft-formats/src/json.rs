@@ -119,7 +119,8 @@ pub(crate) fn problem(file: &str, bytes: &[u8], e: &serde_json::Error) -> Format
         return FormatError::Duplicate { file: file.into(), name: name.into() };
     }
     let html = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'<');
-    let why = if html { "this is a web page, not JSON: check the address".into() } else { format!("not valid JSON: {text}") };
+    let why =
+        if html { "this is a web page, not JSON: check the address".into() } else { format!("not valid JSON: {text}") };
     FormatError::Json { file: file.into(), why }
 }
 

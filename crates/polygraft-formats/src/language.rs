@@ -37,18 +37,26 @@ struct About {
 pub fn load(file: &str, bytes: Vec<u8>) -> Result<AdapterIr> {
     let mut bag = TensorBag::open(file, bytes)?;
     let Some(text) = bag.metadata().get(KEY).cloned() else {
-        let why = format!("{} is a safetensors file without polygraft's metadata; a PEFT adapter is a folder, with its adapter_config.json", shown(file));
+        let why = format!(
+            "{} is a safetensors file without polygraft's metadata; a PEFT adapter is a folder, with its adapter_config.json",
+            shown(file)
+        );
         return Err(FormatError::NotAModel { why });
     };
     // Models carry the same key, with other fields.
     let kind = crate::json::Json::parse(file, text.as_bytes())?.get("kind").and_then(|k| k.text().map(str::to_owned));
     if kind.as_deref() != Some(KIND) {
-        let why = format!("{} is a {}, not an adapter", shown(file), shown(kind.as_deref().unwrap_or("file of another kind")));
+        let why = format!(
+            "{} is a {}, not an adapter",
+            shown(file),
+            shown(kind.as_deref().unwrap_or("file of another kind"))
+        );
         return Err(FormatError::NotAModel { why });
     }
     let about: About = serde_json::from_str(&text).map_err(|e| crate::json::problem(file, text.as_bytes(), &e))?;
     if about.format != 1 {
-        let why = format!("a language vector of format {}; this version reads format 1: update polygraft", about.format);
+        let why =
+            format!("a language vector of format {}; this version reads format 1: update polygraft", about.format);
         return Err(FormatError::Unsupported { file: file.into(), why });
     }
     let shape: Vec<usize> = bag.shape(VECTOR).map(<[usize]>::to_vec).unwrap_or_default();
@@ -85,5 +93,9 @@ pub fn write_language_vector(adapter: &AdapterIr) -> Result<Vec<u8>> {
     };
     let about = serde_json::to_string(&about).unwrap_or_default();
     let entry = Entry { name: VECTOR.into(), dtype: Dtype::F32, shape: vec![offset.vector.len()] };
-    whole("language vector", vec![(entry, numbers::f32_bytes(&offset.vector))], &BTreeMap::from([(KEY.to_owned(), about)]))
+    whole(
+        "language vector",
+        vec![(entry, numbers::f32_bytes(&offset.vector))],
+        &BTreeMap::from([(KEY.to_owned(), about)]),
+    )
 }

@@ -134,9 +134,8 @@ pub fn part(arch: Arch, path: &str) -> Option<Part> {
         | ("classifier.out_proj" | "lm_head.decoder", Arch::Roberta | Arch::XlmRoberta) => {
             Part::Linear(LinearSite::HeadOutput)
         }
-        ("cls.predictions.transform.LayerNorm", Arch::Bert) | ("lm_head.layer_norm", Arch::Roberta | Arch::XlmRoberta) => {
-            Part::Norm(NormSite::Head)
-        }
+        ("cls.predictions.transform.LayerNorm", Arch::Bert)
+        | ("lm_head.layer_norm", Arch::Roberta | Arch::XlmRoberta) => Part::Norm(NormSite::Head),
         _ => return None,
     })
 }
@@ -146,7 +145,8 @@ pub fn part(arch: Arch, path: &str) -> Option<Part> {
 pub fn tensor(arch: Arch, name: &str) -> Option<(Part, Param)> {
     let name = name.strip_prefix(backbone_prefix(arch)).unwrap_or(name);
     // A masked-LM head keeps its output bias beside the decoder as well as in it.
-    if matches!((name, arch), ("cls.predictions.bias", Arch::Bert) | ("lm_head.bias", Arch::Roberta | Arch::XlmRoberta)) {
+    if matches!((name, arch), ("cls.predictions.bias", Arch::Bert) | ("lm_head.bias", Arch::Roberta | Arch::XlmRoberta))
+    {
         return Some((Part::Linear(LinearSite::HeadOutput), Param::Bias));
     }
     let (path, last) = name.rsplit_once('.')?;
@@ -216,7 +216,9 @@ pub fn path(arch: Arch, head: Option<HeadClass>, part: Part) -> String {
         Part::Norm(NormSite::Embeddings) => "embeddings.LayerNorm".into(),
         Part::Norm(NormSite::AfterAttention(i)) => format!("encoder.layer.{i}.attention.output.LayerNorm"),
         Part::Norm(NormSite::AfterFfn(i)) => format!("encoder.layer.{i}.output.LayerNorm"),
-        Part::Norm(NormSite::Head) => if bert { "cls.predictions.transform.LayerNorm" } else { "lm_head.layer_norm" }.into(),
+        Part::Norm(NormSite::Head) => {
+            if bert { "cls.predictions.transform.LayerNorm" } else { "lm_head.layer_norm" }.into()
+        }
         Part::Linear(LinearSite::Layer(i, which)) => {
             let name = LAYER.iter().find(|(_, l)| *l == which).map_or("", |(name, _)| name);
             format!("encoder.layer.{i}.{name}")

@@ -19,7 +19,8 @@ impl TensorFile {
 
     /// Adds a tensor; `values` is as long as `shape` says.
     pub fn add_f32(&mut self, name: &str, shape: &[usize], values: Vec<f32>) {
-        self.0.push((Entry { name: name.into(), dtype: Dtype::F32, shape: shape.to_vec() }, numbers::f32_bytes(&values)));
+        self.0
+            .push((Entry { name: name.into(), dtype: Dtype::F32, shape: shape.to_vec() }, numbers::f32_bytes(&values)));
     }
 
     /// The file.

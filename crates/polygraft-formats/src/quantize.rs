@@ -47,7 +47,13 @@ pub fn weight(spec: &mut ModelSpec, id: WeightId, matrix: Matrix, bits: Bits) ->
     let (rows, cols) = (matrix.rows(), matrix.cols());
     let target = match bits.scheme() {
         _ if is_vector(spec, id) => Scheme::F32,
-        scheme if !is_bulk(spec, id) || cols % BLOCK != 0 => if scheme == matrix.scheme() { scheme } else { Scheme::F16 },
+        scheme if !is_bulk(spec, id) || cols % BLOCK != 0 => {
+            if scheme == matrix.scheme() {
+                scheme
+            } else {
+                Scheme::F16
+            }
+        }
         scheme => scheme,
     };
     let found = matrix.scheme();

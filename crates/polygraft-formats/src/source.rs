@@ -96,7 +96,8 @@ pub fn missing(name: &str, there: &[String]) -> FormatError {
 /// The error for a range that leaves the file.
 #[must_use]
 pub fn past_end(name: &str, offset: u64, len: u64, have: u64) -> FormatError {
-    let why = format!("bytes {offset} to {} are needed and the file has {have}: it is cut off", offset.saturating_add(len));
+    let why =
+        format!("bytes {offset} to {} are needed and the file has {have}: it is cut off", offset.saturating_add(len));
     FormatError::Range { file: name.into(), why }
 }
 

@@ -21,12 +21,15 @@ impl Tokenizer {
         let file = file(files)?;
         let bytes = files.read(&file, source::TOKENIZER)?;
         let definition = definition(&file, &bytes)?;
-        let highest = definition.model.vocab().iter().map(|t| t.id).chain(definition.specials.iter().map(|s| s.id)).max();
+        let highest =
+            definition.model.vocab().iter().map(|t| t.id).chain(definition.specials.iter().map(|s| s.id)).max();
         if let Some(id) = highest.filter(|id| *id as usize >= vocab) {
-            let why = format!("it has a token {id}, the model only {vocab} word embeddings: it belongs to another model");
+            let why =
+                format!("it has a token {id}, the model only {vocab} word embeddings: it belongs to another model");
             return Err(FormatError::Tokenizer { file, why });
         }
-        let inner = Kitoken::from_definition(definition).map_err(|e| FormatError::Tokenizer { file: file.clone(), why: e.to_string() })?;
+        let inner = Kitoken::from_definition(definition)
+            .map_err(|e| FormatError::Tokenizer { file: file.clone(), why: e.to_string() })?;
         Ok(Self { inner, file })
     }
 }
@@ -81,6 +84,8 @@ fn definition(file: &str, bytes: &[u8]) -> Result<Definition> {
 
 impl text::Tokenizer for Tokenizer {
     fn encode(&self, text: &str) -> polygraft::Result<Vec<u32>> {
-        self.inner.encode(text, true).map_err(|e| polygraft::Error::Argument { what: self.file.clone(), why: e.to_string() })
+        self.inner
+            .encode(text, true)
+            .map_err(|e| polygraft::Error::Argument { what: self.file.clone(), why: e.to_string() })
     }
 }

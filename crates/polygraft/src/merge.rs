@@ -19,7 +19,11 @@ pub fn merge(spec: &mut ModelSpec, weights: &mut BTreeMap<WeightId, Matrix>, res
             (Site::Linear(site), Op::ReplaceLinear(d)) => replace_linear(spec, weights, site, d),
             (Site::Norm(site), Op::ReplaceNorm(n)) => replace_norm(spec, weights, site, n),
             (site, op) => {
-                let why = format!("{} at {site} (from {}) cannot be merged into weights; leave it out and use it as an adapter", op.name(), placed.adapter);
+                let why = format!(
+                    "{} at {site} (from {}) cannot be merged into weights; leave it out and use it as an adapter",
+                    op.name(),
+                    placed.adapter
+                );
                 return Err(Error::ComposeUndefined { text: resolved.text.clone(), why });
             }
         }
@@ -34,7 +38,13 @@ pub fn merge(spec: &mut ModelSpec, weights: &mut BTreeMap<WeightId, Matrix>, res
     Ok(())
 }
 
-fn low_rank(spec: &mut ModelSpec, weights: &mut BTreeMap<WeightId, Matrix>, name: &str, (site, l): (LinearSite, &LowRank), scale: f32) -> Result<()> {
+fn low_rank(
+    spec: &mut ModelSpec,
+    weights: &mut BTreeMap<WeightId, Matrix>,
+    name: &str,
+    (site, l): (LinearSite, &LowRank),
+    scale: f32,
+) -> Result<()> {
     let Some(linear) = spec.linears.get(&site).copied() else {
         return Err(Error::AdapterSite { adapter: name.into(), site: site.to_string() });
     };
@@ -106,7 +116,13 @@ fn replace_norm(spec: &mut ModelSpec, weights: &mut BTreeMap<WeightId, Matrix>, 
 }
 
 /// Puts a matrix under its id, or under a new one.
-fn place(spec: &mut ModelSpec, weights: &mut BTreeMap<WeightId, Matrix>, id: Option<WeightId>, name: &str, matrix: Matrix) -> WeightId {
+fn place(
+    spec: &mut ModelSpec,
+    weights: &mut BTreeMap<WeightId, Matrix>,
+    id: Option<WeightId>,
+    name: &str,
+    matrix: Matrix,
+) -> WeightId {
     let id = id.unwrap_or_else(|| {
         spec.weights.push(WeightInfo { name: name.into(), rows: 0, cols: 0, scheme: Scheme::F32 });
         WeightId(u32::try_from(spec.weights.len() - 1).unwrap_or(u32::MAX))

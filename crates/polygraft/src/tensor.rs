@@ -78,7 +78,7 @@ impl Matrix {
     pub fn new(rows: usize, cols: usize, storage: Storage) -> Option<Self> {
         let n = rows.checked_mul(cols)?;
         let blocks = n / BLOCK;
-        let whole = cols % BLOCK == 0;
+        let whole = cols.is_multiple_of(BLOCK);
         let fits = match &storage {
             Storage::F32(v) => v.len() == n,
             Storage::F16(v) | Storage::Bf16(v) => v.len() == n,

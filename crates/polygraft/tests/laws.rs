@@ -1,5 +1,7 @@
 //! Laws that hold for any model, adapters and batch, on the oracle; and the shape of the backend seam.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use polygraft::backend::{Backend, Call, Poll, Precision};
 use polygraft::ir::{Graft, PayloadId};
 use polygraft::model::{ModelSpec, WeightId};

@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Eval) -> Result<()> {
         match Metrics::of(&ranked, &ideal) {
             Some(m) => {
                 if let Some(lang) = &collection.queries[query].lang {
-                    by_query_lang.entry(lang.clone()).or_default().push(m.clone());
+                    by_query_lang.entry(lang.clone()).or_default().push(m);
                 }
                 all.push(m);
             }
@@ -140,10 +140,17 @@ fn choose(args: &Eval, collection: &Collection, by_lang: Option<&BTreeMap<String
     };
     let mut pick = |what: &str, line: &Line| -> Result<usize> {
         let bad = |why: String| Error::Content { path: args.collection.clone(), why };
-        let lang = line.lang.as_deref().ok_or_else(|| bad(format!("{what} {:?} has no `lang`, which --by-lang needs", line.id)))?;
+        let lang = line
+            .lang
+            .as_deref()
+            .ok_or_else(|| bad(format!("{what} {:?} has no `lang`, which --by-lang needs", line.id)))?;
         let compose = map.get(lang).ok_or_else(|| {
             let known: Vec<&str> = map.keys().map(String::as_str).collect();
-            bad(format!("{what} {:?} has lang {lang:?}, which is not in the --by-lang map ({})", line.id, known.join(", ")))
+            bad(format!(
+                "{what} {:?} has lang {lang:?}, which is not in the --by-lang map ({})",
+                line.id,
+                known.join(", ")
+            ))
         })?;
         Ok(find(compose))
     };
@@ -160,7 +167,10 @@ fn cosine<B: Backend>(
     resolved: &[Resolved],
 ) -> Result<(Vec<Vec<f32>>, Report)> {
     let spec = engine.session.spec();
-    let item = |side, line: &Line, &compose: &usize| Item { source: Source::Text(spec.prompt(side).into(), line.body()), compose };
+    let item = |side, line: &Line, &compose: &usize| Item {
+        source: Source::Text(spec.prompt(side).into(), line.body()),
+        compose,
+    };
     let queries = collection.queries.iter().zip(&chosen.queries).map(|(l, c)| item(Side::Query, l, c));
     let documents = collection.documents.iter().zip(&chosen.documents).map(|(l, c)| item(Side::Document, l, c));
     let items: Vec<Item> = queries.chain(documents).collect();
@@ -225,7 +235,8 @@ fn read(dir: &Path) -> Result<Collection> {
         };
         let grade: i64 = grade.parse().map_err(|_| bad(format!("{grade:?} is not a whole number")))?;
         let q = *by_query.get(query).ok_or_else(|| bad(format!("query {query:?} is not in queries.jsonl")))?;
-        let d = *by_document.get(document).ok_or_else(|| bad(format!("document {document:?} is not in corpus.jsonl")))?;
+        let d =
+            *by_document.get(document).ok_or_else(|| bad(format!("document {document:?} is not in corpus.jsonl")))?;
         grades.entry(q).or_default().insert(d, grade.clamp(0, 1000) as u32);
     }
     // BEIR's queries.jsonl holds the queries of all splits; only those that this split judges count.

@@ -41,9 +41,12 @@ pub(crate) fn run(args: Explain) -> Result<()> {
     let lines = session.explain(&call.program, &call.tables);
     let total: u64 = lines.iter().map(|l| l.macs).sum();
     if args.json {
-        let rows: Vec<_> = layout.order.iter().zip(&layout.compositions).map(|(row, &c)| {
-            serde_json::json!({"row": row, "compose": resolved[c].text})
-        }).collect();
+        let rows: Vec<_> = layout
+            .order
+            .iter()
+            .zip(&layout.compositions)
+            .map(|(row, &c)| serde_json::json!({"row": row, "compose": resolved[c].text}))
+            .collect();
         println!("{}", serde_json::json!({"packed_rows": rows, "steps": lines, "macs": total}));
         return Ok(());
     }

@@ -41,7 +41,10 @@ fn about(args: &Inspect, disk: &Disk) -> Result<Value> {
         };
     }
     Err(format(polygraft_formats::FormatError::NotAModel {
-        why: format!("it has no config.json and no adapter_config.json; it has {}", disk.names().iter().take(8).cloned().collect::<Vec<_>>().join(", ")),
+        why: format!(
+            "it has no config.json and no adapter_config.json; it has {}",
+            disk.names().iter().take(8).cloned().collect::<Vec<_>>().join(", ")
+        ),
     }))
 }
 
@@ -50,7 +53,10 @@ fn base(spec: &ModelSpec) -> Value {
     for w in &spec.weights {
         *schemes.entry(w.scheme.name()).or_default() += w.rows * w.cols;
     }
-    let head = spec.head.as_ref().map(|h| json!({"kind": format!("{:?}", h.kind), "labels": h.labels, "label_names": h.label_names}));
+    let head = spec
+        .head
+        .as_ref()
+        .map(|h| json!({"kind": format!("{:?}", h.kind), "labels": h.labels, "label_names": h.label_names}));
     json!({
         "kind": "base", "architecture": spec.arch.name(), "name": spec.fingerprint.name, "lineage": spec.fingerprint.lineage,
         "layers": spec.layers, "hidden": spec.hidden, "heads": spec.heads, "ffn": spec.ffn, "vocabulary": spec.vocab,
@@ -66,7 +72,9 @@ fn peft(args: &Inspect, disk: &Disk) -> Result<Value> {
     let config: Value = serde_json::from_slice(&config)
         .map_err(|e| Error::Content { path: args.path.join("adapter_config.json"), why: e.to_string() })?;
     let mut out = json!({"kind": "adapter", "library": "PEFT", "family": config["peft_type"], "base": config["base_model_name_or_path"]});
-    for key in ["r", "lora_alpha", "use_rslora", "bias", "target_modules", "modules_to_save", "task_type", "peft_version"] {
+    for key in
+        ["r", "lora_alpha", "use_rslora", "bias", "target_modules", "modules_to_save", "task_type", "peft_version"]
+    {
         if !config[key].is_null() {
             out[key] = config[key].clone();
         }

@@ -20,7 +20,9 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     let disk = Disk::open(&args.source)?;
     let (mut spec, weights) = read(&args.source, &disk)?;
     if spec.fingerprint.name.is_empty() {
-        let name = std::fs::canonicalize(&args.source).ok().and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()));
+        let name = std::fs::canonicalize(&args.source)
+            .ok()
+            .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()));
         spec.fingerprint.name = name.unwrap_or_default();
     }
     let mut converted = BTreeMap::new();
@@ -29,10 +31,18 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     }
     let kit = tokenizer::compact(&disk).map_err(format)?;
     if kit.is_none() {
-        eprintln!("polygraft: warning: {} has no tokenizer: the model will run rows of ids, not texts", args.source.display());
+        eprintln!(
+            "polygraft: warning: {} has no tokenizer: the model will run rows of ids, not texts",
+            args.source.display()
+        );
     }
     let total = folder(&args.output, &spec, converted, kit)?;
-    eprintln!("polygraft: wrote {}: {} weights, {:.1} MB", args.output.display(), spec.weights.len(), total as f64 / 1e6);
+    eprintln!(
+        "polygraft: wrote {}: {} weights, {:.1} MB",
+        args.output.display(),
+        spec.weights.len(),
+        total as f64 / 1e6
+    );
     Ok(())
 }
 
@@ -65,7 +75,12 @@ fn e5_file(disk: &Disk) -> Result<Option<String>> {
 }
 
 /// Writes polygraft's own folder, whole or not at all; gives its size in bytes.
-pub(crate) fn folder(output: &Path, spec: &ModelSpec, mut weights: BTreeMap<WeightId, Matrix>, kit: Option<Vec<u8>>) -> Result<u64> {
+pub(crate) fn folder(
+    output: &Path,
+    spec: &ModelSpec,
+    mut weights: BTreeMap<WeightId, Matrix>,
+    kit: Option<Vec<u8>>,
+) -> Result<u64> {
     let mut total = 0;
     files::folder_whole(output, |dir| {
         let format = |source: FormatError| Error::Format { path: output.into(), source };

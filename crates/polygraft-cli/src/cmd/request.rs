@@ -65,7 +65,8 @@ pub(crate) fn read(path: &Path) -> Result<Request> {
         return Err(bad(format!("`token_types` has {} rows, `rows` has {}", types.len(), ids.len())));
     }
     let mut types = types.into_iter();
-    let rows: Vec<Row> = ids.into_iter().map(|ids| Row { ids, token_types: types.next().unwrap_or_default() }).collect();
+    let rows: Vec<Row> =
+        ids.into_iter().map(|ids| Row { ids, token_types: types.next().unwrap_or_default() }).collect();
     let whole = Compose::from_json(&written.compose)?;
     let composes = match written.row_compose {
         None => vec![whole; rows.len()],
@@ -75,7 +76,11 @@ pub(crate) fn read(path: &Path) -> Result<Request> {
             .map(|v| if v.is_null() { Ok(whole.clone()) } else { Compose::from_json(v) })
             .collect::<polygraft::Result<_>>()?,
         Some(list) => {
-            return Err(bad(format!("`row_compose` has {} entries, `rows` has {}: give one a row", list.len(), rows.len())));
+            return Err(bad(format!(
+                "`row_compose` has {} entries, `rows` has {}: give one a row",
+                list.len(),
+                rows.len()
+            )));
         }
     };
     let mut adapters = Vec::new();
@@ -84,7 +89,9 @@ pub(crate) fn read(path: &Path) -> Result<Request> {
             AdapterEntry::Path(path) => (path, Map::new()),
             AdapterEntry::Options(mut options) => match options.remove("path") {
                 Some(Value::String(path)) => (path.into(), options),
-                _ => return Err(bad(format!("adapter {name:?}: `path` is missing: give a path, or an object with one"))),
+                _ => {
+                    return Err(bad(format!("adapter {name:?}: `path` is missing: give a path, or an object with one")));
+                }
             },
         };
         adapters.push((name, root.join(path), options));

@@ -41,7 +41,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     for (place, result) in ranking.results.iter().enumerate() {
         let logit = result.logit.map_or(String::new(), |l| format!("  logit {l:+.3}"));
-        println!("{:>3}. {:.4}{logit}  [{}] {}", place + 1, result.relevance_score, result.index, documents[result.index]);
+        println!(
+            "{:>3}. {:.4}{logit}  [{}] {}",
+            place + 1,
+            result.relevance_score,
+            result.index,
+            documents[result.index]
+        );
     }
     Ok(())
 }

@@ -8,8 +8,8 @@ use crate::error::{FormatError, Result};
 use crate::names::{self, HeadClass, Param, Part};
 use polygraft::ir::{LinearSite, NormSite};
 use polygraft::model::{
-    Arch, EmbeddingWeights, Fingerprint, HeadKind, HeadSpec, LinearWeights, ModelSpec, NormWeights, SentenceSpec, SentenceStage,
-    SpecialTokens, WeightId, WeightInfo,
+    Arch, EmbeddingWeights, Fingerprint, HeadKind, HeadSpec, LinearWeights, ModelSpec, NormWeights, SentenceSpec,
+    SentenceStage, SpecialTokens, WeightId, WeightInfo,
 };
 use std::collections::BTreeMap;
 
@@ -30,8 +30,12 @@ pub(crate) fn needed(config: &EncoderConfig, folder: &SentenceFolder, head: Opti
     let site = |s| Part::Linear(s);
     match head.map(|h| h.kind(config.arch)) {
         None => {}
-        Some(HeadKind::PooledClassifier) => out.extend([(site(LinearSite::Pooler), false), (site(LinearSite::HeadOutput), false)]),
-        Some(HeadKind::DenseClassifier) => out.extend([(site(LinearSite::HeadDense), false), (site(LinearSite::HeadOutput), false)]),
+        Some(HeadKind::PooledClassifier) => {
+            out.extend([(site(LinearSite::Pooler), false), (site(LinearSite::HeadOutput), false)])
+        }
+        Some(HeadKind::DenseClassifier) => {
+            out.extend([(site(LinearSite::HeadDense), false), (site(LinearSite::HeadOutput), false)])
+        }
         Some(HeadKind::Tokens) => out.push((site(LinearSite::HeadOutput), false)),
         Some(HeadKind::MaskedLm) => {
             out.extend([(site(LinearSite::HeadDense), false), (Part::Norm(NormSite::Head), false)]);
@@ -45,7 +49,12 @@ pub(crate) fn needed(config: &EncoderConfig, folder: &SentenceFolder, head: Opti
 }
 
 /// Names of tensors that are needed and not there.
-pub(crate) fn missing(config: &EncoderConfig, folder: &SentenceFolder, head: Option<HeadClass>, placed: &BTreeMap<Slot, Placed>) -> Vec<String> {
+pub(crate) fn missing(
+    config: &EncoderConfig,
+    folder: &SentenceFolder,
+    head: Option<HeadClass>,
+    placed: &BTreeMap<Slot, Placed>,
+) -> Vec<String> {
     let mut out = Vec::new();
     for (part, no_bias) in needed(config, folder, head) {
         let tied = part == Part::Linear(LinearSite::HeadOutput) && head == Some(HeadClass::MaskedLm) && config.tied;
@@ -66,7 +75,11 @@ pub(crate) fn own_dense(file: &str, header: &Header, spec: &SentenceSpec) -> Res
         .map(|i| {
             let name = format!("sentence.{i}.weight");
             let info = header.get(&name).filter(|t| t.shape.len() == 2);
-            let info = info.ok_or_else(|| FormatError::ModelKeys { file: file.into(), missing: vec![name.clone()], extra: Vec::new() })?;
+            let info = info.ok_or_else(|| FormatError::ModelKeys {
+                file: file.into(),
+                missing: vec![name.clone()],
+                extra: Vec::new(),
+            })?;
             let inputs = if info.dtype == Dtype::U8 { info.shape[1] * 2 } else { info.shape[1] };
             let bias = header.get(&format!("sentence.{i}.bias")).is_some();
             Ok(Dense { folder: String::new(), inputs, outputs: info.shape[0], bias })
@@ -162,11 +175,18 @@ fn head_spec(config: &EncoderConfig, class: HeadClass, placed: &BTreeMap<Slot, P
 }
 
 /// A `Dense` module's inputs are the outputs of what comes before it.
-fn check_widths(config: &EncoderConfig, sentence: &SentenceSpec, linears: &BTreeMap<LinearSite, LinearWeights>, weights: &[WeightInfo]) -> Result<()> {
+fn check_widths(
+    config: &EncoderConfig,
+    sentence: &SentenceSpec,
+    linears: &BTreeMap<LinearSite, LinearWeights>,
+    weights: &[WeightInfo],
+) -> Result<()> {
     let mut width = config.hidden;
     for stage in &sentence.stages {
         let SentenceStage::Dense { index, .. } = stage else { continue };
-        let Some(info) = linears.get(&LinearSite::Sentence(*index)).map(|l| &weights[l.weight.0 as usize]) else { continue };
+        let Some(info) = linears.get(&LinearSite::Sentence(*index)).map(|l| &weights[l.weight.0 as usize]) else {
+            continue;
+        };
         if info.cols != width {
             let why = format!("Dense module {index} takes {} inputs and gets {width}", info.cols);
             return Err(FormatError::ModelConfig { file: "modules.json".into(), key: "in_features".into(), why });

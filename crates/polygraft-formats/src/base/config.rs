@@ -77,7 +77,9 @@ impl EncoderConfig {
         let bad = |key: &str, why: String| FormatError::ModelConfig { file: file.into(), key: key.into(), why };
         let arch = arch(file, &json)?;
         for (key, allowed) in FIXED {
-            if let Some(value) = json.get(key).filter(|v| !v.is_empty() && !v.text().is_some_and(|t| allowed.contains(&t))) {
+            if let Some(value) =
+                json.get(key).filter(|v| !v.is_empty() && !v.text().is_some_and(|t| allowed.contains(&t)))
+            {
                 return Err(bad(key, format!("{} changes the forward pass and is not supported", value.brief())));
             }
         }
@@ -113,7 +115,10 @@ impl EncoderConfig {
             return Err(bad("pad_token_id", format!("{pad} is outside the vocabulary of {vocab}")));
         }
         if roberta && positions <= pad as usize + 1 {
-            return Err(bad("max_position_embeddings", format!("{positions} rows leave no position after the offset {}", pad + 1)));
+            return Err(bad(
+                "max_position_embeddings",
+                format!("{positions} rows leave no position after the offset {}", pad + 1),
+            ));
         }
         let eps = json.get("layer_norm_eps").map_or(Some(1e-12), Json::number).filter(|e| (0.0..1.0).contains(e));
         let eps = eps.ok_or_else(|| bad("layer_norm_eps", "not a number from 0 to 1".into()))? as f32;
@@ -129,7 +134,10 @@ impl EncoderConfig {
             types,
             eps,
             activation: activation(file, &json, "hidden_act", "gelu")?,
-            architectures: json.get("architectures").map(|a| a.items().iter().filter_map(|t| t.text().map(str::to_owned)).collect()).unwrap_or_default(),
+            architectures: json
+                .get("architectures")
+                .map(|a| a.items().iter().filter_map(|t| t.text().map(str::to_owned)).collect())
+                .unwrap_or_default(),
             labels,
             labels_named,
             tied: json.get("tie_word_embeddings").and_then(Json::truth).unwrap_or(true),
@@ -163,7 +171,9 @@ fn arch(file: &str, json: &Json) -> Result<Arch> {
         "xlm-roberta" => Arch::XlmRoberta,
         other => {
             let other = crate::error::shown(other);
-            let why = format!("model_type {other:?} is not supported; this version loads bert, roberta, camembert and xlm-roberta");
+            let why = format!(
+                "model_type {other:?} is not supported; this version loads bert, roberta, camembert and xlm-roberta"
+            );
             return Err(FormatError::Unsupported { file: file.into(), why });
         }
     })
@@ -192,7 +202,10 @@ fn labels(file: &str, json: &Json) -> Result<(Vec<String>, bool)> {
     for (id, label) in map.entries() {
         let slot = id.parse::<usize>().ok().and_then(|i| out.get_mut(i));
         let (Some(slot), Some(label)) = (slot, label.text()) else {
-            return Err(bad(format!("{:?} is not a label's number, or its label is not text", crate::error::shown(id))));
+            return Err(bad(format!(
+                "{:?} is not a label's number, or its label is not text",
+                crate::error::shown(id)
+            )));
         };
         *slot = Some(label.to_owned());
     }

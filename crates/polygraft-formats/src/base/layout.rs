@@ -47,13 +47,23 @@ pub(crate) fn shape(config: &EncoderConfig, dense: &[Dense], slot: Slot) -> (Opt
 }
 
 /// Checks `info` against the configuration and says how it is stored and how many rows it has.
-pub(crate) fn check(file: &str, info: &TensorInfo, slot: Slot, expected: (Option<usize>, usize)) -> Result<(Stored, usize)> {
+pub(crate) fn check(
+    file: &str,
+    info: &TensorInfo,
+    slot: Slot,
+    expected: (Option<usize>, usize),
+) -> Result<(Stored, usize)> {
     let vector = matches!(slot.part, Part::Norm(_)) || slot.param == Param::Bias;
     let (rows, cols) = expected;
     let wrong = |found: String| {
         let rows = rows.map_or("any".into(), |r| r.to_string());
         let expected = if vector { format!("[{rows}]") } else { format!("[{rows}, {cols}]") };
-        FormatError::ModelShape { file: file.into(), tensor: shown(&info.name), expected: format!("{expected} floats, as the configuration says"), found }
+        FormatError::ModelShape {
+            file: file.into(),
+            tensor: shown(&info.name),
+            expected: format!("{expected} floats, as the configuration says"),
+            found,
+        }
     };
     let found = || format!("{:?} of {}", info.shape, info.dtype.name());
     let fits = |r: usize| rows.is_none_or(|want| want == r);
@@ -76,14 +86,30 @@ pub(crate) fn check(file: &str, info: &TensorInfo, slot: Slot, expected: (Option
 }
 
 /// The numbers of a dense tensor: matrices as they are stored, vectors as f32.
-pub(crate) fn dense(file: &str, info: &TensorInfo, bytes: &[u8], rows: usize, cols: usize, vector: bool) -> Result<Matrix> {
-    let storage = if vector { numbers::floats(info.dtype, bytes).map(Storage::F32) } else { numbers::stored(info.dtype, bytes) };
+pub(crate) fn dense(
+    file: &str,
+    info: &TensorInfo,
+    bytes: &[u8],
+    rows: usize,
+    cols: usize,
+    vector: bool,
+) -> Result<Matrix> {
+    let storage =
+        if vector { numbers::floats(info.dtype, bytes).map(Storage::F32) } else { numbers::stored(info.dtype, bytes) };
     let matrix = storage.and_then(|s| if vector { Matrix::new(1, rows, s) } else { Matrix::new(rows, cols, s) });
     finite(file, &info.name, matrix.ok_or_else(|| short(file, &info.name))?)
 }
 
 /// A quantized matrix from its two tensors.
-pub(crate) fn codes(file: &str, name: &str, scheme: Scheme, rows: usize, cols: usize, codes: Vec<u8>, scales: &[u8]) -> Result<Matrix> {
+pub(crate) fn codes(
+    file: &str,
+    name: &str,
+    scheme: Scheme,
+    rows: usize,
+    cols: usize,
+    codes: Vec<u8>,
+    scales: &[u8],
+) -> Result<Matrix> {
     let scales = numbers::halves(scales);
     let storage = match scheme {
         Scheme::Q4_0 => Storage::Q4_0 { codes, scales },
@@ -100,5 +126,8 @@ fn finite(file: &str, name: &str, matrix: Matrix) -> Result<Matrix> {
 }
 
 fn short(file: &str, name: &str) -> FormatError {
-    FormatError::Range { file: file.into(), why: format!("tensor {:?}: its bytes are not as many as its shape needs", shown(name)) }
+    FormatError::Range {
+        file: file.into(),
+        why: format!("tensor {:?}: its bytes are not as many as its shape needs", shown(name)),
+    }
 }

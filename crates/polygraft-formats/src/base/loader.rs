@@ -17,6 +17,9 @@ use polygraft::model::{ModelSpec, SpecialTokens, WeightId, WeightInfo};
 use polygraft::tensor::{Matrix, Scheme};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Tensors and the files that an index says they are in.
+type Promised = Vec<(String, String)>;
+
 /// One tensor to fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorPlan {
@@ -40,7 +43,7 @@ pub struct BaseLoader {
     meta: Option<Meta>,
     shards: Vec<String>,
     /// What an index promises: tensor and file.
-    promised: Vec<(String, String)>,
+    promised: Promised,
     /// Folders of `Dense` modules, by shard.
     dense: BTreeMap<String, u16>,
     open: BTreeMap<String, Open>,
@@ -161,7 +164,14 @@ impl BaseLoader {
     }
 
     /// Where tensor `index` goes; a tensor that nothing would use is remembered for the error.
-    fn place(&mut self, shard: &str, dense: Option<u16>, open: &mut Open, index: usize, info: &TensorInfo) -> Result<()> {
+    fn place(
+        &mut self,
+        shard: &str,
+        dense: Option<u16>,
+        open: &mut Open,
+        index: usize,
+        info: &TensorInfo,
+    ) -> Result<()> {
         let arch = self.config.arch;
         if info.name.ends_with(".weight.scales") {
             // Placed with its codes, below; alone it is left over.
@@ -186,7 +196,11 @@ impl BaseLoader {
         }
         if self.placed.contains_key(&slot) {
             let twin = part == output && param == Param::Bias;
-            return if twin { Ok(()) } else { Err(FormatError::Duplicate { file: shard.into(), name: shown(&info.name) }) };
+            return if twin {
+                Ok(())
+            } else {
+                Err(FormatError::Duplicate { file: shard.into(), name: shown(&info.name) })
+            };
         }
         let expected = layout::shape(&self.config, &self.folder.dense, slot);
         let (stored, rows) = layout::check(shard, info, slot, expected)?;
@@ -207,10 +221,18 @@ impl BaseLoader {
             let name = format!("{}.scales", info.name);
             let at = open.header.tensors.iter().position(|t| t.name == name);
             let shape = [rows, cols / polygraft::quant::BLOCK];
-            let good = at.filter(|&at| at > index && open.header.tensors[at].dtype == Dtype::F16 && open.header.tensors[at].shape == shape);
+            let good = at.filter(|&at| {
+                at > index && open.header.tensors[at].dtype == Dtype::F16 && open.header.tensors[at].shape == shape
+            });
             let Some(at) = good else {
-                let why = format!("{} quantized codes need the tensor {name:?}, F16 of {shape:?}, after them", scheme.name());
-                return Err(FormatError::ModelShape { file: shard.into(), tensor: shown(&info.name), expected: why, found: "none such".into() });
+                let why =
+                    format!("{} quantized codes need the tensor {name:?}, F16 of {shape:?}, after them", scheme.name());
+                return Err(FormatError::ModelShape {
+                    file: shard.into(),
+                    tensor: shown(&info.name),
+                    expected: why,
+                    found: "none such".into(),
+                });
             };
             open.roles.insert(index, Role::Codes { name: info.name.clone() });
             open.roles.insert(at, Role::Scales { codes: info.name.clone(), id, scheme, rows, cols });
@@ -305,7 +327,8 @@ impl BaseLoader {
             Some(meta) => (meta.name.clone(), meta.lineage.clone()),
             None => (self.config.name.clone().unwrap_or_default(), None),
         };
-        let fingerprint = polygraft::model::Fingerprint { name, lineage: Some(lineage.unwrap_or_else(|| self.lineage.finish())) };
+        let fingerprint =
+            polygraft::model::Fingerprint { name, lineage: Some(lineage.unwrap_or_else(|| self.lineage.finish())) };
         assemble::spec(self.config, self.folder.spec, self.head, self.special, self.weights, &self.placed, fingerprint)
     }
 }
@@ -320,12 +343,12 @@ fn of_backbone(part: Part) -> bool {
 }
 
 /// The safetensors files under `folder`, one or the shards of an index, and the tensors that an index promises.
-fn weight_files(files: &dyn Files, folder: &str) -> Result<(Vec<String>, Vec<(String, String)>)> {
+fn weight_files(files: &dyn Files, folder: &str) -> Result<(Vec<String>, Promised)> {
     let index = format!("{folder}model.safetensors.index.json");
     if files.has(&index) {
         let json = Json::parse(&index, &files.read(&index, SMALL)?)?;
         let map = json.get("weight_map").map(Json::entries).unwrap_or_default();
-        let promised: Vec<(String, String)> =
+        let promised: Promised =
             map.iter().filter_map(|(name, file)| Some((name.clone(), format!("{folder}{}", file.text()?)))).collect();
         let names: BTreeSet<String> = promised.iter().map(|(_, file)| file.clone()).collect();
         if let Some(gone) = names.iter().find(|n| !files.has(n)) {
@@ -342,7 +365,9 @@ fn weight_files(files: &dyn Files, folder: &str) -> Result<(Vec<String>, Vec<(St
     }
     for other in ["pytorch_model.bin", "model.onnx", "tf_model.h5", "flax_model.msgpack"] {
         if files.has(&format!("{folder}{other}")) {
-            let why = format!("only {other} is here; save the model with safe_serialization=True, which writes model.safetensors");
+            let why = format!(
+                "only {other} is here; save the model with safe_serialization=True, which writes model.safetensors"
+            );
             return Err(FormatError::Unsupported { file: format!("{folder}{other}"), why });
         }
     }

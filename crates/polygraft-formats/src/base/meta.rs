@@ -76,7 +76,11 @@ impl Meta {
     pub fn parse(file: &str, text: &str) -> Result<Self> {
         let meta: Self = serde_json::from_str(text).map_err(|e| crate::json::problem(file, text.as_bytes(), &e))?;
         if meta.format != FORMAT || meta.kind != "model" {
-            let why = format!("it is a {} of format {}; this version reads models of format {FORMAT}: update polygraft, or convert again", crate::error::shown(&meta.kind), meta.format);
+            let why = format!(
+                "it is a {} of format {}; this version reads models of format {FORMAT}: update polygraft, or convert again",
+                crate::error::shown(&meta.kind),
+                meta.format
+            );
             return Err(FormatError::Unsupported { file: file.into(), why });
         }
         Ok(meta)

@@ -1,8 +1,8 @@
 //! Base models: Hugging Face folders, Sentence-Transformers around them, and polygraft's own quantized form of both.
 
 mod assemble;
-mod direct;
 pub mod config;
+mod direct;
 mod layout;
 mod lineage;
 mod loader;

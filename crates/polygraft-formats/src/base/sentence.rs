@@ -73,9 +73,15 @@ pub fn sentence(files: &dyn Files) -> Result<SentenceFolder> {
             let Some(text) = text.text() else { continue };
             out.spec.prompts.insert(name.clone(), text.to_owned());
         }
-        if let Some(name) = config.get("similarity_fn_name").and_then(Json::text).filter(|n| !matches!(*n, "cosine" | "dot")) {
+        if let Some(name) =
+            config.get("similarity_fn_name").and_then(Json::text).filter(|n| !matches!(*n, "cosine" | "dot"))
+        {
             let why = format!("{:?} is not supported; this version compares with the cosine", shown(name));
-            return Err(FormatError::ModelConfig { file: "config_sentence_transformers.json".into(), key: "similarity_fn_name".into(), why });
+            return Err(FormatError::ModelConfig {
+                file: "config_sentence_transformers.json".into(),
+                key: "similarity_fn_name".into(),
+                why,
+            });
         }
     }
     let settings = format!("{}sentence_bert_config.json", out.transformer);
@@ -116,14 +122,19 @@ fn pooling(files: &dyn Files, file: &str) -> Result<Pooling> {
     let mode = config.get("pooling_mode").and_then(Json::text);
     let on: Vec<_> = MODES
         .iter()
-        .filter(|(key, short, _)| config.get(key).and_then(Json::truth) == Some(true) || (mode == Some(short) && !short.is_empty()))
+        .filter(|(key, short, _)| {
+            config.get(key).and_then(Json::truth) == Some(true) || (mode == Some(short) && !short.is_empty())
+        })
         .collect();
     match on.as_slice() {
         [(_, _, Some(pooling))] => Ok(*pooling),
         [] if mode.is_none() => Ok(Pooling::Mean),
         _ => {
             let names: Vec<&str> = on.iter().map(|(key, _, _)| *key).collect();
-            let why = format!("one of mean, cls, last, max, mean_sqrt_len is supported, this asks for {}", names.join(" and "));
+            let why = format!(
+                "one of mean, cls, last, max, mean_sqrt_len is supported, this asks for {}",
+                names.join(" and ")
+            );
             Err(FormatError::ModelConfig { file: file.into(), key: "pooling_mode".into(), why })
         }
     }
@@ -134,11 +145,18 @@ fn dense(files: &dyn Files, folder: &str) -> Result<(Dense, Activation)> {
     let config = json(files, &file)?;
     let bad = |key: &str, why: String| FormatError::ModelConfig { file: file.clone(), key: key.into(), why };
     let size = |key: &str| {
-        config.get(key).and_then(Json::whole).filter(|n| (1..=1 << 16).contains(n)).ok_or_else(|| bad(key, "not a width".into()))
+        config
+            .get(key)
+            .and_then(Json::whole)
+            .filter(|n| (1..=1 << 16).contains(n))
+            .ok_or_else(|| bad(key, "not a width".into()))
     };
     let name = config.get("activation_function").and_then(Json::text).unwrap_or("torch.nn.modules.activation.Tanh");
     let activation = torch_activation(name)
         .ok_or_else(|| bad("activation_function", format!("{:?} is not a supported activation", shown(name))))?;
     let bias = config.get("bias").and_then(Json::truth).unwrap_or(true);
-    Ok((Dense { folder: folder.into(), inputs: size("in_features")?, outputs: size("out_features")?, bias }, activation))
+    Ok((
+        Dense { folder: folder.into(), inputs: size("in_features")?, outputs: size("out_features")?, bias },
+        activation,
+    ))
 }

@@ -40,7 +40,8 @@ pub fn special(files: &dyn Files, folder: &str, config: &EncoderConfig) -> Resul
     // A random test model without a tokenizer may be smaller than BERT's usual ids; nobody builds rows for it.
     let fits = |id: u32| (id as usize) < config.vocab;
     if lookup.tokenizer() && !(fits(first) && fits(separator)) {
-        let why = format!("special tokens {first} and {separator} are outside the model's vocabulary of {}", config.vocab);
+        let why =
+            format!("special tokens {first} and {separator} are outside the model's vocabulary of {}", config.vocab);
         return Err(FormatError::Tokenizer { file: "tokenizer.json".into(), why });
     }
     let inside = |id| if fits(id) { id } else { 0 };

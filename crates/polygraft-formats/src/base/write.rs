@@ -51,7 +51,8 @@ impl Written {
 pub fn manifest(spec: &ModelSpec, files: &[Written]) -> Vec<u8> {
     let list: serde_json::Map<String, serde_json::Value> =
         files.iter().map(|f| (f.name.clone(), json!({"bytes": f.bytes, "sha256": f.sha256}))).collect();
-    let mut out = serde_json::to_vec_pretty(&json!({"format": FORMAT, "name": spec.fingerprint.name, "files": list})).unwrap_or_default();
+    let mut out = serde_json::to_vec_pretty(&json!({"format": FORMAT, "name": spec.fingerprint.name, "files": list}))
+        .unwrap_or_default();
     out.push(b'\n');
     out
 }
@@ -87,7 +88,8 @@ pub fn config(spec: &ModelSpec) -> Vec<u8> {
     if let Some(head) = &spec.head {
         if class != Some(HeadClass::MaskedLm) {
             let name = |i: u32| head.label_names.get(i as usize).cloned().unwrap_or_else(|| format!("LABEL_{i}"));
-            let labels: serde_json::Map<String, serde_json::Value> = (0..head.labels).map(|i| (i.to_string(), name(i).into())).collect();
+            let labels: serde_json::Map<String, serde_json::Value> =
+                (0..head.labels).map(|i| (i.to_string(), name(i).into())).collect();
             config["id2label"] = labels.into();
         }
         if let Some(activation) = head.score_activation {
@@ -136,11 +138,7 @@ fn tensors(spec: &ModelSpec) -> BTreeMap<WeightId, (String, bool)> {
 ///
 /// # Errors
 /// [`FormatError::Io`]; [`FormatError::Argument`] when a weight is not the one that `spec` describes.
-pub fn weights<W: Write>(
-    out: W,
-    spec: &ModelSpec,
-    mut get: impl FnMut(WeightId) -> Option<Matrix>,
-) -> Result<Written> {
+pub fn weights<W: Write>(out: W, spec: &ModelSpec, mut get: impl FnMut(WeightId) -> Option<Matrix>) -> Result<Written> {
     let names = tensors(spec);
     let mut entries = Vec::new();
     let mut by_name = BTreeMap::new();
@@ -155,7 +153,11 @@ pub fn weights<W: Write>(
             Scheme::Q4_0 => (Dtype::U8, vec![info.rows, info.cols / 2]),
         };
         if info.scheme.is_quantized() {
-            entries.push(Entry { name: format!("{name}.scales"), dtype: Dtype::F16, shape: vec![info.rows, info.cols / BLOCK] });
+            entries.push(Entry {
+                name: format!("{name}.scales"),
+                dtype: Dtype::F16,
+                shape: vec![info.rows, info.cols / BLOCK],
+            });
         }
         entries.push(Entry { name: name.clone(), dtype, shape });
         by_name.insert(name, id);

@@ -121,7 +121,9 @@ pub fn header_len(file: &str, start: &[u8]) -> Result<u64> {
     };
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER {
-        let why = format!("the header claims {length} bytes; at most {MAX_HEADER} are allowed: not a safetensors file, or damaged");
+        let why = format!(
+            "the header claims {length} bytes; at most {MAX_HEADER} are allowed: not a safetensors file, or damaged"
+        );
         return Err(FormatError::Limit { file: file.into(), why });
     }
     if start.get(8).is_some_and(|b| *b != b'{') {
@@ -173,10 +175,13 @@ impl Header {
         if let Some(have) = file_len.filter(|have| *have < data) {
             return Err(cut(have));
         }
-        let json = usize::try_from(data).ok().and_then(|end| bytes.get(8..end)).ok_or_else(|| cut(bytes.len() as u64))?;
+        let json =
+            usize::try_from(data).ok().and_then(|end| bytes.get(8..end)).ok_or_else(|| cut(bytes.len() as u64))?;
         let raw: RawHeader = serde_json::from_slice(json).map_err(|e| match problem(file, json, &e) {
             // JSON, but not what a header holds.
-            FormatError::Json { file, .. } if e.is_data() => FormatError::Header { file, why: format!("the header is wrong: {e}") },
+            FormatError::Json { file, .. } if e.is_data() => {
+                FormatError::Header { file, why: format!("the header is wrong: {e}") }
+            }
             other => other,
         })?;
         let mut tensors = Vec::with_capacity(raw.tensors.len());
@@ -189,7 +194,12 @@ impl Header {
         for t in &tensors {
             if t.offset != end {
                 let kind = if t.offset < end { "overlaps the tensor before it" } else { "leaves a hole before it" };
-                let why = format!("tensor {:?} starts at byte {} of the data and {kind}, which ends at {}", shown(&t.name), t.offset - data, end - data);
+                let why = format!(
+                    "tensor {:?} starts at byte {} of the data and {kind}, which ends at {}",
+                    shown(&t.name),
+                    t.offset - data,
+                    end - data
+                );
                 return Err(FormatError::Range { file: file.into(), why });
             }
             end += t.bytes;
@@ -225,7 +235,10 @@ impl RawTensor {
         let limit = |why: String| FormatError::Limit { file: file.into(), why };
         let tensor = shown(&name);
         if self.shape.len() > MAX_DIMENSIONS {
-            return Err(limit(format!("tensor {tensor:?} has {} dimensions; at most {MAX_DIMENSIONS}", self.shape.len())));
+            return Err(limit(format!(
+                "tensor {tensor:?} has {} dimensions; at most {MAX_DIMENSIONS}",
+                self.shape.len()
+            )));
         }
         let shape: Option<Vec<usize>> = self.shape.iter().map(|d| u32::try_from(*d).ok().map(|d| d as usize)).collect();
         let size = self.shape.iter().try_fold(self.dtype.size(), |n, d| n.checked_mul(*d));
@@ -236,7 +249,11 @@ impl RawTensor {
         let range = |why: String| FormatError::Range { file: file.into(), why: format!("tensor {tensor:?}: {why}") };
         let bytes = end.checked_sub(start).ok_or_else(|| range(format!("ends at {end}, before its start {start}")))?;
         if bytes != size {
-            return Err(range(format!("its shape {:?} of {} takes {size} bytes, its range has {bytes}", self.shape, self.dtype.name())));
+            return Err(range(format!(
+                "its shape {:?} of {} takes {size} bytes, its range has {bytes}",
+                self.shape,
+                self.dtype.name()
+            )));
         }
         let offset = start.checked_add(data).filter(|o| o.checked_add(bytes).is_some_and(|e| e < 1 << 53));
         let offset = offset.ok_or_else(|| range(format!("its range {start} to {end} is out of bounds")))?;

@@ -7,14 +7,39 @@ use crate::json::Json;
 
 /// Entries that say nothing about the result: provenance, training, initialisation of what is stored anyway.
 const SILENT: &[&str] = &[
-    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config", "fan_in_fan_out",
-    "inference_mode", "loftq_config", "lora_dropout", "lora_ga_config", "megatron_core", "peft_type", "peft_version",
-    "qalora_group_size", "revision", "runtime_config", "task_type",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "fan_in_fan_out",
+    "inference_mode",
+    "loftq_config",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
 ];
 /// Entries that this module reads.
 const READ: &[&str] = &[
-    "alpha_pattern", "bias", "exclude_modules", "init_lora_weights", "layers_pattern", "layers_to_transform",
-    "lora_alpha", "lora_bias", "modules_to_save", "r", "rank_pattern", "target_modules", "use_rslora",
+    "alpha_pattern",
+    "bias",
+    "exclude_modules",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_alpha",
+    "lora_bias",
+    "modules_to_save",
+    "r",
+    "rank_pattern",
+    "target_modules",
+    "use_rslora",
 ];
 /// Variants that change the mathematics, with what they are.
 const VARIANTS: &[(&str, &str)] = &[
@@ -69,7 +94,13 @@ impl LoraConfig {
             if let Some((_, what)) = VARIANTS.iter().find(|(name, _)| name == key) {
                 return Err(bad(key, format!("{what} is not supported by this version; plain LoRA is")));
             }
-            return Err(bad(key, format!("this version does not know this entry, and {} may change the result; remove it if it does not", value.brief())));
+            return Err(bad(
+                key,
+                format!(
+                    "this version does not know this entry, and {} may change the result; remove it if it does not",
+                    value.brief()
+                ),
+            ));
         }
         init(json)?;
         let rank = |key: &str, v: &Json| match v.whole() {
@@ -97,8 +128,14 @@ impl LoraConfig {
             rslora: flag("use_rslora")?,
             lora_bias: flag("lora_bias")?,
             bias,
-            rank_pattern: patterns("rank_pattern").iter().map(|(k, v)| Ok((Pattern::new("rank_pattern", k)?, rank("rank_pattern", v)?))).collect::<Result<_>>()?,
-            alpha_pattern: patterns("alpha_pattern").iter().map(|(k, v)| Ok((Pattern::new("alpha_pattern", k)?, alpha("alpha_pattern", v)?))).collect::<Result<_>>()?,
+            rank_pattern: patterns("rank_pattern")
+                .iter()
+                .map(|(k, v)| Ok((Pattern::new("rank_pattern", k)?, rank("rank_pattern", v)?)))
+                .collect::<Result<_>>()?,
+            alpha_pattern: patterns("alpha_pattern")
+                .iter()
+                .map(|(k, v)| Ok((Pattern::new("alpha_pattern", k)?, alpha("alpha_pattern", v)?)))
+                .collect::<Result<_>>()?,
             targets: targets(json)?,
             modules_to_save: names("modules_to_save", json.get("modules_to_save"))?,
             task: json.get("task_type").and_then(Json::text).map(str::to_owned),
@@ -109,7 +146,11 @@ impl LoraConfig {
     /// Rank and scale of the update at `module`, a dotted path in the wrapped model.
     ///
     /// `alpha / r`, or `alpha / √r` for rank-stabilised LoRA (Kalajdzievski 2023, arXiv 2312.03732).
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "ranks are small; the scale is f32 in the IR")]
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "ranks are small; the scale is f32 in the IR"
+    )]
     pub(crate) fn scale(&self, module: &str) -> Result<(usize, f32)> {
         let rank = first(&self.rank_pattern, module)?.unwrap_or(self.rank);
         let alpha = first(&self.alpha_pattern, module)?.unwrap_or(self.alpha);
@@ -150,9 +191,13 @@ fn init(json: &Json) -> Result<()> {
 fn targets(json: &Json) -> Result<Targets> {
     let matcher = |key: &str| match json.get(key) {
         None => Ok(None),
-        Some(Json::Text(t)) if key == "target_modules" && t.eq_ignore_ascii_case("all-linear") => Ok(Some(Matcher::AllLinear)),
-        Some(Json::Text(t)) => Pattern::new(key, t).map(|p| Some(Matcher::Regex(p))),
-        Some(list @ Json::List(_)) => names(key, Some(list)).map(|n| if n.is_empty() { None } else { Some(Matcher::Names(n)) }),
+        Some(Json::Text(t)) if key == "target_modules" && t.eq_ignore_ascii_case("all-linear") => {
+            Ok(Some(Matcher::AllLinear))
+        }
+        Some(Json::Text(t)) => Pattern::new(key, t).map(|p| Some(Matcher::Regex(Box::new(p)))),
+        Some(list @ Json::List(_)) => {
+            names(key, Some(list)).map(|n| if n.is_empty() { None } else { Some(Matcher::Names(n)) })
+        }
         Some(other) => Err(bad(key, format!("{} is neither a list of names nor a pattern", other.brief()))),
     };
     let layers = match json.get("layers_to_transform") {

@@ -79,9 +79,7 @@ pub(super) fn overrides(
 
 /// An entry of `modules_to_save` takes every module whose path ends in it, with no regard to dots.
 fn promised(config: &LoraConfig, keys: &Keys, modules: &[String], missing: &mut Vec<String>) {
-    let there = |entry: &str| {
-        modules.iter().any(|m| m.ends_with(entry) || m.contains(&format!("{entry}.")))
-    };
+    let there = |entry: &str| modules.iter().any(|m| m.ends_with(entry) || m.contains(&format!("{entry}.")));
     for entry in config.modules_to_save.iter().filter(|e| !keys.automatic.contains(e)) {
         if !there(entry) {
             missing.push(format!("{entry} (modules_to_save)"));

@@ -15,7 +15,12 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) const FAMILY: &str = "lora";
 const ROOT: &str = "base_model.model.";
 
-pub(crate) fn load(config: &LoraConfig, mut bag: TensorBag, spec: &ModelSpec, options: &AdapterOptions) -> Result<AdapterIr> {
+pub(crate) fn load(
+    config: &LoraConfig,
+    mut bag: TensorBag,
+    spec: &ModelSpec,
+    options: &AdapterOptions,
+) -> Result<AdapterIr> {
     let keys = Keys::new(&bag, spec, config);
     keys.twins.iter().for_each(|name| bag.ignore(name));
     let mut missing = Vec::new();
@@ -92,7 +97,14 @@ fn inside(path: &str, entry: &str) -> bool {
     })
 }
 
-fn promised_biases(config: &LoraConfig, updated: &[(String, LinearSite)], spec: &ModelSpec, patches: &[Patch], keys: &Keys, missing: &mut Vec<String>) {
+fn promised_biases(
+    config: &LoraConfig,
+    updated: &[(String, LinearSite)],
+    spec: &ModelSpec,
+    patches: &[Patch],
+    keys: &Keys,
+    missing: &mut Vec<String>,
+) {
     let wanted: Vec<(String, Site)> = match config.bias {
         Biases::None => Vec::new(),
         Biases::OfTargets => updated.iter().map(|(path, site)| (path.clone(), Site::Linear(*site))).collect(),
@@ -148,7 +160,8 @@ impl Keys {
             let Some(path) = name.strip_prefix(ROOT) else { continue };
             prefixed |= path.starts_with(prefix);
             let bare = path.strip_prefix(prefix).unwrap_or(path).replace(".base_layer.", ".");
-            let bare = ["lora_A", "lora_B"].iter().fold(bare, |b, l| b.replace(&format!(".{l}.default."), &format!(".{l}.")));
+            let bare =
+                ["lora_A", "lora_B"].iter().fold(bare, |b, l| b.replace(&format!(".{l}.default."), &format!(".{l}.")));
             let bare = bare.replace(".modules_to_save.default.", ".");
             // With bias="all", PEFT also writes the biases inside its own wrapper of a saved module.
             if bare.contains(".original_module.") || bare.contains(".modules_to_save.") {
@@ -189,6 +202,7 @@ impl Keys {
 pub(super) fn unplaceable(name: &str) -> FormatError {
     FormatError::Unsupported {
         file: shown(name),
-        why: "replacing embeddings is not supported by this version; train without the embeddings in modules_to_save".into(),
+        why: "replacing embeddings is not supported by this version; train without the embeddings in modules_to_save"
+            .into(),
     }
 }

@@ -20,7 +20,8 @@ impl Pattern {
             .find(|k| *k == key)
             .unwrap_or("pattern");
         // The caret inside a key anchors at the path's start, so the wrapped forms keep it meaningful.
-        let build = |p: String| Regex::new(&p).map_err(|e| bad(key, format!("not a regular expression that can be used: {e}")));
+        let build =
+            |p: String| Regex::new(&p).map_err(|e| bad(key, format!("not a regular expression that can be used: {e}")));
         Ok(Self {
             key,
             whole: build(format!("^(?:{pattern})$"))?,
@@ -55,7 +56,7 @@ impl Pattern {
 #[derive(Debug)]
 pub(crate) enum Matcher {
     AllLinear,
-    Regex(Pattern),
+    Regex(Box<Pattern>),
     Names(Vec<String>),
 }
 
@@ -139,7 +140,9 @@ mod tests {
 
     #[test]
     fn a_text_matches_the_whole_path() {
-        let t = targets(Matcher::Regex(Pattern::new("target_modules", r".*\.layer\.[01]\..*(query|value)").unwrap()));
+        let t = targets(Matcher::Regex(Box::new(
+            Pattern::new("target_modules", r".*\.layer\.[01]\..*(query|value)").unwrap(),
+        )));
         assert!(t.contains("bert.encoder.layer.1.attention.self.value").unwrap());
         assert!(!t.contains("bert.encoder.layer.2.attention.self.value").unwrap());
         assert!(!t.contains("bert.encoder.layer.1.attention.self.value.x").unwrap());

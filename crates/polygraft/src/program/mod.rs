@@ -337,7 +337,7 @@ impl Tables {
     #[must_use]
     pub fn ranges(&self, scope: Scope, extent: Extent) -> Vec<Range<usize>> {
         match scope {
-            Scope::All => vec![0..self.len(extent)],
+            Scope::All => std::iter::once(0..self.len(extent)).collect(),
             Scope::Only(table) => self.tables[table.0 as usize].segments.iter().map(|s| s.range.clone()).collect(),
         }
     }
