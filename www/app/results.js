@@ -120,10 +120,7 @@ export class Results {
   #answers(before, after, answer) {
     const box = $('answers');
     box.hidden = false;
-    if (!answer) {
-      box.replaceChildren(el('p', { class: 'answers-text', text: 'No known right answer for this query: the examples and the fifty queries below have one.' }));
-      return;
-    }
+    if (!answer) return this.#mixture(box, before, after);
     const all = this.passages
       .map((passage, index) => ({ passage, index, rank: after.get(index), from: before.get(index) }))
       .filter(({ passage, rank }) => passage.page === answer && rank !== undefined)
@@ -133,6 +130,32 @@ export class Results {
     const pills = all.map(({ passage, rank, from }) =>
       el('li', { class: rank <= top ? 'pill in' : 'pill' }, el('abbr', { class: 'tag', title: nameOf(passage.lang), text: passage.lang }), el('span', { class: 'pill-rank', text: rank }), moveNode(from, rank)),
     );
+    box.replaceChildren(el('p', { class: 'answers-text', text }), el('ul', { class: 'pills' }, ...pills));
+  }
+
+  /** Without a known answer: which languages the top ten is in, and was in on the plain base. */
+  #mixture(box, before, after) {
+    const counts = new Map();
+    this.passages.forEach(({ lang }, index) => {
+      const each = counts.get(lang) ?? counts.set(lang, { now: 0, then: 0 }).get(lang);
+      if (after.get(index) <= top) each.now += 1;
+      if (before.get(index) <= top) each.then += 1;
+    });
+    const languages = (key) => [...counts.values()].filter((each) => each[key] > 0).length;
+    const text = `The top ${top} is in ${languages('now')} languages (plain base: ${languages('then')}).`;
+    const pills = [...counts]
+      .sort(([, a], [, b]) => b.now - a.now || b.then - a.then)
+      .map(([lang, { now, then }]) => {
+        const by = now === then ? '=' : now > then ? `+${now - then}` : `−${then - now}`;
+        const label = `${now} of the top ${top} are in ${nameOf(lang)}, ${then} on the plain base`;
+        return el(
+          'li',
+          { class: now > 0 ? 'pill in' : 'pill', title: label },
+          el('abbr', { class: 'tag', title: nameOf(lang), text: lang }),
+          el('span', { class: 'pill-rank', text: `${now}×` }),
+          el('span', { class: `move ${now === then ? 'same' : now > then ? 'up' : 'down'}`, text: by }),
+        );
+      });
     box.replaceChildren(el('p', { class: 'answers-text', text }), el('ul', { class: 'pills' }, ...pills));
   }
 }
