@@ -6,13 +6,14 @@
 mod support;
 
 use polygraft::backend::{Backend, Precision};
+use polygraft::ir::Graft;
 use polygraft::model::ModelSpec;
 use polygraft::plan::Want;
 use polygraft::reference::Reference;
 use polygraft::session::Batch;
 use polygraft::{Compose, text};
 use polygraft_cpu::Cpu;
-use polygraft_formats::{MemoryFiles, Tokenizer};
+use polygraft_formats::{AdapterOptions, MemoryFiles, Tokenizer, load_adapter};
 use std::fs;
 
 fn model() -> MemoryFiles {
@@ -35,18 +36,30 @@ fn rows(spec: &ModelSpec, tokenizer: &Tokenizer, limit: usize) -> Vec<polygraft:
 }
 
 fn embeddings<B: Backend>(backend: B, precision: Precision) -> Vec<f32> {
+    cosines(backend, precision, None, "embeddings.safetensors")
+}
+
+/// Cosines of our embeddings with the ones in `file`, under the adapter in `folder` where one is given.
+fn cosines<B: Backend>(backend: B, precision: Precision, folder: Option<&str>, file: &str) -> Vec<f32> {
     let files = model();
     let mut session = support::session(&files, backend).unwrap();
     let tokenizer = Tokenizer::load(&files, session.spec().vocab).unwrap();
     let rows = rows(session.spec(), &tokenizer, session.spec().max_tokens());
-    let expected = reference("embeddings.safetensors");
+    let mut compose = Compose::Base;
+    if let Some(folder) = folder {
+        let files = support::folder(&support::repository(folder));
+        let adapter = load_adapter(&files, session.spec(), &AdapterOptions::default()).unwrap();
+        session.graft("rank", adapter, Graft::default()).unwrap();
+        compose = "rank".parse().unwrap();
+    }
+    let expected = reference(file);
     let header = u64::from_le_bytes(*expected.first_chunk().unwrap()) as usize;
     let expected: Vec<f32> = expected[8 + header..].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     let width = session.spec().embedding_width();
     let want = Want { embedding: true, ..Want::default() };
     let mut cosines = Vec::new();
     for (rows, expected) in rows.chunks(10).zip(expected.chunks(10 * width)) {
-        let out = session.run(&Batch::uniform(rows.to_vec(), Compose::Base), want, precision).unwrap();
+        let out = session.run(&Batch::uniform(rows.to_vec(), compose.clone()), want, precision).unwrap();
         for (got, want) in out.iter().zip(expected.chunks(width)) {
             cosines.push(got.embedding.as_ref().unwrap().iter().zip(want).map(|(a, b)| a * b).sum());
         }
@@ -82,6 +95,12 @@ fn reference_embeddings_are_pytorchs() {
 fn cpu_exact_embeddings_are_pytorchs() {
     let worst = worst(&embeddings(Cpu::new(), Precision::Exact));
     assert!(worst >= 0.99999, "{worst}");
+}
+
+#[test]
+fn embeddings_under_the_lora_are_pytorchs() {
+    let all = cosines(Cpu::new(), Precision::Exact, Some("adapters/rank-lora"), "rank.safetensors");
+    assert!(worst(&all) >= 0.99999, "{}", worst(&all));
 }
 
 #[test]
