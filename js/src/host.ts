@@ -2,7 +2,7 @@
 // the event loop gets its turn and an abort gets through.
 
 import { PolygraftError } from './errors.js';
-import { loadModel, readAdapter, release } from './loading.js';
+import { loadModel, readAdapter, release, type ModelIo } from './loading.js';
 import type { Call, Reply, Request, TaskName, TaskResult } from './protocol.js';
 import type { Progress } from './types.js';
 import { abortError, isAbort, toWire } from './wire.js';
@@ -15,6 +15,8 @@ interface Pending {
   id: number;
   call: Call;
   abort: AbortController;
+  /** An adapter's files, which are fetched while the call waits for its turn. */
+  files?: Promise<wasm.Folder>;
 }
 
 /** What differs between a worker and the page's own thread. */
@@ -46,14 +48,20 @@ export class Host {
       this.#abort(request.id);
       return;
     }
-    this.#queue.push({ ...request, abort: new AbortController() });
+    const pending: Pending = { ...request, abort: new AbortController() };
+    if (request.call.op === 'loadAdapter' && !dead) {
+      pending.files = readAdapter(request.call.place, this.#io(pending));
+      // Whoever answers the call sees the error; until then it is nobody's.
+      pending.files.catch(() => {});
+    }
+    this.#queue.push(pending);
     void this.#drain();
   }
 
   /** Frees the model; a call in flight ends at its next slice. */
   dispose(): void {
     this.#disposed = true;
-    this.#queue.length = 0;
+    this.#queue.splice(0).forEach(drop);
     this.#running?.abort.abort();
     if (!this.#running) this.#free();
   }
@@ -70,7 +78,7 @@ export class Host {
     }
     const at = this.#queue.findIndex((pending) => pending.id === id);
     if (at < 0) return;
-    this.#queue.splice(at, 1);
+    this.#queue.splice(at, 1).forEach(drop);
     this.#around.post({ id, error: toWire(abortError()) }, []);
   }
 
@@ -94,25 +102,16 @@ export class Host {
 
   async #answer(pending: Pending, transfer: Transferable[]): Promise<unknown> {
     if (dead) throw dead;
-    const { call, id } = pending;
-    const { signal } = pending.abort;
-    const progress = this.#throttled(id);
-    const io = {
-      signal,
-      cache: false,
-      hasher: () => new wasm.Hasher(),
-      progress,
-      warn: (warning: { code: string; message: string }) => this.#around.post({ warning }, []),
-      tick: () => this.#around.tick(),
-    };
+    const { call } = pending;
     switch (call.op) {
       case 'load': {
         wasm.initSync({ module: call.module });
-        this.#model = await loadModel(call.place, call.precision, { ...io, cache: call.cache });
+        this.#model = await loadModel(call.place, call.precision, { ...this.#io(pending), cache: call.cache });
         return { ...(JSON.parse(this.#model.info()) as object), thread: call.thread };
       }
       case 'loadAdapter': {
-        const files = await readAdapter(call.place, io);
+        const files = await pending.files;
+        if (!files) throw new PolygraftError('INTERNAL', 'an adapter without files');
         try {
           return JSON.parse(this.#need().loadAdapter(call.name, files, JSON.stringify(call.options)));
         } finally {
@@ -122,7 +121,7 @@ export class Host {
       case 'unloadAdapter':
         return this.#need().unloadAdapter(call.name);
       case 'run':
-        return this.#run(call.task, call.args, signal, progress, transfer);
+        return this.#run(call.task, call.args, this.#io(pending), transfer);
       case 'explain':
         return JSON.parse(this.#need().explain(JSON.stringify(call.args)));
       case 'memory':
@@ -135,8 +134,7 @@ export class Host {
   async #run(
     task: TaskName,
     args: object,
-    signal: AbortSignal,
-    progress: (progress: Progress) => void,
+    { signal, progress }: ModelIo,
     transfer: Transferable[],
   ): Promise<TaskResult> {
     const started = performance.now();
@@ -162,6 +160,17 @@ export class Host {
     return { answer, bytes, floats, ms: performance.now() - started };
   }
 
+  #io({ id, abort }: Pending): ModelIo {
+    return {
+      signal: abort.signal,
+      cache: false,
+      hasher: () => new wasm.Hasher(),
+      progress: this.#throttled(id),
+      warn: (warning) => this.#around.post({ warning }, []),
+      tick: () => this.#around.tick(),
+    };
+  }
+
   #need(): wasm.Model {
     if (!this.#model) throw new PolygraftError('DISPOSED', 'no model is loaded');
     return this.#model;
@@ -177,6 +186,12 @@ export class Host {
       this.#around.post({ id, progress }, []);
     };
   }
+}
+
+/** Lets go of a call that will not be answered by running it. */
+function drop({ abort, files }: Pending): void {
+  abort.abort();
+  files?.then(release, () => {});
 }
 
 /** An error as it is told. A trap ends the instance: a panic, which is a defect, or the end of its memory or stack. */

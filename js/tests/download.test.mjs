@@ -211,6 +211,27 @@ test('an adapter whose download hangs can be aborted; calls behind it are served
   await model.dispose();
 });
 
+test('adapters are fetched side by side and loaded in order', async () => {
+  const model = await load(files);
+  // Nothing is answered before the second request is there.
+  const waiting = [];
+  let most = 0;
+  const server = await tiny.serve(tiny.lora(), (_, __, response, bytes) => {
+    waiting.push(() => response.end(bytes));
+    most = Math.max(most, waiting.length);
+    setTimeout(() => waiting.splice(0).forEach((answer) => answer()), waiting.length > 1 ? 0 : 500);
+    return true;
+  });
+  const order = [];
+  const names = ['a', 'b', 'c', 'd'];
+  await Promise.all(names.map((name) => model.loadAdapter(name, server.url).then(() => order.push(name))));
+  assert.deepEqual(order, names);
+  assert.deepEqual([...model.adapters.keys()], names);
+  assert.ok(most >= 2, `${most} at a time`);
+  await server.close();
+  await model.dispose();
+});
+
 test('Node loads from a path and from a file address', async () => {
   const folder = await mkdtemp(path.join(os.tmpdir(), 'polygraft-'));
   try {

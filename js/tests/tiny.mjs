@@ -193,6 +193,8 @@ export async function serve(files, answer = () => false) {
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
+  // A test that fails before it closes the server must not keep the process.
+  server.unref();
   const url = `http://127.0.0.1:${server.address().port}/model/`;
   const close = () => {
     server.closeAllConnections();
