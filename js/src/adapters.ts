@@ -19,6 +19,14 @@ export function perItem<T>(what: string, adapters: PerItem<T> | undefined, items
   return items.map((item, i) => composition(`${what}(item ${i})`, adapters(item, i)));
 }
 
+/** The documents' side alone: sides, of which the documents' counts, are understood as well as one composition. */
+export function documentsOf<T>(what: string, adapters: Adapters<T> | PerItem<T> | undefined, documents: readonly T[]): Composition[] {
+  if (!isSides(adapters as Adapters<T>)) return perItem(what, adapters as PerItem<T>, documents);
+  const { document } = adapters as { document?: PerItem<T> };
+  checkOptions(what, adapters as object, ['query', 'document']);
+  return perItem(`${what}.document`, document, documents);
+}
+
 /** Compositions of query and documents. */
 export function sides<T>(adapters: Adapters<T> | undefined, documents: readonly T[]): WireSides {
   if (isSides(adapters)) {

@@ -4,6 +4,8 @@ import { shown } from './download.js';
 
 const NAME = 'polygraft';
 const HASH = 'polygraft-sha256';
+/** Bytes that may wait for the disk. */
+const AHEAD = 8 << 20;
 
 /** Cache storage, or why there is none. */
 export async function openCache(): Promise<Cache | string> {
@@ -52,7 +54,8 @@ export class CacheWriter {
   #broken = false;
 
   constructor(cache: Cache, key: string, length: number) {
-    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    const room = new ByteLengthQueuingStrategy({ highWaterMark: AHEAD });
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>({}, room);
     this.#writer = writable.getWriter();
     const headers = { 'Content-Type': 'application/octet-stream', 'Content-Length': String(length) };
     this.#put = cache.put(key, new Response(readable as ReadableStream<Uint8Array<ArrayBuffer>>, { headers })).then(
@@ -67,7 +70,11 @@ export class CacheWriter {
   }
 
   async write(chunk: Uint8Array): Promise<void> {
-    if (!this.#broken) await this.#writer.write(chunk).catch(() => (this.#broken = true));
+    if (this.#broken) return;
+    const broken = () => (this.#broken = true);
+    this.#writer.write(chunk).catch(broken);
+    // Waits only when the disk is far behind.
+    await this.#writer.ready.catch(broken);
   }
 
   /** Ends the entry; gives what went wrong, if anything did. */

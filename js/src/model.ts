@@ -1,6 +1,6 @@
 // The model as callers see it: checks arguments, sends calls, shapes answers.
 
-import { composition, namesDocuments, perItem, sides } from './adapters.js';
+import { composition, documentsOf, namesDocuments, perItem, sides } from './adapters.js';
 import { PolygraftError } from './errors.js';
 import type { Link } from './link.js';
 import * as check from './options.js';
@@ -167,7 +167,7 @@ export class RemoteModel implements T.Model {
     const o = check.checkOptions('index', options, [...COMMON, 'adapters', 'windows', 'precision']);
     const args = {
       documents: check.documentTexts('index: documents', documents),
-      documentAdapters: perItem('index: adapters', o.adapters, documents),
+      documentAdapters: documentsOf('index: adapters', o.adapters, documents),
       windows: check.flagOf('index: windows', o.windows) ?? false,
       precision: precision('index', o.precision),
     };
