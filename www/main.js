@@ -58,6 +58,10 @@ function querySays() {
   const option = $('lang').options[0];
   say(option, text === '' ? 'Guess' : `Guess: ${nameOf(guessed)}`);
   $('query').lang = state.language;
+  for (const example of document.querySelectorAll('.example')) {
+    if (example.textContent === text) example.setAttribute('aria-current', 'true');
+    else example.removeAttribute('aria-current');
+  }
   return { text, answer: match?.page ?? null };
 }
 
@@ -80,6 +84,13 @@ function schedule(wait = debounceMs) {
 
 let running = null;
 
+let announcing = 0;
+/** For screen readers, once the typing has come to rest. */
+function announce(text) {
+  clearTimeout(announcing);
+  announcing = setTimeout(() => say($('announce'), text), 700);
+}
+
 /** What the switches ask for and what can be had now: an index in the making is waited for without the page. */
 function effective() {
   const key = indexKey(state);
@@ -93,11 +104,12 @@ async function rank() {
   running?.abort();
   if (!engine?.indexFor('base')) return;
   const { text, answer } = querySays();
-  $('gate').hidden = true;
+  showGate(false);
   if (text === '') {
     results.clear();
     showNotes(standing);
     setStatus('Type a query, or take an example.');
+    announce('Type a query, or take an example.');
     return;
   }
   const controller = (running = new AbortController());
@@ -113,6 +125,7 @@ async function rank() {
     const of = chosen.size < total ? `${chosen.size} of ${total} passages so far` : `${total} passages`;
     setStatus(`Ranked ${of} in ${duration(chosen.ms)}.`);
     times.last = chosen.ms;
+    announce(`${of} ranked. First: ${passages[chosen.order[0]].title}, in ${nameOf(passages[chosen.order[0]].lang)}.`);
     const notes = [...standing, ...new Set(chosen.warnings)];
     if (key !== indexKey(state)) notes.push(`Still without ${indexKey(state)}: it joins when all passages are read through it.`);
     else if (state.switches.rank && state.switches.passageVectors && ![...engine.loaded].some((name) => name.endsWith('.rank'))) {
@@ -155,7 +168,8 @@ async function prepareChosen() {
     });
     times[key] = performance.now() - begun;
   } catch (error) {
-    if (!isAbort(error)) problem('The passages could not be read through these adapters.', error);
+    if (isAbort(error)) return;
+    problem('The passages could not be read through these adapters.', error);
   }
   if (indexKey(state) === key) work(null);
   showDevice();
@@ -172,9 +186,10 @@ function work(what, share = 0, begun = 0) {
   }
   $('work-bar').value = share;
   const passed = performance.now() - begun;
-  // Said in steps of ten percent: a screen reader would not come to an end otherwise.
-  say($('work-text'), `${what}: ${Math.floor(share * 10) * 10} %`);
-  say($('work-left'), begun && share > 0.08 ? `about ${duration(Math.max(1000, Math.round((passed / share) * (1 - share) / 1000) * 1000))} left` : '');
+  const left = begun && share > 0.05 ? `, about ${Math.max(1, Math.round(((passed / share) * (1 - share)) / 1000))} s left` : '';
+  // Only this first part is said aloud: a screen reader would not come to an end otherwise.
+  say($('work-text'), `${what}:`);
+  say($('work-left'), `${Math.floor(share * 100)} %${left}`);
 }
 
 // ---------------------------------------------------------------------------------------------- switches
@@ -209,10 +224,12 @@ function switched() {
 }
 
 function prepareIfNeeded() {
+  // While the base is being read, it comes first; what is switched on follows.
+  if (!engine.isReady('base')) return;
   const key = indexKey(state);
   engine.abandonOthers(key);
   if (!engine.isReady(key)) prepareChosen();
-  else if (engine.isReady('base')) work(null);
+  else work(null);
 }
 
 function toggleOwn(each) {
@@ -279,7 +296,7 @@ async function showDevice() {
   const facts = [];
   if (engine) {
     const { info } = engine.model;
-    facts.push(['Computes on', `${info.backend}, in ${info.thread === 'worker' ? 'a worker of this tab' : 'the page’s own thread'}`]);
+    facts.push(['Computes on', `${info.backend.replace(/^cpu: (.*)$/, 'the CPU ($1)')}, in ${info.thread === 'worker' ? 'a worker of this tab' : 'the page’s own thread'}`]);
   }
   capabilities ??= await probe();
   const gpu = capabilities.webgpu ? 'a WebGPU adapter is here, but nothing computes on it yet' : 'no WebGPU adapter here; nothing would compute on it yet';
@@ -311,6 +328,12 @@ function problem(what, error) {
 }
 
 // ---------------------------------------------------------------------------------------------- the model
+
+/** While the model is not here, a narrow page shows the question first. */
+function showGate(on) {
+  $('gate').hidden = !on;
+  document.body.classList.toggle('gated', on);
+}
 
 function gate({ title, text, button, progress, reading }) {
   if (title) say($('gate-title'), title);
@@ -374,7 +397,10 @@ async function start() {
   const begun = performance.now();
   try {
     work('Reading the passages', 0);
-    await engine.prepare('base', { onProgress: (share) => work('Reading the passages', share, begun), onPart: () => rank() });
+    await engine.prepare('base', {
+      onProgress: (share) => engine === mine && work('Reading the passages', share, begun),
+      onPart: () => engine === mine && rank(),
+    });
     times.base = performance.now() - begun;
   } catch (error) {
     if (engine !== mine) return;
@@ -399,7 +425,7 @@ async function restart() {
   results?.clear();
   fifty.enable(false);
   drop.enable(false);
-  $('gate').hidden = false;
+  showGate(true);
   showSwitches();
   await start();
 }

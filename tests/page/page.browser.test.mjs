@@ -183,8 +183,11 @@ test('the ranking adapter: progress, its own vectors, another order', async (t) 
   const from = await order();
   const start = Date.now();
   await chip('rank').click();
-  await page.waitForFunction(() => /through rank: \d+ %/.test(document.getElementById('work-text').textContent), null, { timeout: minutes });
+  await page.waitForFunction(() => /through rank/.test(document.getElementById('work-text').textContent) && /\d %/.test(document.getElementById('work-left').textContent), null, { timeout: minutes });
   assert.match(await page.locator('#notes').innerText(), /Still without rank/);
+  // Off and on again in the midst of it: given up, and taken up where it was.
+  await chip('rank').click();
+  await chip('rank').click();
   await settled('rank 250');
   t.diagnostic(`read through the ranking adapter in ${Date.now() - start} ms`);
   assert.notDeepEqual(await order(), from);

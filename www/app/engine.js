@@ -117,11 +117,15 @@ export class Engine {
   prepare(key, { onProgress, onPart } = {}) {
     if (this.#indexes.has(key)) return Promise.resolve();
     const running = this.#preparing.get(key);
-    if (running) return running.promise;
+    // One that was given up is on its way out: what it has embedded is remembered.
+    if (running && !running.controller.signal.aborted) return running.promise;
     const controller = new AbortController();
-    const promise = this.#build(key, controller.signal, onProgress, onPart).finally(() => this.#preparing.delete(key));
-    this.#preparing.set(key, { promise, controller });
-    return promise;
+    const mine = { controller };
+    mine.promise = this.#build(key, controller.signal, onProgress, onPart).finally(() => {
+      if (this.#preparing.get(key) === mine) this.#preparing.delete(key);
+    });
+    this.#preparing.set(key, mine);
+    return mine.promise;
   }
 
   /** Stops making indexes other than the base's and `key`'s. */
