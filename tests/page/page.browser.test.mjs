@@ -157,6 +157,21 @@ test('a bad adapter is an error in words, a good one a chip', async () => {
   await page.waitForFunction(() => document.querySelectorAll('.own-item').length === 0);
 });
 
+test('a PEFT folder becomes a chip', async () => {
+  await page.locator('#folder').setInputFiles(adapter('rank-lora'));
+  await page.locator('.report.done', { hasText: 'rank-lora' }).waitFor();
+  assert.match(await page.locator('.report.done').first().innerText(), /lora/i);
+  const own = page.locator('.own-item .chip');
+  assert.match(await page.locator('#compositions').innerText(), /rank-lora/);
+  assert.match(await page.locator('#work-text').innerText(), /through rank-lora/);
+  await own.click();
+  assert.equal(await own.getAttribute('aria-pressed'), 'false');
+  await page.locator('.own-item .remove').click();
+  await page.waitForFunction(() => document.querySelectorAll('.own-item').length === 0);
+  await page.waitForTimeout(300);
+  assert.ok(await page.locator('#problem').isHidden(), await page.locator('#problem').innerText());
+});
+
 test('the fifty queries: gains first, losses last, none left out', async (t) => {
   await page.locator('#fifty-run').click();
   await page.locator('#fifty-out').waitFor({ timeout: 5 * minutes });
@@ -209,6 +224,18 @@ test('the second visit starts by itself, from this browser', async (t) => {
   await page.locator('#list .row').first().waitFor({ timeout: 5 * minutes });
   t.diagnostic(`first ranking ${Date.now() - start} ms after the visit`);
   assert.deepEqual(requests.slice(before).filter((url) => /model\.safetensors|tokenizer\.kit/.test(url)), []);
+});
+
+test('a model that cannot be had is said in words, and can be tried again', async () => {
+  const other = await browser.newContext();
+  const blocked = await other.newPage();
+  await blocked.route('**/model.safetensors', (route) => route.fulfill({ status: 404, body: 'no' }));
+  await blocked.goto(server.url);
+  await blocked.locator('#start').click();
+  await blocked.locator('#problem').waitFor();
+  assert.match(await blocked.locator('#problem').innerText(), /could not be loaded[\s\S]*FETCH[\s\S]*404/);
+  assert.equal(await blocked.locator('#start').innerText(), 'Try again');
+  await other.close();
 });
 
 test('nothing went anywhere else, and nothing went wrong', () => {
