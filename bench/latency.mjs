@@ -65,7 +65,7 @@ note('adapter bytes → ready (rank-lora, 0.3 MB)', loads);
 note('extra time of a row under the LoRA', swaps);
 
 const vectors = (d) => (d.lang === 'en' ? null : d.lang);
-const index = await model.index(forty, { adapters: { document: vectors } });
+const index = await model.index(forty, { adapters: vectors });
 const keys = [];
 for (let i = 0; i < rounds * 3; i++) keys.push(await timed(() => index.search(query(`key ${i}`), { topK: 10 })));
 note('a keystroke: one new query against an index', keys);

@@ -316,8 +316,11 @@ export interface LanguageVector {
 }
 /** Options of {@link Model.index}. */
 export interface IndexOptions<D extends Doc = Doc> extends Common {
-    /** One composition for all documents, or a function from a document and its index. Default: none. */
-    adapters?: Composition | ((document: D, index: number) => Composition) | undefined;
+    /**
+     * One composition for all documents, or a function from a document and its index; or both sides as in
+     * {@link Model.rerank}, of which the documents' counts. Default: none.
+     */
+    adapters?: Adapters<D> | ((document: D, index: number) => Composition) | undefined;
     /** Splits long documents into windows, instead of cutting them. Default: false. */
     windows?: boolean | undefined;
     /** Instead of the model's. */

@@ -80,7 +80,7 @@ async function systemToolchain() {
     kind: `system rustc ${version.join('.')}, standard library from source`,
     cargo: cargoPath,
     env: { ...env, RUSTC_BOOTSTRAP: '1' },
-    args: ['-Zbuild-std=std,panic_abort'],
+    args: ['-Zbuild-std=std,panic_abort', '-Zbuild-std-features=optimize_for_size'],
     flags: [`-Clinker=${linker}`],
   };
 }
