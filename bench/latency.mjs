@@ -67,12 +67,12 @@ note('extra time of a row under the LoRA', swaps);
 const vectors = (d) => (d.lang === 'en' ? null : d.lang);
 const index = await model.index(forty, { adapters: vectors });
 const keys = [];
-for (let i = 0; i < rounds * 3; i++) keys.push(await timed(() => index.search(query(`key ${i}`), { topK: 10 })));
+for (let i = 0; i < rounds * 3; i++) keys.push(await timed(() => index.search(query(`key ${i}`), { topN: 10 })));
 note('a keystroke: one new query against an index', keys);
 const switches = [];
 for (let i = 0; i < rounds * 2; i++) {
   const document = i % 2 ? vectors : null;
-  switches.push(await timed(() => index.search(query('key 0'), { topK: 10, adapters: { document } })));
+  switches.push(await timed(() => index.search(query('key 0'), { topN: 10, adapters: { document } })));
 }
 note('language vectors switched on or off for 40 passages', switches);
 const batch = Array.from({ length: 16 }, (_, i) => `${'word '.repeat(60)}${i}`);

@@ -126,6 +126,13 @@ export class Host {
         return JSON.parse(this.#need().explain(JSON.stringify(call.args)));
       case 'memory':
         return { wasm: wasm.memoryBytes(), weights: this.#need().weights() };
+      case 'saveIndex': {
+        const bytes = this.#need().saveIndex(call.index);
+        transfer.push(bytes.buffer);
+        return bytes;
+      }
+      case 'loadIndex':
+        return [...this.#need().loadIndex(call.bytes)];
       case 'dropIndex':
         return this.#need().dropIndex(call.index);
     }

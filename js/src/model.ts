@@ -174,8 +174,26 @@ export class RemoteModel implements T.Model {
     const kept = [...documents];
     const { answer, ms } = await this.#run('index', args, o);
     const { index, report } = answer as { index: number; report: TextReport };
-    const made = new RemoteIndex(kept, report.truncated, timing(report, ms), {
+    return this.#indexed(index, kept, report.truncated, timing(report, ms));
+  }
+
+  async loadIndex<D extends T.Doc>(bytes: Uint8Array | ArrayBuffer, documents: readonly D[]): Promise<T.Index<D>> {
+    if (!(bytes instanceof Uint8Array || bytes instanceof ArrayBuffer)) {
+      throw new PolygraftError('ARGUMENT', 'loadIndex: the saved index must be a Uint8Array or an ArrayBuffer');
+    }
+    const { length } = check.documentTexts('loadIndex: documents', documents);
+    const copy = new Uint8Array(bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes));
+    const [index = 0, size = 0] = (await this.#link.call({ op: 'loadIndex', bytes: copy })) as number[];
+    const made = this.#indexed(index, [...documents], [], { ms: 0, tokens: 0, rows: 0, cached: size });
+    if (size === length) return made;
+    await made.dispose();
+    throw new PolygraftError('INDEX_STALE', `the saved index has ${size} documents, ${length} were given: build it again`);
+  }
+
+  #indexed<D extends T.Doc>(index: number, documents: readonly D[], truncated: readonly number[], took: T.Timing): T.Index<D> {
+    const made = new RemoteIndex(documents, truncated, took, {
       search: (args, common) => this.#run('search', { index, ...args }, common),
+      save: () => this.#link.call({ op: 'saveIndex', index }) as Promise<Uint8Array>,
       drop: () => this.#link.call({ op: 'dropIndex', index }).then(() => {}),
     });
     this.#abandoned.register(made, index);
@@ -225,6 +243,7 @@ export class RemoteModel implements T.Model {
 
 interface IndexCalls {
   search(args: object, options: T.Common): Promise<TaskResult>;
+  save(): Promise<Uint8Array>;
   drop(): Promise<void>;
 }
 
@@ -247,7 +266,7 @@ class RemoteIndex<D extends T.Doc> implements T.Index<D> {
   }
 
   async search(query: string, options?: T.SearchOptions<D>): Promise<T.Ranking<D>> {
-    const o = check.checkOptions('search', options, [...COMMON, 'topK', 'adapters', 'returnDocuments', 'precision']);
+    const o = check.checkOptions('search', options, [...COMMON, 'topN', 'adapters', 'returnDocuments', 'precision']);
     if (this.#disposed) throw new PolygraftError('DISPOSED', 'the index has been disposed of');
     const { query: side, documents: of } = sides(o.adapters, this.#documents);
     const args = {
@@ -255,11 +274,16 @@ class RemoteIndex<D extends T.Doc> implements T.Index<D> {
       queryAdapters: side,
       // A single composition is the query's; the documents keep those that they were embedded under.
       documentAdapters: namesDocuments(o.adapters) ? of : null,
-      topN: check.countOf('search: topK', o.topK) ?? 10,
+      topN: check.countOf('search: topN', o.topN) ?? 10,
       precision: precision('search', o.precision),
     };
     const wanted = check.flagOf('search: returnDocuments', o.returnDocuments) ?? false;
     return ranking(await this.#calls.search(args, o), wanted ? this.#documents : undefined);
+  }
+
+  async save(): Promise<Uint8Array> {
+    if (this.#disposed) throw new PolygraftError('DISPOSED', 'the index has been disposed of');
+    return this.#calls.save();
   }
 
   async dispose(): Promise<void> {

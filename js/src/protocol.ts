@@ -12,6 +12,8 @@ export type Call =
   | { op: 'run'; task: TaskName; args: object }
   | { op: 'explain'; args: { texts: string[]; adapters: Composition[] } }
   | { op: 'memory' }
+  | { op: 'saveIndex'; index: number }
+  | { op: 'loadIndex'; bytes: Uint8Array }
   | { op: 'dropIndex'; index: number };
 
 /** The engine's resumable tasks. */

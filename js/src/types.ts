@@ -271,7 +271,7 @@ export interface IndexOptions<D extends Doc = Doc> extends Common {
 /** Options of {@link Index.search}. */
 export interface SearchOptions<D extends Doc = Doc> extends Common {
   /** How many results. Default: 10. */
-  topK?: number | undefined;
+  topN?: number | undefined;
   /**
    * The query's composition, and optionally other compositions for the documents: only language vectors may differ
    * from those that the index was made with.
@@ -293,6 +293,11 @@ export interface Index<D extends Doc = Doc> {
   readonly timing: Timing;
   /** Ranks the documents for a query. */
   search(query: string, options?: SearchOptions<D>): Promise<Ranking<D>>;
+  /**
+   * The index as a file, to keep and to give to {@link Model.loadIndex}. It holds vectors and names of adapters, none
+   * of the documents' text.
+   */
+  save(): Promise<Uint8Array>;
   /** Frees its memory in the worker. */
   dispose(): Promise<void>;
 }
@@ -371,6 +376,12 @@ export interface Model {
   embed(texts: string | readonly string[], options?: EmbedOptions): Promise<Embeddings>;
   /** Embeds documents for many searches. */
   index<D extends Doc>(documents: readonly D[], options?: IndexOptions<D>): Promise<Index<D>>;
+  /**
+   * A saved index, with the documents that it was made of, in their order. Nothing is computed. An index of another
+   * base, or of another number of documents, is refused with `INDEX_STALE`; adapters that have changed since are
+   * found when it is searched.
+   */
+  loadIndex<D extends Doc>(bytes: Uint8Array | ArrayBuffer, documents: readonly D[]): Promise<Index<D>>;
   /** What would run for these texts, step by step. */
   explain(options: ExplainOptions): Promise<Explanation>;
   /** Bytes in use. */

@@ -37,7 +37,7 @@ test("a caller's TypeScript accepts what README.md shows, and refuses what it do
       ranking satisfies Ranking<{ text: string; id: number }>;
       ranking.results[0]?.document?.id satisfies number | undefined;
       const index = await model.index(['a', 'b']);
-      (await index.search('q', { topK: 1 })).results;
+      (await index.search('q', { topN: 1 })).results;
       for (const row of (await model.embed(['a'])).embeddings) row satisfies Float32Array;
       try { await probe(); } catch (e) { if (e instanceof PolygraftError && e.code === 'FETCH') throw e; }
       // @ts-expect-error a misspelt option

@@ -68,7 +68,7 @@ test('each document may take its own composition, as text, list or tree', async 
 test('an index gives the ranking that rerank gives', async () => {
   const index = await model.index(documents, { adapters: 'rank' });
   assert.equal(index.size, 6);
-  const found = await index.search('hot water', { topK: 6, adapters: 'rank', returnDocuments: true });
+  const found = await index.search('hot water', { topN: 6, adapters: 'rank', returnDocuments: true });
   const ranked = await model.rerank({ query: 'hot water', documents, adapters: 'rank' });
   assert.deepEqual(
     found.results.map((r) => r.index),
@@ -76,7 +76,16 @@ test('an index gives the ranking that rerank gives', async () => {
   );
   found.results.forEach((r) => assert.equal(r.document, documents[r.index]));
   await assert.rejects(index.search('hot', { adapters: { document: 'other' } }), { code: 'INDEX_STALE' });
+  const bytes = await index.save();
+  const again = await model.loadIndex(bytes, documents);
+  const found2 = await again.search('hot water', { topN: 6, adapters: 'rank', returnDocuments: true });
+  assert.deepEqual(found2.results, found.results);
+  await assert.rejects(model.loadIndex(bytes, documents.slice(1)), { code: 'INDEX_STALE' });
+  await assert.rejects(model.loadIndex(bytes.slice(0, -4), documents), { code: 'FORMAT_RANGE' });
+  await assert.rejects(model.loadIndex(new Uint8Array(8), documents), { name: 'PolygraftError' });
+  await assert.rejects(model.loadIndex('index', documents), { code: 'ARGUMENT' });
   await index.dispose();
+  await assert.rejects(index.save(), { code: 'DISPOSED' });
   await assert.rejects(index.search('hot'), { code: 'DISPOSED' });
 });
 

@@ -184,7 +184,7 @@ export class Engine {
     const { index, size } = this.indexFor(key);
     const start = performance.now();
     const ranking = await index.search(query, {
-      topK: size,
+      topN: size,
       adapters: { query: queryComposition, document: (passage) => documentComposition(passage.lang) },
       signal,
     });

@@ -8,6 +8,7 @@ use crate::store::Own;
 use crate::{decode, kernels::Panel};
 use polygraft::backend::Precision;
 use polygraft::ir::Op;
+use polygraft::ir::Site;
 use polygraft::program::{Step, StepKind};
 use polygraft::{Error, Result};
 use std::ops::Range;
@@ -47,7 +48,11 @@ pub(crate) fn linear(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: 
             })
         })
     });
-    let (isa, fast, index) = (frame.isa, frame.call.precision == Precision::Fast, frame.index);
+    // Rounding in the first layer passes through all the others: the worst of a hundred texts came to a cosine of
+    // 0.9978 with it and to 0.9998 without, for 2 % of the time.
+    let first = step.origin.and_then(Site::layer) == Some(0);
+    let fast = frame.call.precision == Precision::Fast && !first;
+    let (isa, index) = (frame.isa, frame.index);
     let input = &frame.buffers[x.0 as usize];
     let scratch = &mut *frame.scratch;
     slices.each(tasks, |task| {

@@ -107,5 +107,5 @@ fn embeddings_under_the_lora_are_pytorchs() {
 fn cpu_fast_embeddings_are_close() {
     let cosines = embeddings(Cpu::new(), Precision::Fast);
     let mean = cosines.iter().sum::<f32>() / 100.0;
-    assert!(worst(&cosines) >= 0.997 && mean >= 0.9998, "worst {}, mean {mean}", worst(&cosines));
+    assert!(worst(&cosines) >= 0.999 && mean >= 0.9999, "worst {}, mean {mean}", worst(&cosines));
 }

@@ -235,6 +235,21 @@ impl Core {
         self.indexes.remove(&handle);
     }
 
+    /// An index as a file.
+    pub(crate) fn save_index(&self, handle: u32) -> Result<Vec<u8>> {
+        Ok(polygraft_formats::write_index(self.index(handle)?)?)
+    }
+
+    /// A saved index, if it belongs to this base; gives its handle and how many documents it has.
+    pub(crate) fn load_index(&mut self, bytes: Vec<u8>) -> Result<(u32, usize)> {
+        let index = polygraft_formats::read_index("index", bytes)?;
+        index.check(self.engine.session.spec())?;
+        let size = index.entries.len();
+        let handle = self.handle();
+        self.indexes.insert(handle, index);
+        Ok((handle, size))
+    }
+
     /// What would run for a batch of texts, in JSON.
     pub(crate) fn explain(&mut self, args: &str) -> Result<String> {
         let args: ExplainArgs = requests::parse("explain", args)?;

@@ -304,6 +304,25 @@ impl Model {
         self.0.drop_index(index);
     }
 
+    /// An index as the bytes of a file.
+    ///
+    /// # Errors
+    /// Thrown for an index that was dropped.
+    #[wasm_bindgen(js_name = saveIndex)]
+    pub fn save_index(&self, index: u32) -> Result<Vec<u8>, JsValue> {
+        self.0.save_index(index).map_err(throw)
+    }
+
+    /// Takes a saved index; gives its handle and its number of documents.
+    ///
+    /// # Errors
+    /// Thrown for other bytes than a saved index, and for one of another base (`INDEX_STALE`).
+    #[wasm_bindgen(js_name = loadIndex)]
+    pub fn load_index(&mut self, bytes: Vec<u8>) -> Result<Vec<u32>, JsValue> {
+        let (handle, size) = self.0.load_index(bytes).map_err(throw)?;
+        Ok(vec![handle, u32::try_from(size).unwrap_or(u32::MAX)])
+    }
+
     /// What would run for a batch of texts, as JSON.
     ///
     /// # Errors

@@ -90,7 +90,9 @@ pub(crate) fn read(path: &Path) -> Result<Request> {
             AdapterEntry::Options(mut options) => match options.remove("path") {
                 Some(Value::String(path)) => (path.into(), options),
                 _ => {
-                    return Err(bad(format!("adapter {name:?}: `path` is missing: give a path, or an object with one")));
+                    return Err(bad(format!(
+                        "adapter {name:?}: `path` is missing: give a path, or an object with one"
+                    )));
                 }
             },
         };
