@@ -40,7 +40,7 @@ const types = {
 };
 
 /** The file that a URL path names, or null: no dot files, no escapes, no links that lead out of the folder. */
-async function locate(urlPath) {
+async function locate(urlPath, home) {
   let decoded;
   try {
     decoded = decodeURIComponent(urlPath);
@@ -54,7 +54,7 @@ async function locate(urlPath) {
   if (parts.some((part) => part.startsWith('.'))) return null;
   if (decoded.endsWith('/')) parts.push('index.html');
   try {
-    const base = await realpath(at(found[1]));
+    const base = await realpath(found[0] === '/' ? home : at(found[1]));
     const file = await realpath(path.join(base, ...parts));
     if (!file.startsWith(base + path.sep)) return null;
     const info = await stat(file);
@@ -78,7 +78,7 @@ function parseRange(header, size) {
   return first >= size ? 'bad' : [first, last];
 }
 
-async function answer(request, response, isolated) {
+async function answer(request, response, { isolated, home }) {
   const headers = {
     'Cache-Control': 'no-cache',
     'X-Content-Type-Options': 'nosniff',
@@ -97,7 +97,7 @@ async function answer(request, response, isolated) {
   }
   // Not `new URL`, which would resolve `..` before anyone looked at it.
   const urlPath = (request.url ?? '/').split(/[?#]/, 1)[0];
-  const found = await locate(urlPath);
+  const found = await locate(urlPath, home);
   if (!found) return refuse(404, 'Not found');
   if (found.info.isDirectory()) {
     return refuse(308, 'Moved', { Location: `${urlPath.replace(/^\/+/, '/')}/` });
@@ -128,11 +128,11 @@ async function answer(request, response, isolated) {
 
 /**
  * Starts the server. Without a port the first free one from 8080 on is taken; a port that was asked for is
- * taken or is an error.
+ * taken or is an error. `home` is the folder at `/`.
  */
-export async function serve({ port, isolated = false } = {}) {
+export async function serve({ port, isolated = false, home = at('www') } = {}) {
   const server = http.createServer((request, response) => {
-    answer(request, response, isolated).catch((error) => {
+    answer(request, response, { isolated, home }).catch((error) => {
       say(`${request.url}: ${error.message}`);
       if (!response.headersSent) response.writeHead(500);
       response.end();
