@@ -43,7 +43,7 @@ export declare const errorCodes: {
     readonly MODEL_CONFIG: "An entry of the base model's configuration is missing, unknown or would change the result.";
     readonly MODEL_KEYS: 'The base model lacks tensors, or has some that nothing uses.';
     readonly MODEL_SHAPE: "A tensor of the base model does not have its configuration's shape.";
-    readonly NOT_A_MODEL: 'What was given is neither a model nor an adapter.';
+    readonly NOT_A_MODEL: 'What was given is not the kind of thing that this call loads.';
     readonly NOT_FINITE: 'NaN or infinity among weights or results.';
     readonly OUT_OF_MEMORY: 'The memory that WebAssembly can have is used up.';
     readonly TOKENIZER: 'The tokenizer cannot be read, or belongs to another model.';

@@ -108,6 +108,10 @@ async function answer(request, response, { isolated, home }) {
   headers.ETag = tag;
   headers['Last-Modified'] = new Date(mtimeMs).toUTCString();
   headers['Accept-Ranges'] = 'bytes';
+  // A page's own policy does not bind its worker, which does the fetching: the worker's script carries this one.
+  if (path.extname(found.file) === '.js') {
+    headers['Content-Security-Policy'] = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'";
+  }
   headers['Content-Type'] = types[path.extname(found.file).toLowerCase()] ?? 'application/octet-stream';
   const known = (request.headers['if-none-match'] ?? '').split(',').map((text) => text.trim().replace(/^W\//, ''));
   if (known.includes(tag)) {

@@ -29,7 +29,7 @@ export const errorCodes = {
   MODEL_CONFIG: "An entry of the base model's configuration is missing, unknown or would change the result.",
   MODEL_KEYS: 'The base model lacks tensors, or has some that nothing uses.',
   MODEL_SHAPE: "A tensor of the base model does not have its configuration's shape.",
-  NOT_A_MODEL: 'What was given is neither a model nor an adapter.',
+  NOT_A_MODEL: 'What was given is not the kind of thing that this call loads.',
   NOT_FINITE: 'NaN or infinity among weights or results.',
   OUT_OF_MEMORY: 'The memory that WebAssembly can have is used up.',
   TOKENIZER: 'The tokenizer cannot be read, or belongs to another model.',

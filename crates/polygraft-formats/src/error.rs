@@ -32,7 +32,7 @@ pub enum FormatError {
         why: String,
     },
     /// Neither a base model nor an adapter.
-    #[error("this is neither a model nor an adapter: {why}")]
+    #[error("{why}")]
     NotAModel {
         /// What was found.
         why: String,

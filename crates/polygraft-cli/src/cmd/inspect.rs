@@ -42,7 +42,7 @@ fn about(args: &Inspect, disk: &Disk) -> Result<Value> {
     }
     Err(format(polygraft_formats::FormatError::NotAModel {
         why: format!(
-            "it has no config.json and no adapter_config.json; it has {}",
+            "this is neither a model nor an adapter: it has no config.json and no adapter_config.json; it has {}",
             disk.names().iter().take(8).cloned().collect::<Vec<_>>().join(", ")
         ),
     }))
