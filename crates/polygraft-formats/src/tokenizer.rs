@@ -3,7 +3,7 @@
 use crate::base::write::TOKENIZER as KIT;
 use crate::error::{FormatError, Result};
 use crate::source::{self, Files};
-use kitoken::{Definition, Kitoken};
+use kitoken::{Definition, Kitoken, Processing};
 use polygraft::text;
 
 /// A model's tokenizer.
@@ -79,7 +79,10 @@ fn definition(file: &str, bytes: &[u8]) -> Result<Definition> {
         None | Some("Unigram" | "WordPiece" | "BPE") => {}
         Some(other) => return Err(bad(format!("a {:?} model is not supported", crate::error::shown(other)))),
     }
-    Definition::from_tokenizers_slice(bytes).map_err(|e| bad(format!("it cannot be converted: {e}")))
+    let mut out = Definition::from_tokenizers_slice(bytes).map_err(|e| bad(format!("it cannot be converted: {e}")))?;
+    // Sentence-Transformers saves the padding and cutting of its last call; rows here have neither.
+    out.config.processing.retain(|step| !matches!(step, Processing::Pad { .. } | Processing::Truncate { .. }));
+    Ok(out)
 }
 
 impl text::Tokenizer for Tokenizer {
