@@ -18,7 +18,7 @@ const words =
 export const textsFile = `${home}/page/texts.json`;
 
 async function tokenize(lines) {
-  const cli = at(process.env.CARGO_TARGET_DIR ?? 'target', 'release/polygraft');
+  const cli = path.resolve(at(), process.env.CARGO_TARGET_DIR ?? 'target', 'release/polygraft');
   if (!(await exists(cli))) await cargo(['build', '--release', '--locked', '-p', 'polygraft-cli']);
   const file = at(home, 'lines.txt');
   await writeFile(file, `${lines.join('\n')}\n`);
