@@ -1,4 +1,4 @@
-//! Milliseconds a call and tokens a second, exact against fast in alternation. `cargo run --release --example bench`.
+//! Milliseconds a call and tokens a second. `cargo run --release --example bench -- [ROUNDS] [profile]`.
 
 mod support;
 
@@ -7,38 +7,52 @@ use std::time::Instant;
 
 fn main() {
     let rounds: usize = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(9);
-    let clock = Clock(Instant::now());
     let mut session = support::session();
     println!("{}, {} MB of weights", session.backend().describe(), session.backend().memory() / 1_000_000);
-    for rows in [1, 4, 16] {
-        let batch = support::batch(&session, rows);
-        let mut times = [Precision::Exact, Precision::Fast].map(|p| (p, Vec::new()));
-        for _ in 0..rounds {
-            for (precision, times) in &mut times {
-                let start = clock.milliseconds();
-                std::hint::black_box(support::run(&mut session, &batch, *precision));
-                times.push(clock.milliseconds() - start);
-            }
+    if std::env::args().nth(2).is_some() {
+        for (rows, tokens, adapter) in [(16, 64, ""), (8, 0, ""), (8, 0, "small"), (8, 0, "large")] {
+            let batch = support::batch(&session, rows, tokens, adapter);
+            support::run(&mut session, &batch, Precision::Fast);
+            println!("{rows} x {tokens} {adapter}");
+            println!("{}", support::profile(&mut session, &batch, milliseconds));
         }
-        for (precision, mut times) in times {
-            times.sort_by(f64::total_cmp);
-            let (median, best) = (times[rounds / 2], times[0]);
-            let speed = (rows * support::TOKENS) as f64 / median * 1e3;
-            println!(
-                "{rows:3} x {} {precision:?}: median {median:.1} ms, best {best:.1} ms, {speed:.0} tokens/s",
-                support::TOKENS
-            );
+        return;
+    }
+    let cases = [
+        (1, 32, "", Precision::Exact),
+        (1, 32, "", Precision::Fast),
+        (1, 128, "", Precision::Fast),
+        (16, 64, "", Precision::Exact),
+        (16, 64, "", Precision::Fast),
+        (8, 0, "", Precision::Fast),
+        (8, 0, "small", Precision::Fast),
+        (8, 0, "large", Precision::Fast),
+    ];
+    // In turns, so that a slow moment of the machine meets all of them.
+    let batches: Vec<_> = cases.iter().map(|&(rows, tokens, a, _)| support::batch(&session, rows, tokens, a)).collect();
+    let mut times = vec![Vec::new(); cases.len()];
+    for _ in 0..rounds {
+        for ((batch, times), (.., precision)) in batches.iter().zip(&mut times).zip(cases) {
+            let start = milliseconds();
+            std::hint::black_box(support::run(&mut session, batch, precision));
+            times.push(milliseconds() - start);
         }
+    }
+    for ((batch, mut times), (rows, length, adapter, precision)) in batches.iter().zip(times).zip(cases) {
+        times.sort_by(f64::total_cmp);
+        let (median, best) = (times[rounds / 2], times[0]);
+        let tokens: usize = batch.rows.iter().map(|r| r.ids.len()).sum();
+        println!(
+            "{rows:3} x {length:<3} {adapter:<5} {precision:?}: median {median:.1} ms, best {best:.1} ms, {:.0} us/token",
+            1e3 * median / tokens as f64
+        );
     }
 }
 
 /// Time of this thread on a core where Linux tells it, so that neighbours do not count; else time on the wall.
-struct Clock(Instant);
-
-impl Clock {
-    fn milliseconds(&self) -> f64 {
-        let own = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
-        let own = own.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok());
-        own.map_or_else(|| self.0.elapsed().as_secs_f64() * 1e3, |nanoseconds| nanoseconds / 1e6)
-    }
+fn milliseconds() -> f64 {
+    thread_local!(static START: Instant = Instant::now());
+    let own = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let own = own.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok());
+    own.map_or_else(|| START.with(|s| s.elapsed().as_secs_f64()) * 1e3, |nanoseconds| nanoseconds / 1e6)
 }

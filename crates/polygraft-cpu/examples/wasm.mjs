@@ -1,27 +1,41 @@
-// Runs examples/wasm.rs: node examples/wasm.mjs MODULE [ROUNDS]. Prints the largest difference to the oracle, then times
-// on a core, so that neighbours do not count. Modules built with +relaxed-simd need --experimental-wasm-relaxed-simd
-// before Node 22.
+// Runs examples/wasm.rs: node examples/wasm.mjs MODULE [ROUNDS | check | profile]. Times on a core, so that neighbours
+// do not count. Modules built with +relaxed-simd need --experimental-wasm-relaxed-simd before Node 22.
 import { readFile } from 'node:fs/promises';
 
-const [file, rounds = '5'] = process.argv.slice(2);
-const { instance } = await WebAssembly.instantiate(await readFile(file));
-const { prepare, bench, check } = instance.exports;
-console.log(`conformance: worst ${check()}`);
-for (const rows of [1, 16]) {
-  prepare(rows);
-  const times = { exact: [], fast: [] };
-  for (let i = 0; i < Number(rounds); i++) {
-    for (const [name, list] of Object.entries(times)) {
-      const start = process.cpuUsage();
-      bench(Number(name === 'fast'));
-      const { user, system } = process.cpuUsage(start);
-      list.push((user + system) / 1e3);
+const [file, mode = '5'] = process.argv.slice(2);
+const now = () => {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e3;
+};
+const { instance } = await WebAssembly.instantiate(await readFile(file), { host: { now } });
+const { memory, prepare, bench, check, profile, profile_length: length, tokens } = instance.exports;
+const cases = [[1, 32, 0], [1, 128, 0], [16, 64, 0], [8, 0, 0], [8, 0, 1], [8, 0, 2]];
+const name = ([rows, length, adapters]) => `${rows} x ${length || 'mixed'}${['', ', r 8 on q and v', ', r 16 on all six'][adapters]}`;
+if (mode === 'check') {
+  console.log(`largest difference to the oracle: ${check()}`);
+} else if (mode === 'profile') {
+  for (const shape of cases.slice(2)) {
+    prepare(...shape);
+    for (let i = 0; i < 3; i++) bench(1);
+    const start = profile();
+    console.log(`${name(shape)}\n${new TextDecoder().decode(new Uint8Array(memory.buffer, start, length()))}`);
+  }
+} else {
+  const rounds = Number(mode);
+  const times = cases.map(() => []);
+  // In turns, so that a slow moment of the machine meets all of them; the first round warms up.
+  for (let round = -1; round < rounds; round++) {
+    for (const [i, shape] of cases.entries()) {
+      prepare(...shape);
+      const start = now();
+      bench(1);
+      if (round >= 0) times[i].push(now() - start);
     }
   }
-  for (const [name, list] of Object.entries(times)) {
-    list.sort((a, b) => a - b);
-    const median = list[list.length >> 1];
-    const speed = ((rows * 64) / median) * 1e3;
-    console.log(`${rows} x 64 ${name}: median ${median.toFixed(1)} ms, best ${list[0].toFixed(1)} ms, ${speed.toFixed(0)} tokens/s`);
+  for (const [i, shape] of cases.entries()) {
+    prepare(...shape);
+    const sorted = times[i].toSorted((a, b) => a - b);
+    const median = sorted[rounds >> 1];
+    console.log(`${name(shape)}: median ${median.toFixed(1)} ms, best ${sorted[0].toFixed(1)} ms, ${((1e3 * median) / tokens()).toFixed(0)} us/token`);
   }
 }

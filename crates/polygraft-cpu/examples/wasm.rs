@@ -1,4 +1,4 @@
-//! The same benchmark for a WebAssembly host, without imports: `node examples/wasm.mjs target/…/wasm.wasm`.
+//! The same benchmark for a WebAssembly host, whose only import is a clock: `node examples/wasm.mjs target/…/wasm.wasm`.
 
 #[path = "../tests/support/mod.rs"]
 mod cases;
@@ -10,17 +10,52 @@ use polygraft_cpu::Cpu;
 use std::cell::RefCell;
 
 thread_local! {
+    static TEXT: RefCell<String> = const { RefCell::new(String::new()) };
     static BENCH: RefCell<Option<(Session<Cpu>, Batch)>> = const { RefCell::new(None) };
 }
 
-/// Makes the model and a batch of `rows` rows.
+mod host {
+    #[link(wasm_import_module = "host")]
+    unsafe extern "C" {
+        pub(crate) safe fn now() -> f64;
+    }
+}
+
+fn now() -> f64 {
+    host::now()
+}
+
+/// Makes the model and a batch: see [`support::batch`]; adapters 0: none, 1: small, 2: large.
 #[unsafe(no_mangle)]
-pub extern "C" fn prepare(rows: usize) {
+pub extern "C" fn prepare(rows: usize, tokens: usize, adapters: usize) {
     BENCH.with(|bench| {
-        let session = support::session();
-        let batch = support::batch(&session, rows);
-        *bench.borrow_mut() = Some((session, batch));
+        let mut bench = bench.borrow_mut();
+        let session = bench.take().map_or_else(support::session, |(session, _)| session);
+        let batch = support::batch(&session, rows, tokens, ["", "small", "large"][adapters]);
+        *bench = Some((session, batch));
     });
+}
+
+/// Tokens of the batch.
+#[unsafe(no_mangle)]
+pub extern "C" fn tokens() -> usize {
+    BENCH.with(|b| b.borrow().as_ref().map_or(0, |(_, batch)| batch.rows.iter().map(|r| r.ids.len()).sum()))
+}
+
+/// Time by kernel: where the text is, for `profile_length` bytes.
+#[unsafe(no_mangle)]
+pub extern "C" fn profile() -> *const u8 {
+    let text = BENCH.with(|b| b.borrow_mut().as_mut().map(|(s, batch)| support::profile(s, batch, now)));
+    TEXT.with(|t| {
+        *t.borrow_mut() = text.unwrap_or_default();
+        t.borrow().as_ptr()
+    })
+}
+
+/// Bytes of the last profile.
+#[unsafe(no_mangle)]
+pub extern "C" fn profile_length() -> usize {
+    TEXT.with(|t| t.borrow().len())
 }
 
 /// Runs the batch once.

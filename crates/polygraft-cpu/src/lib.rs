@@ -18,12 +18,14 @@ mod lowrank;
 mod math;
 mod norm;
 mod pack;
+mod profile;
 mod quantize;
 mod rows;
 mod run;
 mod slices;
 mod store;
 
+pub use profile::{Clock, Timing};
 pub use run::Run;
 
 use kernels::Isa;
@@ -40,13 +42,19 @@ use store::Store;
 pub struct Cpu {
     isa: Isa,
     store: Store,
+    clock: Option<Clock>,
 }
 
 impl Cpu {
     /// A backend without weights, with the best kernels that this machine has.
     #[must_use]
     pub fn new() -> Self {
-        Self { isa: Isa::detect(), store: Store::default() }
+        Self { isa: Isa::detect(), store: Store::default(), clock: None }
+    }
+
+    /// Has calls that begin from now on measure themselves by `clock`: see [`Run::profile`].
+    pub fn measure(&mut self, clock: Option<Clock>) {
+        self.clock = clock;
     }
 }
 
@@ -102,7 +110,7 @@ impl Backend for Cpu {
             }
         }
         let own = call.tables.payloads.iter().map(|p| self.store.own(p)).collect();
-        Ok(Run::new(call, own))
+        Ok(Run::new(call, own, self.clock))
     }
 
     fn advance(&mut self, run: &mut Run, pause: &mut dyn FnMut() -> bool) -> Result<Poll> {

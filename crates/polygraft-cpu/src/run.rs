@@ -2,6 +2,7 @@
 
 use crate::attention::Heads;
 use crate::kernels::Isa;
+use crate::profile::{Clock, Stopwatch, Timing};
 use crate::quantize::Quantized;
 use crate::slices::{Ended, Slices};
 use crate::store::{Own, Store};
@@ -22,6 +23,7 @@ pub struct Run {
     scratch: Scratch,
     step: usize,
     tasks: usize,
+    watch: Stopwatch,
 }
 
 /// Memory that steps reuse.
@@ -54,9 +56,10 @@ pub(crate) struct Frame<'a> {
 }
 
 impl Run {
-    pub(crate) fn new(call: Call, own: Vec<Arc<Own>>) -> Self {
+    pub(crate) fn new(call: Call, own: Vec<Arc<Own>>, clock: Option<Clock>) -> Self {
+        let watch = Stopwatch::new(clock, call.program.steps.len());
         let buffers = call.program.buffers.iter().map(|b| vec![0.0; b.width * call.tables.len(b.extent)]).collect();
-        Self { call, own, buffers, scratch: Scratch::default(), step: 0, tasks: 0 }
+        Self { call, own, buffers, scratch: Scratch::default(), step: 0, tasks: 0, watch }
     }
 
     pub(crate) fn advance(&mut self, isa: Isa, store: &Store, pause: &mut dyn FnMut() -> bool) -> Result<Poll> {
@@ -72,13 +75,25 @@ impl Run {
                 index: self.step,
             };
             let mut slices = Slices { done: &mut self.tasks, worked: &mut worked, pause: &mut *pause };
-            if frame.eval(step, &mut slices)? == Ended::Paused {
+            if self.watch.book(self.step, || frame.eval(step, &mut slices))? == Ended::Paused {
                 return Ok(Poll::More);
             }
             self.step += 1;
             self.tasks = 0;
         }
         Ok(Poll::Done)
+    }
+
+    /// Time by kernel, in the order of the Program; empty unless the backend was given a clock.
+    #[must_use]
+    pub fn profile(&self) -> Vec<Timing> {
+        let steps = self.call.program.steps.iter().enumerate();
+        steps
+            .filter_map(|(i, step)| {
+                let milliseconds = self.watch.of(i)?;
+                Some(Timing { kernel: step.kind.name(), steps: i..i + 1, milliseconds })
+            })
+            .collect()
     }
 
     pub(crate) fn read(&self, buffer: BufferId) -> Result<Vec<f32>> {

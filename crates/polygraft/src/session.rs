@@ -76,6 +76,12 @@ impl<B: Backend> Job<B> {
     pub fn call(&self) -> &Call {
         &self.call
     }
+
+    /// The backend's own state of the call, for what only it knows, such as a profile.
+    #[must_use]
+    pub fn run(&self) -> &B::Run {
+        &self.run
+    }
 }
 
 /// Logits of one row.
@@ -118,6 +124,11 @@ impl<B: Backend> Session<B> {
     #[must_use]
     pub fn backend(&self) -> &B {
         &self.backend
+    }
+
+    /// The backend, for settings of its own.
+    pub fn backend_mut(&mut self) -> &mut B {
+        &mut self.backend
     }
 
     /// The adapters that are loaded.
