@@ -1,6 +1,6 @@
 //! Panels of any form to panels of f32, a few at a time.
 
-use crate::kernels::Isa;
+use crate::kernels::{CUTS, Isa};
 use crate::math::{bf16_to_f32, f16_to_f32};
 use crate::pack::{Form, LANES, Packed, Q4_WORDS, Q8_WORDS};
 use std::ops::Range;
@@ -61,5 +61,20 @@ fn blocks_of<const WORDS: usize, const EACH: usize>(
 pub(crate) fn scales<'a>(isa: Isa, scales: &[u16], out: &'a mut Vec<f32>) -> &'a [f32] {
     out.resize(scales.len(), 0.0);
     isa.vectorize(|| out.iter_mut().zip(scales).for_each(|(o, &bits)| *o = f16_to_f32(bits)));
+    out
+}
+
+/// The 4-bit codes of one panel, one a byte or half word, as the integer kernels read them: every word of the panel
+/// becomes [`CUTS`] of them.
+pub(crate) fn bytes<'a>(isa: Isa, words: &[u32], out: &'a mut Vec<u32>) -> &'a [u32] {
+    const MASK: u32 = if CUTS == 2 { 0x0f0f_0f0f } else { 0x000f_000f };
+    out.resize(words.len() * CUTS, 0);
+    isa.vectorize(|| {
+        for (words, out) in words.chunks_exact(LANES).zip(out.chunks_exact_mut(LANES * CUTS)) {
+            for (cut, out) in out.chunks_exact_mut(LANES).enumerate() {
+                out.iter_mut().zip(words).for_each(|(o, w)| *o = (w >> (4 * cut)) & MASK);
+            }
+        }
+    });
     out
 }

@@ -31,6 +31,8 @@ pub struct Run {
 pub(crate) struct Scratch {
     /// Decoded panels.
     pub(crate) panels: Vec<f32>,
+    /// 4-bit codes of one panel, each in a place of its own.
+    pub(crate) words: Vec<u32>,
     /// Decoded block scales of one panel.
     pub(crate) scales: Vec<f32>,
     /// Biases of the panels at work, padded.

@@ -112,5 +112,6 @@ pub(crate) fn profile(session: &mut Session<Cpu>, batch: &Batch, clock: Clock) -
     let line = |name: &str, ms: f64| {
         format!("{name:<40} {ms:8.2} ms {:5.1} % {:7.1} us/token\n", 100.0 * ms / total, 1e3 * ms / tokens as f64)
     };
-    sums.iter().map(|(name, ms)| line(name, *ms)).chain([line("all", total)]).collect()
+    let lines = sums.iter().map(|(name, ms)| line(name, *ms)).chain([line("all", total)]);
+    [format!("{}\n", session.backend().describe())].into_iter().chain(lines).collect()
 }

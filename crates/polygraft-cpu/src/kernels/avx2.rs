@@ -1,7 +1,7 @@
 //! AVX2 and FMA. A vector of eight f32 or of eight 32-bit words is one place of a panel.
 
 use super::{Codes, Panel, Rows, Target};
-use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
+use crate::pack::{LANES, Q8_WORDS};
 use polygraft::quant::BLOCK;
 use std::arch::x86_64::*;
 
@@ -150,7 +150,8 @@ pub(super) unsafe fn gemm_q8(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES]
 }
 
 /// `R` rows by one panel of 4-bit codes. The codes stay 0 to 15, the unsigned side of `maddubs`: a pair of products is
-/// at most 3810 and eight pairs 30 480, so that a block's sum fits 16 bits. The offset of 8 is in the corrections.
+/// at most 3810 and eight pairs 30 480; less the offset of 8, from which the sums start, a block's sum is at most
+/// 16 256 and fits 16 bits.
 ///
 /// # Safety
 /// Rows `row..row + R` are inside the slices of `x` and `out`.
@@ -163,29 +164,28 @@ unsafe fn tile_q4<const R: usize>(
     bias: &[f32; LANES],
     out: &mut Target<'_>,
 ) {
-    let (mask, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+    let ones = _mm256_set1_epi16(1);
     // SAFETY: as the caller promised; `block` stays below `blocks`.
     unsafe {
         let mut sums = [_mm256_loadu_ps(bias.as_ptr()); R];
         for block in 0..x.blocks {
             let mut dots = [_mm256_setzero_si256(); R];
-            let words = panel.words.as_ptr().add(block * Q4_WORDS * LANES);
+            for (r, dot) in dots.iter_mut().enumerate() {
+                *dot = _mm256_set1_epi32(*x.corrections.as_ptr().add((row + r) * x.blocks + block));
+            }
+            let words = panel.words.as_ptr().add(block * Q8_WORDS * LANES);
             let codes = x.codes.as_ptr().add((row * x.blocks + block) * BLOCK);
-            for word in 0..Q4_WORDS {
+            for word in 0..Q8_WORDS {
                 let w = _mm256_loadu_si256(words.add(word * LANES).cast());
-                let low = _mm256_and_si256(w, mask);
-                let high = _mm256_and_si256(_mm256_srli_epi16::<4>(w), mask);
                 for (r, dot) in dots.iter_mut().enumerate() {
-                    let codes = codes.add(r * x.blocks * BLOCK + word * 8);
-                    *dot = _mm256_add_epi16(*dot, _mm256_maddubs_epi16(low, four(codes)));
-                    *dot = _mm256_add_epi16(*dot, _mm256_maddubs_epi16(high, four(codes.add(4))));
+                    let codes = codes.add(r * x.blocks * BLOCK + word * 4);
+                    *dot = _mm256_add_epi16(*dot, _mm256_maddubs_epi16(w, four(codes)));
                 }
             }
             let scale = _mm256_loadu_ps(panel.scales.as_ptr().add(block * LANES));
             for (r, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
                 let at = (row + r) * x.blocks + block;
-                let correction = _mm256_set1_epi32(*x.corrections.as_ptr().add(at));
-                let dot = _mm256_add_epi32(_mm256_madd_epi16(dot, ones), correction);
+                let dot = _mm256_madd_epi16(dot, ones);
                 let scale = _mm256_mul_ps(scale, _mm256_broadcast_ss(&*x.scales.as_ptr().add(at)));
                 *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *sum);
             }

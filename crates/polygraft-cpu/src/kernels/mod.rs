@@ -14,7 +14,7 @@ mod wasm;
 use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
 
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub(crate) use wasm::{Code, ORDER, RUN, SIDE};
+pub(crate) use wasm::{CUTS, Code, ORDER, RUN, SIDE};
 
 /// A quantized activation as the integer kernels read it.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
@@ -27,6 +27,10 @@ pub(crate) const SIDE: usize = 1;
 /// Codes of a row that stay together between those of its neighbours.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 pub(crate) const RUN: usize = 8;
+
+/// Into how many words a word of eight 4-bit codes is cut for the integer kernels.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+pub(crate) const CUTS: usize = 2;
 
 /// Which of eight activations the kernels read first, second and so on.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
@@ -43,7 +47,7 @@ enum Kind {
     #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
     Portable,
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-    Wasm,
+    Wasm(wasm::Lowering),
 }
 
 /// Rows of f32 activations: row `r` is `values[r * stride..][..width]`.
@@ -62,7 +66,9 @@ pub(crate) struct Codes<'a> {
     pub(crate) codes: &'a [Code],
     /// `[group][block][row of the group]`.
     pub(crate) scales: &'a [f32],
-    /// `[group][block][row of the group]`: −8 × the sum of the block's codes, which undoes the offset of 4-bit weights.
+    /// `[group][block][row of the group]`: what undoes the offset of 8 in 4-bit weights, as two 16-bit numbers: −8 × the
+    /// sum of the block's codes at places 0 and 1 of each four, and at places 2 and 3 in the upper half. A kernel's sums
+    /// start from them: in whole for 32-bit sums, each half for the 16-bit sums over the same places.
     pub(crate) corrections: &'a [i32],
     pub(crate) count: usize,
     pub(crate) blocks: usize,
@@ -71,7 +77,7 @@ pub(crate) struct Codes<'a> {
 /// One panel of quantized weights.
 #[derive(Clone, Copy)]
 pub(crate) struct Panel<'a> {
-    /// `[block][word][lane]`.
+    /// `[block][word][lane]`; 4-bit codes stand in words of four ([`CUTS`] for each word of the stored form).
     pub(crate) words: &'a [u32],
     /// `[block][lane]`.
     pub(crate) scales: &'a [f32],
@@ -113,7 +119,7 @@ impl Isa {
         #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
         return Self(Kind::Portable);
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        Self(Kind::Wasm)
+        Self(Kind::Wasm(wasm::Lowering::detect()))
     }
 
     /// The plain kernels, so that tests can run them on any machine.
@@ -129,7 +135,7 @@ impl Isa {
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             Kind::Portable => "portable",
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Kind::Wasm => wasm::NAME,
+            Kind::Wasm(lowering) => lowering.name(),
         }
     }
 
@@ -143,7 +149,7 @@ impl Isa {
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             Kind::Portable => work(),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Kind::Wasm => work(),
+            Kind::Wasm(_) => work(),
         }
     }
 
@@ -159,13 +165,13 @@ impl Isa {
             Kind::Portable => portable::gemm(x, weights, bias, out),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             // SAFETY: the lengths were checked.
-            Kind::Wasm => unsafe { wasm::gemm(x, weights, bias, out) },
+            Kind::Wasm(_) => unsafe { wasm::gemm(x, weights, bias, out) },
         }
     }
 
     /// `out = bias + x Wᵀ` for one panel of 4-bit weights.
     pub(crate) fn gemm_q4(self, x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
-        x.check(Q4_WORDS, &panel, out);
+        x.check(Q4_WORDS * CUTS, &panel, out);
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the features are there (see `detect`), the lengths were checked.
@@ -174,7 +180,7 @@ impl Isa {
             Kind::Portable => portable::gemm_q4(x, panel, bias, out),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             // SAFETY: the lengths were checked.
-            Kind::Wasm => unsafe { wasm::gemm_q4(x, panel, bias, out) },
+            Kind::Wasm(lowering) => unsafe { wasm::gemm_q4(lowering, x, panel, bias, out) },
         }
     }
 
@@ -189,7 +195,7 @@ impl Isa {
             Kind::Portable => portable::gemm_q8(x, panel, bias, out),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             // SAFETY: the lengths were checked.
-            Kind::Wasm => unsafe { wasm::gemm_q8(x, panel, bias, out) },
+            Kind::Wasm(_) => unsafe { wasm::gemm_q8(x, panel, bias, out) },
         }
     }
 }
@@ -213,6 +219,8 @@ mod tests {
         let codes = quantized.of(isa, 0, 0..rows.count, rows);
         match &weight.form {
             Form::Q4 { codes: words, scales } => {
+                let mut cut = Vec::new();
+                let words = decode::bytes(isa, words, &mut cut);
                 let panel = Panel { words, scales: decode::scales(isa, scales, &mut scratch) };
                 isa.gemm_q4(codes, panel, &bias, &mut target);
             }

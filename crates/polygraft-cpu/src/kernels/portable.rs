@@ -1,7 +1,7 @@
 //! Plain Rust: for machines without a kernel of their own, and the check of those that have one.
 
 use super::{Codes, Panel, Rows, Target};
-use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
+use crate::pack::{LANES, Q8_WORDS};
 use polygraft::quant::BLOCK;
 
 /// Rows that share one pass over a panel.
@@ -33,15 +33,15 @@ pub(super) fn gemm(x: Rows<'_>, weights: &[f32], bias: &[f32], out: &mut Target<
 }
 
 pub(super) fn gemm_q4(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
-    integer::<Q4_WORDS>(x, panel, bias, out, 1, |word, k| ((word >> (8 * (k % 4) + 4 * (k / 4))) & 15) as i32);
+    integer(x, panel, bias, out, 1, |word, k| i32::from(word.to_le_bytes()[k]));
 }
 
 pub(super) fn gemm_q8(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
-    integer::<Q8_WORDS>(x, panel, bias, out, 0, |word, k| i32::from(word.to_le_bytes()[k].cast_signed()));
+    integer(x, panel, bias, out, 0, |word, k| i32::from(word.to_le_bytes()[k].cast_signed()));
 }
 
 /// One row after the other; `code(word, k)` is code `k` of a word, `corrected` 1 where codes have an offset of 8.
-fn integer<const WORDS: usize>(
+fn integer(
     x: Codes<'_>,
     panel: Panel<'_>,
     bias: &[f32; LANES],
@@ -49,15 +49,15 @@ fn integer<const WORDS: usize>(
     corrected: i32,
     code: impl Fn(u32, usize) -> i32,
 ) {
-    let each = BLOCK / WORDS;
+    const EACH: usize = BLOCK / Q8_WORDS;
     for row in 0..x.count {
         let mut sums = *bias;
         for block in 0..x.blocks {
             let at = row * x.blocks + block;
-            let mut dots = [x.corrections[at] * corrected; LANES];
-            let words = &panel.words[block * WORDS * LANES..(block + 1) * WORDS * LANES];
+            let mut dots = [corrected * (i32::from(x.corrections[at] as i16) + (x.corrections[at] >> 16)); LANES];
+            let words = &panel.words[block * Q8_WORDS * LANES..(block + 1) * Q8_WORDS * LANES];
             let codes = &x.codes[at * BLOCK..(at + 1) * BLOCK];
-            for (words, codes) in words.chunks_exact(LANES).zip(codes.chunks_exact(each)) {
+            for (words, codes) in words.chunks_exact(LANES).zip(codes.chunks_exact(EACH)) {
                 for (k, &a) in codes.iter().enumerate() {
                     dots.iter_mut().zip(words).for_each(|(d, &w)| *d += i32::from(a) * code(w, k));
                 }

@@ -6,17 +6,17 @@ use polygraft::quant::BLOCK;
 use std::arch::wasm32::*;
 use std::hint::black_box;
 
-pub(super) const NAME: &str = if cfg!(target_feature = "relaxed-simd") { "wasm relaxed-simd" } else { "wasm simd128" };
-
 /// Rows whose codes lie side by side, so that one pointer with constant offsets reaches them all.
 pub(crate) const SIDE: usize = 4;
 
-pub(crate) use format::{Code, ORDER, RUN};
+pub(crate) use format::{CUTS, Code, ORDER, RUN};
 
 /// Activations are 16 bits wide: `i32x4_dot_i16x8` is the one integer product that every engine lowers well.
 #[cfg(not(target_feature = "relaxed-simd"))]
 mod format {
     pub(crate) type Code = i16;
+    /// Words for each stored word of 4-bit codes, two codes a word.
+    pub(crate) const CUTS: usize = 4;
     /// Inputs that meet one lane of weights.
     pub(crate) const RUN: usize = 2;
     /// The pairs of inputs that a mask of half words cuts out of a weight word: see [`crate::pack`].
@@ -27,6 +27,8 @@ mod format {
 #[cfg(target_feature = "relaxed-simd")]
 mod format {
     pub(crate) type Code = i8;
+    /// Words for each stored word of 4-bit codes, four codes a word.
+    pub(crate) const CUTS: usize = 2;
     /// Inputs that meet one lane of weights.
     pub(crate) const RUN: usize = 4;
     /// The inputs that a mask of bytes cuts out of a weight word, in their own order.
@@ -99,9 +101,18 @@ unsafe fn tile<const R: usize>(
 
 /// # Safety
 /// The lengths were checked (`Codes::check`).
-pub(super) unsafe fn gemm_q4(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
+pub(super) unsafe fn gemm_q4(lowering: Lowering, x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
     // SAFETY: as the caller promised.
-    unsafe { gemm_codes::<Q4>(x, panel, bias, out) }
+    unsafe {
+        match lowering {
+            #[cfg(not(target_feature = "relaxed-simd"))]
+            Lowering::Plain => gemm_codes::<Q4>(x, panel, bias, out),
+            #[cfg(target_feature = "relaxed-simd")]
+            Lowering::Pairs => gemm_codes::<Q4Pairs>(x, panel, bias, out),
+            #[cfg(target_feature = "relaxed-simd")]
+            Lowering::Fours => gemm_codes::<Q4Fours>(x, panel, bias, out),
+        }
+    }
 }
 
 /// # Safety
@@ -116,11 +127,16 @@ trait Weights {
     /// Words an output takes in a block.
     const WORDS: usize;
 
-    /// The integer sums of a block for four rows and the panel's halves, without corrections.
+    /// Turns of the loop over a block. It stays a loop: unrolled, the compiler would order the work by sums, which keeps
+    /// more vectors alive than there are registers. One word a turn was 13 % faster than two.
+    const TURNS: usize = Self::WORDS;
+
+    /// The integer sums of a block for four rows and the panel's halves.
     ///
     /// # Safety
-    /// A block of words can be read at `words`, of four rows' codes at `codes`.
-    unsafe fn block(words: *const u32, codes: *const Code) -> Dots;
+    /// A block of words can be read at `words`, of four rows' codes at `codes`, four rows' corrections at `from`; `turns`
+    /// is [`Self::TURNS`].
+    unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, turns: usize) -> Dots;
 }
 
 /// Integer sums, or products on their way there: row, half of the panel.
@@ -132,6 +148,8 @@ type Dots = [[v128; 2]; SIDE];
 /// The lengths were checked (`Codes::check`).
 #[inline(always)]
 unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
+    // A number that the compiler does not know.
+    let turns = black_box(W::TURNS);
     for row in (0..x.count).step_by(SIDE) {
         // SAFETY: the slices hold whole groups of rows and whole blocks.
         unsafe {
@@ -139,14 +157,12 @@ unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LA
             for block in 0..x.blocks {
                 let at = row * x.blocks + block * SIDE;
                 let words = panel.words.as_ptr().add(block * W::WORDS * LANES);
-                let dots = W::block(words, x.codes.as_ptr().add(at * BLOCK));
+                let dots = W::block(words, x.codes.as_ptr().add(at * BLOCK), x.corrections.as_ptr().add(at), turns);
                 let scales = panel.scales.as_ptr().add(block * LANES);
                 let scales = [load(scales), load(scales.add(4))];
                 for (r, (sums, dots)) in sums.iter_mut().zip(dots).enumerate() {
-                    let correction = v128_load32_splat(x.corrections.as_ptr().add(at + r).cast());
                     let own = v128_load32_splat(x.scales.as_ptr().add(at + r).cast());
                     for ((sum, dot), scale) in sums.iter_mut().zip(dots).zip(scales) {
-                        let dot = if W::WORDS == Q4_WORDS { i32x4_add(dot, correction) } else { dot };
                         *sum = add_product(*sum, f32x4_convert_i32x4(dot), f32x4_mul(scale, own));
                     }
                 }
@@ -160,13 +176,6 @@ unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LA
     }
 }
 
-/// A number that the compiler does not know: loops that must stay loops, because unrolled they would need more vectors
-/// at once than there are registers.
-#[inline(always)]
-fn opaque(n: usize) -> usize {
-    black_box(n)
-}
-
 /// Row `r`'s run of codes, in every lane.
 ///
 /// # Safety
@@ -177,68 +186,145 @@ unsafe fn splat(codes: *const Code, r: usize) -> v128 {
     unsafe { v128_load32_splat(codes.add(r * RUN).cast()) }
 }
 
+/// The corrections of four rows, each in every lane.
+///
+/// # Safety
+/// Four numbers can be read at `from`.
+#[inline(always)]
+unsafe fn corrections(from: *const i32) -> Dots {
+    // SAFETY: as the caller promised.
+    std::array::from_fn(|r| [unsafe { v128_load32_splat(from.add(r).cast()) }; 2])
+}
+
+/// Both halves of every lane together.
+#[inline(always)]
+fn halves(sums: Dots) -> Dots {
+    sums.map(|sums| sums.map(|sum| i32x4_dot_i16x8(sum, i16x8_splat(1))))
+}
+
+/// 4-bit codes.
+#[cfg(not(target_feature = "relaxed-simd"))]
 struct Q4;
 
 #[cfg(not(target_feature = "relaxed-simd"))]
 impl Weights for Q4 {
-    const WORDS: usize = Q4_WORDS;
+    const WORDS: usize = Q4_WORDS * CUTS;
 
     #[inline(always)]
-    unsafe fn block(words: *const u32, codes: *const Code) -> Dots {
-        let mask = u32x4_splat(0x000f_000f);
-        let mut sums = [[i32x4_splat(0); 2]; SIDE];
-        for word in 0..opaque(Q4_WORDS) {
-            // SAFETY: as the caller promised.
-            unsafe {
-                let w = [load(words.add(word * LANES).cast()), load(words.add(word * LANES + 4).cast())];
-                let cuts = [
-                    w.map(|w| v128_and(w, mask)),
-                    w.map(|w| v128_and(u32x4_shr(w, 4), mask)),
-                    w.map(|w| v128_and(u32x4_shr(w, 8), mask)),
-                    w.map(|w| v128_and(u32x4_shr(w, 12), mask)),
-                ];
-                for (pair, cut) in cuts.into_iter().enumerate() {
-                    let codes = codes.add((word * 4 + pair) * RUN * SIDE);
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let a = splat(codes, r);
-                        for (sum, cut) in sums.iter_mut().zip(cut) {
-                            *sum = i32x4_add(*sum, i32x4_dot_i16x8(a, cut));
-                        }
+    unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, turns: usize) -> Dots {
+        // SAFETY: as the caller promised.
+        unsafe {
+            let mut sums = halves(corrections(from));
+            for word in 0..turns {
+                let w = words.add(word * LANES).cast();
+                let w = [load(w), load(w.add(4))];
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let a = splat(codes.add(word * RUN * SIDE), r);
+                    for (sum, w) in sums.iter_mut().zip(w) {
+                        *sum = i32x4_add(*sum, i32x4_dot_i16x8(a, w));
                     }
                 }
             }
+            sums
         }
-        sums
     }
 }
 
+/// 4-bit codes where the relaxed product of bytes is an instruction that adds up pairs in 16 bits. Codes are 0 to 15,
+/// so that the product has one result on every engine. A pair of products is at most 3810 and a lane adds eight; less
+/// the offset of 8, from which the sums start, a block's sum is at most 16 256 and fits 16 bits.
 #[cfg(target_feature = "relaxed-simd")]
-impl Weights for Q4 {
-    const WORDS: usize = Q4_WORDS;
+struct Q4Pairs;
 
-    /// Codes are 0 to 15, so that the relaxed product has one result on every engine; the offset of 8 is in the
-    /// corrections. A pair of products is at most 3810 and a lane adds eight, 30 480: a block's sum fits 16 bits.
+#[cfg(target_feature = "relaxed-simd")]
+impl Weights for Q4Pairs {
+    const WORDS: usize = Q4_WORDS * CUTS;
+
     #[inline(always)]
-    unsafe fn block(words: *const u32, codes: *const Code) -> Dots {
-        let mask = u8x16_splat(15);
-        let mut sums = [[i16x8_splat(0); 2]; SIDE];
-        for word in 0..opaque(Q4_WORDS) {
-            // SAFETY: as the caller promised.
-            unsafe {
-                let w = [load(words.add(word * LANES).cast()), load(words.add(word * LANES + 4).cast())];
-                let cuts = [w.map(|w| v128_and(w, mask)), w.map(|w| v128_and(u16x8_shr(w, 4), mask))];
-                for (four, cut) in cuts.into_iter().enumerate() {
-                    let codes = codes.add((word * 2 + four) * RUN * SIDE);
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let a = splat(codes, r);
-                        for (sum, cut) in sums.iter_mut().zip(cut) {
-                            *sum = i16x8_add(*sum, i16x8_relaxed_dot_i8x16_i7x16(a, cut));
-                        }
+    unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, turns: usize) -> Dots {
+        // SAFETY: as the caller promised.
+        unsafe {
+            let mut sums = corrections(from);
+            for word in 0..turns {
+                let w = words.add(word * LANES).cast();
+                let w = [load(w), load(w.add(4))];
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let a = splat(codes.add(word * RUN * SIDE), r);
+                    for (sum, w) in sums.iter_mut().zip(w) {
+                        *sum = i16x8_add(*sum, i16x8_relaxed_dot_i8x16_i7x16(a, w));
                     }
                 }
             }
+            halves(sums)
         }
-        sums.map(|sums| sums.map(|sum| i32x4_dot_i16x8(sum, i16x8_splat(1))))
+    }
+}
+
+/// 4-bit codes where the relaxed product of bytes adds up four in 32 bits with one instruction.
+#[cfg(target_feature = "relaxed-simd")]
+struct Q4Fours;
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Weights for Q4Fours {
+    const WORDS: usize = Q4_WORDS * CUTS;
+
+    #[inline(always)]
+    unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, turns: usize) -> Dots {
+        // SAFETY: as the caller promised.
+        unsafe {
+            let mut sums = halves(corrections(from));
+            for word in 0..turns {
+                let w = words.add(word * LANES).cast();
+                let w = [load(w), load(w.add(4))];
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let a = splat(codes.add(word * RUN * SIDE), r);
+                    for (sum, w) in sums.iter_mut().zip(w) {
+                        *sum = i32x4_relaxed_dot_i8x16_i7x16_add(a, w, *sum);
+                    }
+                }
+            }
+            sums
+        }
+    }
+}
+
+/// How the engine lowers the relaxed product of bytes, by what it makes of bytes outside its range. All have the same
+/// results inside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lowering {
+    /// No relaxed instructions in this build.
+    #[cfg(not(target_feature = "relaxed-simd"))]
+    Plain,
+    /// Pairs in 16 bits that saturate: x86-64 without VNNI.
+    #[cfg(target_feature = "relaxed-simd")]
+    Pairs,
+    /// Fours in 32 bits: VNNI on x86-64, `sdot` on Arm.
+    #[cfg(target_feature = "relaxed-simd")]
+    Fours,
+}
+
+impl Lowering {
+    #[cfg(not(target_feature = "relaxed-simd"))]
+    pub(super) fn detect() -> Self {
+        Self::Plain
+    }
+
+    #[cfg(target_feature = "relaxed-simd")]
+    pub(super) fn detect() -> Self {
+        let (signed, beyond) = (black_box(i8x16_splat(127)), black_box(u8x16_splat(255)));
+        let dot = i32x4_relaxed_dot_i8x16_i7x16_add(signed, beyond, i32x4_splat(0));
+        if i32x4_extract_lane::<0>(dot) == 2 * 32_767 { Self::Pairs } else { Self::Fours }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            #[cfg(not(target_feature = "relaxed-simd"))]
+            Self::Plain => "wasm simd128",
+            #[cfg(target_feature = "relaxed-simd")]
+            Self::Pairs => "wasm relaxed-simd, pairs",
+            #[cfg(target_feature = "relaxed-simd")]
+            Self::Fours => "wasm relaxed-simd, fours",
+        }
     }
 }
 
@@ -250,9 +336,9 @@ impl Weights for Q8 {
     /// Even and odd bytes of the weights as 16 bits, against codes of the same width.
     #[cfg(not(target_feature = "relaxed-simd"))]
     #[inline(always)]
-    unsafe fn block(words: *const u32, codes: *const Code) -> Dots {
+    unsafe fn block(words: *const u32, codes: *const Code, _from: *const i32, turns: usize) -> Dots {
         let mut sums = [[i32x4_splat(0); 2]; SIDE];
-        for word in 0..opaque(Q8_WORDS) {
+        for word in 0..turns {
             // SAFETY: as the caller promised.
             unsafe {
                 let w = [load(words.add(word * LANES).cast()), load(words.add(word * LANES + 4).cast())];
@@ -275,10 +361,10 @@ impl Weights for Q8 {
     /// Even and odd bytes of both sides as 16 bits: signed bytes have no relaxed product with one result everywhere.
     #[cfg(target_feature = "relaxed-simd")]
     #[inline(always)]
-    unsafe fn block(words: *const u32, codes: *const Code) -> Dots {
+    unsafe fn block(words: *const u32, codes: *const Code, _from: *const i32, turns: usize) -> Dots {
         let halves = |v: v128| [i16x8_shr(i16x8_shl(v, 8), 8), i16x8_shr(v, 8)];
         let mut sums = [[i32x4_splat(0); 2]; SIDE];
-        for word in 0..opaque(Q8_WORDS) {
+        for word in 0..turns {
             // SAFETY: as the caller promised.
             unsafe {
                 let w = [load(words.add(word * LANES).cast()), load(words.add(word * LANES + 4).cast())].map(halves);
