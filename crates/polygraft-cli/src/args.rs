@@ -226,6 +226,12 @@ pub(crate) struct Explain {
     /// Tokens a row.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) tokens: u32,
+    /// Run it as well, and say where the time goes: by kernel and by layer.
+    #[arg(long)]
+    pub(crate) time: bool,
+    /// How --time runs it. Default: fast for quantized bases, else exact.
+    #[arg(long, value_enum, requires = "time")]
+    pub(crate) precision: Option<PrecisionName>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -46,6 +46,25 @@ impl AnyBackend {
     }
 }
 
+impl AnyBackend {
+    /// Has calls that begin from now on measure themselves, on backends that can.
+    pub(crate) fn measure(&mut self, clock: polygraft_cpu::Clock) {
+        if let Self::Cpu(cpu) = self {
+            cpu.measure(Some(clock));
+        }
+    }
+}
+
+impl AnyRun {
+    /// Time by kernel, where it was measured.
+    pub(crate) fn profile(&self) -> Vec<polygraft_cpu::Timing> {
+        match self {
+            Self::Reference(_) => Vec::new(),
+            Self::Cpu(run) => run.profile(),
+        }
+    }
+}
+
 macro_rules! each {
     ($self:expr, $b:ident => $body:expr) => {
         match $self {

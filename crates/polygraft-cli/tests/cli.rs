@@ -101,6 +101,10 @@ fn explain_and_inspect_speak_plainly() {
     let explained = polygraft(&["explain", "--base", &base, "--tokens", "5"]);
     let text = String::from_utf8_lossy(&explained.stdout);
     assert!(explained.status.success() && text.contains("layer 0 query"), "{text}");
+    let timed = polygraft(&["explain", "--base", &base, "--tokens", "5", "--time"]);
+    let text = String::from_utf8_lossy(&timed.stdout);
+    assert!(timed.status.success() && text.contains("attention") && text.contains("us a token"), "{text}");
+    fails(&["explain", "--base", &base, "--precision", "fast"], 2, &["--time"]);
     let inspected = polygraft(&["inspect", &base]);
     let text = String::from_utf8_lossy(&inspected.stdout);
     assert!(inspected.status.success() && text.contains("bert"), "{text}");

@@ -3,6 +3,7 @@
 //! Keys and values are brought into panels, so that both products run on the same kernel as a linear layer.
 
 use crate::kernels::{Isa, Rows, Target};
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 use crate::math::exp;
 use crate::pack::LANES;
 use crate::run::{Frame, cut};
@@ -76,11 +77,9 @@ impl Heads {
         let queries = Rows { values: &q[task.queries.start * width + first..], stride: width, count, width: d };
         isa.gemm(queries, &self.keys, &self.zeros[..stride], &mut Target { values: &mut self.scores, stride });
         self.inverses.resize(count, 0.0);
-        isa.vectorize(|| {
-            for (scores, inverse) in self.scores.chunks_exact_mut(stride).zip(&mut self.inverses) {
-                *inverse = 1.0 / softmax(&mut scores[..keys], scale);
-            }
-        });
+        for (scores, inverse) in self.scores.chunks_exact_mut(stride).zip(&mut self.inverses) {
+            *inverse = 1.0 / isa.softmax(&mut scores[..keys], scale);
+        }
         self.context.resize(count * d_stride, 0.0);
         let weights = Rows { values: &self.scores, stride, count, width: keys };
         let target = &mut Target { values: &mut self.context, stride: d_stride };
@@ -113,8 +112,9 @@ impl Heads {
 }
 
 /// `exp(scale · x − peak)` in place; the sum.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 #[inline(always)]
-fn softmax(x: &mut [f32], scale: f32) -> f32 {
+pub(crate) fn softmax(x: &mut [f32], scale: f32) -> f32 {
     let mut peaks = [f32::NEG_INFINITY; LANES];
     for chunk in x.chunks_mut(LANES) {
         for (x, peak) in chunk.iter_mut().zip(&mut peaks) {

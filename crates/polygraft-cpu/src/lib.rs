@@ -22,6 +22,7 @@ mod profile;
 mod quantize;
 mod rows;
 mod run;
+mod schedule;
 mod slices;
 mod store;
 
@@ -110,7 +111,7 @@ impl Backend for Cpu {
             }
         }
         let own = call.tables.payloads.iter().map(|p| self.store.own(p)).collect();
-        Ok(Run::new(call, own, self.clock))
+        Ok(Run::new(call, own, &self.store, self.clock))
     }
 
     fn advance(&mut self, run: &mut Run, pause: &mut dyn FnMut() -> bool) -> Result<Poll> {

@@ -1,19 +1,39 @@
-//! Linear layers: groups of rows that share weight and bias, in chunks of rows by a few panels.
+//! Linear layers with their low-rank updates and what follows them, a chunk of rows at a time.
+//!
+//! A chunk passes over the weights a few panels at a time; what follows (the updates, the activation, rounding for the
+//! next layer) happens while those columns are in the caches, and the norm when the chunk has all its columns.
 
-use crate::kernels::{Isa, Rows, Target};
+use crate::kernels::{Codes, Isa, Panel, Rows, SIDE, Target};
+use crate::lowrank::{Update, updates};
+use crate::norm::Norm;
 use crate::pack::{Form, LANES, Packed, Q4_WORDS, Q8_WORDS};
 use crate::run::{Frame, Scratch, cut, wrong_payload};
+use crate::schedule::{Linear, Then};
 use crate::slices::{Ended, Slices, TASK};
 use crate::store::Own;
-use crate::{decode, kernels::Panel};
+use crate::{decode, rows};
 use polygraft::backend::Precision;
 use polygraft::ir::{LayerLinear, LinearSite, Op, Site};
-use polygraft::program::{Step, StepKind};
+use polygraft::program::{BufferId, Step, StepKind};
+use polygraft::quant::BLOCK;
 use polygraft::{Error, Result};
+use std::borrow::Cow;
 use std::ops::Range;
 
-/// Rows that pass over a panel together: enough to make decoding it cheap, few enough to stay in the caches.
-const CHUNK: usize = 256;
+/// Rows that pass over a panel together: enough to make decoding it cheap, few enough to stay in the caches. Whole
+/// groups of [`SIDE`].
+pub(crate) const CHUNK: usize = 256;
+
+/// Panels in the columns of a block: what is handed over in 8 bits is rounded in whole blocks.
+const BLOCK_PANELS: usize = BLOCK / LANES;
+
+/// Whether a linear step rounds its input, for weights that are quantized. What the first layer's attention rounds
+/// passes through all the others: the worst of a hundred texts came to a cosine of 0.9978 with it, to 0.9996 without.
+pub(crate) fn is_fast(step: &Step, precision: Precision) -> bool {
+    use LayerLinear::{Key, Query, Value};
+    let delicate = matches!(step.origin, Some(Site::Linear(LinearSite::Layer(0, Query | Key | Value))));
+    precision == Precision::Fast && !delicate
+}
 
 /// Rows that run the same weight and bias.
 struct Group<'a> {
@@ -22,68 +42,133 @@ struct Group<'a> {
     bias: Option<&'a [f32]>,
 }
 
-/// A chunk of a group's rows by a few panels.
-struct Task<'a> {
-    rows: Range<usize>,
-    panels: Range<usize>,
-    weight: &'a Packed,
-    bias: Option<&'a [f32]>,
+/// One of the layers that share an input.
+struct Product<'a> {
+    groups: Vec<Group<'a>>,
+    updates: Vec<Update<'a>>,
+    fast: bool,
+    /// Its outputs, `[rows, n]`.
+    n: usize,
 }
 
-pub(crate) fn linear(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
-    let StepKind::Linear { x, out, bias, .. } = step.kind else { return Ok(Ended::Yes) };
-    let (k, n) = (frame.width(x), frame.width(out));
-    let shared = bias.map(|b| frame.store.vector(b, n)).transpose()?;
-    let groups = groups(frame, step, shared.as_deref())?;
-    let tasks = groups.iter().flat_map(|group| {
-        cut(group.rows.clone(), CHUNK).flat_map(move |rows| {
-            // In pairs, as the kernels take them.
-            let panels = (TASK / (rows.len() * k * LANES).max(1)).max(2) & !1;
-            cut(0..group.weight.panels(), panels).map(move |panels| Task {
-                rows: rows.clone(),
-                panels,
-                weight: group.weight,
-                bias: group.bias,
-            })
+/// A piece of the work, in order.
+enum Task {
+    /// The low-rank hidden values of a chunk.
+    Shrink(Range<usize>),
+    /// A chunk by a few panels of one of the layers.
+    Panels { rows: Range<usize>, product: usize, panels: Range<usize> },
+    /// Sum and norm of a chunk.
+    Norm(Range<usize>),
+}
+
+/// What the tasks of a pass share.
+struct Pass<'a> {
+    isa: Isa,
+    index: usize,
+    input: &'a [f32],
+    k: usize,
+    products: Vec<Product<'a>>,
+    work: &'a Linear,
+    activation: Option<rows::Pointwise>,
+}
+
+pub(crate) fn linear(frame: &mut Frame<'_>, work: &Linear, slices: &mut Slices<'_>) -> Result<Ended> {
+    let steps = &frame.program().steps;
+    let StepKind::Linear { x, .. } = steps[work.products[0].step].kind else { return Ok(Ended::Yes) };
+    let targets: Vec<BufferId> = work.products.iter().map(|p| steps[p.step].kind.target()).collect();
+    // The buffers that are written are out of the list meanwhile, so that the input can be borrowed.
+    let mut outs: Vec<Vec<f32>> = targets.iter().map(|id| frame.take(*id)).collect();
+    let sum = match work.then {
+        Then::AddNorm { add, .. } => Some(steps[add].kind.target()),
+        Then::Nothing | Then::Activate(_) => None,
+    };
+    let mut sums = sum.map(|id| frame.take(id)).unwrap_or_default();
+    let ended = run(frame, work, x, &mut outs, &mut sums, slices);
+    targets.into_iter().zip(outs).for_each(|(id, values)| frame.put(id, values));
+    if let Some(id) = sum {
+        frame.put(id, sums);
+    }
+    ended
+}
+
+fn run(
+    frame: &mut Frame<'_>,
+    work: &Linear,
+    x: BufferId,
+    outs: &mut [Vec<f32>],
+    sums: &mut [f32],
+    slices: &mut Slices<'_>,
+) -> Result<Ended> {
+    let program = frame.program();
+    let (k, first) = (frame.width(x), &program.steps[work.products[0].step]);
+    let shared = work.products.iter().map(|p| match program.steps[p.step].kind {
+        StepKind::Linear { bias: Some(id), out, .. } => frame.store.vector(id, frame.width(out)).map(Some),
+        _ => Ok(None),
+    });
+    let shared: Vec<Option<Cow<'_, [f32]>>> = shared.collect::<Result<_>>()?;
+    let products = work.products.iter().zip(&shared).map(|(p, bias)| {
+        let step = &program.steps[p.step];
+        Ok(Product {
+            groups: groups(frame, step, bias.as_deref())?,
+            updates: updates(frame, p.updates.clone())?,
+            fast: is_fast(step, frame.call.precision),
+            n: frame.width(step.kind.target()),
         })
     });
-    let fast = frame.call.precision == Precision::Fast && !is_delicate(step);
+    let products: Vec<Product<'_>> = products.collect::<Result<_>>()?;
+    let norm = match work.then {
+        Then::AddNorm { norm, .. } => Some(Norm::new(frame, &program.steps[norm])?),
+        Then::Nothing | Then::Activate(_) => None,
+    };
+    let activation = match work.then {
+        Then::Activate(step) => rows::pointwise(&program.steps[step], frame.call.precision),
+        Then::Nothing | Then::AddNorm { .. } => None,
+    };
+    let tasks = tasks(frame, first, &products, k, norm.is_some());
     let (isa, index) = (frame.isa, frame.index);
-    let input = &frame.buffers[x.0 as usize];
+    let input = frame.buffers[x.0 as usize].as_slice();
+    let pass = Pass { isa, index, input, k, products, work, activation };
     let scratch = &mut *frame.scratch;
-    slices.each(tasks, |task| {
-        let x = Rows {
-            values: &input[task.rows.start * k..task.rows.end * k],
-            stride: k,
-            count: task.rows.len(),
-            width: k,
-        };
-        let y = &mut y[task.rows.start * n..task.rows.end * n];
-        for pair in cut(task.panels.clone(), 2) {
-            padded(&mut scratch.bias, task.bias, &pair, n);
-            match &task.weight.form {
-                Form::Q4 { codes, scales } if fast => {
-                    integer(isa, &task, index, x, &pair, (codes, scales, Q4_WORDS), scratch, y);
-                }
-                Form::Q8 { codes, scales } if fast => {
-                    integer(isa, &task, index, x, &pair, (codes, scales, Q8_WORDS), scratch, y);
-                }
-                Form::F32(_) | Form::F16(_) | Form::Bf16(_) | Form::Q8 { .. } | Form::Q4 { .. } => {
-                    let Scratch { panels, bias, tile, .. } = scratch;
-                    let weights = decode::panels(isa, task.weight, pair.clone(), panels);
-                    columns(y, n, x.count, &pair, tile, |target| isa.gemm(x, weights, bias, target));
+    if work.hands_over {
+        let rows = outs[0].len() / pass.products[0].n.max(1);
+        scratch.handed[1].resize(rows, pass.products[0].n);
+    }
+    let ended = slices.each(tasks, |task| {
+        match task {
+            Task::Shrink(rows) => pass.shrink(&rows, scratch),
+            Task::Panels { rows, product, panels } => pass.panels(&rows, product, panels, scratch, &mut outs[product]),
+            Task::Norm(rows) => {
+                let width = pass.products[0].n;
+                if let Some(norm) = &norm {
+                    norm.add(isa, rows, &outs[0], sums, width);
                 }
             }
         }
         Ok(())
-    })
+    })?;
+    if ended == Ended::Yes && work.hands_over {
+        scratch.handed.swap(0, 1);
+    }
+    Ok(ended)
 }
 
-/// Whether rounding the step's input costs more than it saves. What the first layer's attention rounds passes through
-/// all the others: the worst of a hundred texts came to a cosine of 0.9978 with it and to 0.9996 without.
-fn is_delicate(step: &Step) -> bool {
-    use LayerLinear::{Key, Query, Value};
-    matches!(step.origin, Some(Site::Linear(LinearSite::Layer(0, Query | Key | Value))))
+fn tasks(frame: &Frame<'_>, step: &Step, products: &[Product<'_>], k: usize, norm: bool) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    for rows in frame.pieces(step, CHUNK) {
+        if products.iter().flat_map(|p| &p.updates).any(|u| u.within(&rows).is_some()) {
+            tasks.push(Task::Shrink(rows.clone()));
+        }
+        // Whole blocks of columns, as far as that keeps a task short: rounding for the next layer wants them.
+        let panels = (TASK / (rows.len() * k * LANES).max(1)).max(1).next_multiple_of(BLOCK_PANELS);
+        for (product, own) in products.iter().enumerate() {
+            let all = 0..own.n.div_ceil(LANES);
+            tasks.extend(cut(all, panels).map(|panels| Task::Panels { rows: rows.clone(), product, panels }));
+        }
+        if norm {
+            tasks.push(Task::Norm(rows));
+        }
+    }
+    tasks
 }
 
 /// The step's rows, cut where a row's own weight or bias begins or ends.
@@ -114,8 +199,14 @@ fn groups<'a>(frame: &Frame<'a>, step: &Step, shared: Option<&'a [f32]>) -> Resu
     Ok(out)
 }
 
+/// What of `a` is in `b` too, when there is anything.
+pub(crate) fn overlap(a: &Range<usize>, b: &Range<usize>) -> Option<Range<usize>> {
+    let both = a.start.max(b.start)..a.end.min(b.end);
+    (!both.is_empty()).then_some(both)
+}
+
 /// Puts the biases of `panels` into `out`, zeros where there are none.
-pub(crate) fn padded(out: &mut Vec<f32>, bias: Option<&[f32]>, panels: &Range<usize>, n: usize) {
+fn padded(out: &mut Vec<f32>, bias: Option<&[f32]>, panels: &Range<usize>, n: usize) {
     out.clear();
     out.resize(panels.len() * LANES, 0.0);
     if let Some(bias) = bias {
@@ -124,57 +215,129 @@ pub(crate) fn padded(out: &mut Vec<f32>, bias: Option<&[f32]>, panels: &Range<us
     }
 }
 
-/// Lets `product` write the columns of `panels` into `y`, `[rows, n]`: straight, or through `tile` where the last panel
-/// is wider than what is left.
-pub(crate) fn columns(
-    y: &mut [f32],
-    n: usize,
-    rows: usize,
-    panels: &Range<usize>,
-    tile: &mut Vec<f32>,
-    product: impl FnOnce(&mut Target<'_>),
-) {
-    let (first, width) = (panels.start * LANES, panels.len() * LANES);
-    if first + width <= n {
-        return product(&mut Target { values: &mut y[first..], stride: n });
+impl Pass<'_> {
+    fn rows(&self, rows: &Range<usize>) -> Rows<'_> {
+        let (k, count) = (self.k, rows.len());
+        Rows { values: &self.input[rows.start * k..rows.end * k], stride: k, count, width: k }
     }
-    tile.resize(rows * width, 0.0);
-    product(&mut Target { values: tile, stride: width });
-    for (y, tile) in y.chunks_exact_mut(n).zip(tile.chunks_exact(width)) {
-        y[first..].copy_from_slice(&tile[..n - first]);
+
+    fn shrink(&self, rows: &Range<usize>, scratch: &mut Scratch) {
+        let Scratch { hidden, panels, bias, .. } = scratch;
+        hidden.clear();
+        for update in self.products.iter().flat_map(|p| &p.updates) {
+            if let Some(own) = update.within(rows) {
+                update.shrink(self.isa, self.rows(&own), hidden, panels, bias);
+            }
+        }
+    }
+
+    /// The columns of `panels` for `rows`, with updates and activation, to where they belong.
+    fn panels(&self, rows: &Range<usize>, index: usize, panels: Range<usize>, scratch: &mut Scratch, y: &mut [f32]) {
+        let product = &self.products[index];
+        let (n, width) = (product.n, panels.len() * LANES);
+        let (first, last) = (panels.start * LANES, n.min(panels.end * LANES));
+        let direct = self.activation.is_none() && first + width <= n;
+        // Scratch is borrowed piece by piece below.
+        let mut tile = std::mem::take(&mut scratch.tile);
+        let mut target = if direct {
+            Target { values: &mut y[rows.start * n + first..(rows.end - 1) * n + first + width], stride: n }
+        } else {
+            tile.resize(rows.len() * width, 0.0);
+            Target { values: &mut tile, stride: width }
+        };
+        for group in &product.groups {
+            if let Some(own) = overlap(&group.rows, rows) {
+                let target = &mut target.from(own.start - rows.start);
+                self.product(group, &own, rows, product.fast, &panels, scratch, target);
+            }
+        }
+        self.expand(rows, index, &panels, scratch, &mut target);
+        if !direct {
+            if let Some(f) = self.activation {
+                f.run(self.isa, &mut tile);
+            }
+            let x = Rows { values: &tile, stride: width, count: rows.len(), width: last - first };
+            if self.work.hands_over {
+                scratch.handed[1].put(self.isa, rows.start, first, x);
+            } else {
+                for (y, tile) in y[rows.start * n..rows.end * n].chunks_exact_mut(n).zip(tile.chunks_exact(width)) {
+                    y[first..last].copy_from_slice(&tile[..last - first]);
+                }
+            }
+        }
+        scratch.tile = tile;
+    }
+
+    /// Adds the low-rank updates of layer `index`.
+    fn expand(
+        &self,
+        rows: &Range<usize>,
+        index: usize,
+        panels: &Range<usize>,
+        scratch: &mut Scratch,
+        target: &mut Target<'_>,
+    ) {
+        let Scratch { hidden, panels: decoded, .. } = scratch;
+        let mut hidden = hidden.as_slice();
+        for (product, update) in
+            self.products.iter().enumerate().flat_map(|(i, p)| p.updates.iter().map(move |u| (i, u)))
+        {
+            let Some(own) = update.within(rows) else { continue };
+            let (mine, rest) = hidden.split_at(update.hidden(own.len()));
+            hidden = rest;
+            if product == index {
+                update.expand(self.isa, own.len(), mine, panels, decoded, &mut target.from(own.start - rows.start));
+            }
+        }
+    }
+
+    /// A group's rows by panels of its weight.
+    #[allow(clippy::too_many_arguments, reason = "one caller; a struct would only name the same things twice")]
+    fn product(
+        &self,
+        group: &Group<'_>,
+        own: &Range<usize>,
+        chunk: &Range<usize>,
+        fast: bool,
+        panels: &Range<usize>,
+        scratch: &mut Scratch,
+        target: &mut Target<'_>,
+    ) {
+        let Scratch { handed, quantized, words, scales, bias, panels: decoded, .. } = scratch;
+        let (weight, isa) = (group.weight, self.isa);
+        padded(bias, group.bias, panels, weight.rows);
+        let (codes, factors, each) = match &weight.form {
+            Form::Q4 { codes, scales } if fast => (codes, scales, Q4_WORDS),
+            Form::Q8 { codes, scales } if fast => (codes, scales, Q8_WORDS),
+            Form::F32(_) | Form::F16(_) | Form::Bf16(_) | Form::Q8 { .. } | Form::Q4 { .. } => {
+                for (at, pair) in cut(panels.clone(), 2).enumerate() {
+                    let weights = decode::panels(isa, weight, pair.clone(), decoded);
+                    let bias = &bias[at * 2 * LANES..][..pair.len() * LANES];
+                    isa.gemm(self.rows(own), weights, bias, &mut target.columns(at * 2 * LANES));
+                }
+                return;
+            }
+        };
+        let x: Codes<'_> = if self.work.takes {
+            debug_assert_eq!(own, chunk, "codes are handed over only where no row has weights of its own");
+            handed[0].rows(chunk)
+        } else {
+            quantized.of(isa, (self.index, own.clone()), self.rows(own))
+        };
+        let blocks = weight.blocks();
+        for (at, panel) in panels.clone().enumerate() {
+            let stored = &codes[panel * blocks * each * LANES..(panel + 1) * blocks * each * LANES];
+            let factors = &factors[panel * blocks * LANES..(panel + 1) * blocks * LANES];
+            let scales = decode::scales(isa, factors, scales);
+            let (biases, _) = bias[at * LANES..].split_first_chunk().unwrap_or((&[0.0; LANES], &[]));
+            let target = &mut target.columns(at * LANES);
+            if each == Q4_WORDS {
+                isa.gemm_q4(x, Panel { words: decode::bytes(isa, stored, words), scales }, biases, target);
+            } else {
+                isa.gemm_q8(x, Panel { words: stored, scales }, biases, target);
+            }
+        }
     }
 }
 
-/// 8-bit activations by quantized panels.
-#[allow(clippy::too_many_arguments, reason = "one caller; a struct would only name the same eight things twice")]
-fn integer(
-    isa: Isa,
-    task: &Task<'_>,
-    step: usize,
-    x: Rows<'_>,
-    panels: &Range<usize>,
-    (codes, scales, words): (&[u32], &[u16], usize),
-    scratch: &mut Scratch,
-    y: &mut [f32],
-) {
-    let (blocks, n) = (task.weight.blocks(), task.weight.rows);
-    let rows = scratch.quantized.of(isa, step, task.rows.clone(), x);
-    for panel in panels.clone() {
-        let each = blocks * words * LANES;
-        let scales = &scales[panel * blocks * LANES..(panel + 1) * blocks * LANES];
-        let words_of = &codes[panel * each..(panel + 1) * each];
-        let weights = Panel {
-            words: if words == Q4_WORDS { decode::bytes(isa, words_of, &mut scratch.words) } else { words_of },
-            scales: decode::scales(isa, scales, &mut scratch.scales),
-        };
-        let mut bias = [0.0; LANES];
-        bias.copy_from_slice(&scratch.bias[(panel - panels.start) * LANES..][..LANES]);
-        columns(y, n, x.count, &(panel..panel + 1), &mut scratch.tile, |target| {
-            if words == Q4_WORDS {
-                isa.gemm_q4(rows, weights, &bias, target);
-            } else {
-                isa.gemm_q8(rows, weights, &bias, target);
-            }
-        });
-    }
-}
+const _: () = assert!(CHUNK.is_multiple_of(SIDE), "a chunk is whole groups of rows");

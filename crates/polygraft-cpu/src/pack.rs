@@ -98,6 +98,11 @@ impl Packed {
         self.cols / BLOCK
     }
 
+    /// Whether the weights are integer codes with block scales.
+    pub(crate) fn is_quantized(&self) -> bool {
+        matches!(self.form, Form::Q8 { .. } | Form::Q4 { .. })
+    }
+
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
         match &self.form {

@@ -1,6 +1,7 @@
 //! Activations to 8 bits: each row in blocks of 32 along its width, one f32 scale a block.
 
-use crate::kernels::{Code, Codes, Isa, ORDER, RUN, Rows, SIDE};
+use crate::kernels::{Code, Codes, Isa, Rows, SIDE};
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 use crate::math::ROUND;
 use polygraft::quant::BLOCK;
 use std::ops::Range;
@@ -11,48 +12,69 @@ pub(crate) struct Quantized {
     codes: Vec<Code>,
     scales: Vec<f32>,
     corrections: Vec<i32>,
-    /// Whose activations these are: a step's place in the Program, and its rows.
+    /// Blocks of a row.
+    blocks: usize,
+    /// Whose activations these are: a kernel's place, and its rows.
     of: Option<(usize, Range<usize>)>,
 }
 
 impl Quantized {
-    /// The codes of `x`, which are rows `rows` of the input of step `step`.
-    pub(crate) fn of(&mut self, isa: Isa, step: usize, rows: Range<usize>, x: Rows<'_>) -> Codes<'_> {
-        let blocks = x.width / BLOCK;
-        let whose = Some((step, rows));
-        if self.of != whose {
-            let rows = x.count.next_multiple_of(SIDE);
-            self.codes.resize(rows * x.width, 0);
-            self.scales.resize(rows * blocks, 0.0);
-            self.corrections.resize(rows * blocks, 0);
-            isa.vectorize(|| self.fill(x));
-            self.of = whose;
+    /// The codes of `x`, whose owner is `whose`: quantized once for each owner in turn.
+    pub(crate) fn of(&mut self, isa: Isa, whose: (usize, Range<usize>), x: Rows<'_>) -> Codes<'_> {
+        let count = x.count;
+        if self.of.as_ref() != Some(&whose) {
+            self.resize(count, x.width);
+            self.put(isa, 0, 0, x);
+            self.of = Some(whose);
         }
-        let Self { codes, scales, corrections, .. } = self;
-        Codes { codes, scales, corrections, count: x.count, blocks }
+        self.rows(&(0..count))
     }
 
-    #[inline(always)]
-    fn fill(&mut self, x: Rows<'_>) {
-        let blocks = x.width / BLOCK;
-        for row in 0..x.count {
-            let group = row / SIDE;
-            let side = row - group * SIDE;
-            let input = &x.values[row * x.stride..][..x.width];
-            for (index, input) in input.chunks_exact(BLOCK).enumerate() {
-                let at = (group * blocks + index) * SIDE;
-                let codes = &mut self.codes[at * BLOCK..(at + SIDE) * BLOCK];
-                let (scale, correction) = block(input, codes, side);
-                self.scales[at + side] = scale;
-                self.corrections[at + side] = correction;
+    /// Makes room for `rows` rows of `width`; what is there stays when nothing changes.
+    pub(crate) fn resize(&mut self, rows: usize, width: usize) {
+        let rows = rows.next_multiple_of(SIDE);
+        self.blocks = width / BLOCK;
+        self.codes.resize(rows * width, 0);
+        self.scales.resize(rows * self.blocks, 0.0);
+        self.corrections.resize(rows * self.blocks, 0);
+    }
+
+    /// Quantizes `x` into rows from `first` on, columns from `column` on: whole blocks.
+    pub(crate) fn put(&mut self, isa: Isa, first: usize, column: usize, x: Rows<'_>) {
+        isa.vectorize(|| {
+            for row in 0..x.count {
+                let group = (first + row) / SIDE;
+                let side = first + row - group * SIDE;
+                let input = &x.values[row * x.stride..][..x.width];
+                for (index, input) in input.chunks_exact(BLOCK).enumerate() {
+                    let at = (group * self.blocks + column / BLOCK + index) * SIDE;
+                    let codes = &mut self.codes[at * BLOCK..(at + SIDE) * BLOCK];
+                    let (scale, correction) = isa.quantize(input, codes, side);
+                    self.scales[at + side] = scale;
+                    self.corrections[at + side] = correction;
+                }
             }
+        });
+    }
+
+    /// The codes of `rows`, which start where a group does.
+    pub(crate) fn rows(&self, rows: &Range<usize>) -> Codes<'_> {
+        debug_assert!(rows.start.is_multiple_of(SIDE), "rows start in the middle of a group");
+        let at = rows.start * self.blocks;
+        Codes {
+            codes: &self.codes[at * BLOCK..],
+            scales: &self.scales[at..],
+            corrections: &self.corrections[at..],
+            count: rows.len(),
+            blocks: self.blocks,
         }
     }
 }
 
-/// One block: its codes among those of its group, then its scale and correction.
+/// One block of one row, in plain Rust: its codes, then its scale and correction.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 #[inline(always)]
-fn block(input: &[f32], codes: &mut [Code], side: usize) -> (f32, i32) {
+pub(crate) fn block(input: &[f32], codes: &mut [Code]) -> (f32, i32) {
     // The largest magnitude by its bits: a NaN or an infinity is larger than every number and ends up in the scale,
     // so that it is not lost on the way to the outputs.
     let peak = input.iter().fold(0u32, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
@@ -66,15 +88,10 @@ fn block(input: &[f32], codes: &mut [Code], side: usize) -> (f32, i32) {
             *sum = sum.wrapping_add(*r);
         }
     }
-    for (codes, rounded) in codes.chunks_exact_mut(8 * SIDE).zip(rounded.chunks_exact(8)) {
-        for (codes, order) in codes.chunks_exact_mut(RUN * SIDE).zip(ORDER.chunks_exact(RUN)) {
-            for (code, &from) in codes[side * RUN..(side + 1) * RUN].iter_mut().zip(order) {
-                *code = rounded[from] as Code;
-            }
-        }
-    }
+    codes.iter_mut().zip(rounded).for_each(|(code, r)| *code = r as Code);
     // At most 8 × 16 × 127, which fits 16 bits; what a NaN leaves here does not matter.
-    let half = |at: usize| (-8 * (sums[at] + sums[at + 1] + sums[at + 4] + sums[at + 5])) as i16;
+    let half =
+        |at: usize| [0, 1, 4, 5].into_iter().fold(0i32, |s, i| s.wrapping_add(sums[at + i])).wrapping_mul(-8) as i16;
     (scale, i32::from(half(0)) & 0xffff | i32::from(half(2)) << 16)
 }
 
@@ -87,12 +104,10 @@ mod tests {
         let values: Vec<f32> = (0..96).map(|i| if i < 32 { 0.0 } else { (i as f32 * 0.7).sin() * i as f32 }).collect();
         let x = Rows { values: &values, stride: 96, count: 1, width: 96 };
         let mut quantized = Quantized::default();
-        let codes = quantized.of(Isa::detect(), 0, 0..1, x);
+        let codes = quantized.of(Isa::detect(), (0, 0..1), x);
         for (i, value) in values.iter().enumerate() {
-            let ordered = ORDER.iter().position(|&o| o == i % 8).unwrap();
-            let place = i / 8 * 8 * SIDE + ordered / RUN * RUN * SIDE + ordered % RUN;
-            let scale = codes.scales[i / BLOCK * SIDE];
-            let code = i32::from(codes.codes[place]);
+            let scale = codes.scales[i / BLOCK];
+            let code = i32::from(codes.codes[i]);
             assert!((code as f32 * scale - value).abs() <= 0.501 * scale && code.abs() <= 127, "{i}");
         }
         let halves = [codes.corrections[1] as i16, (codes.corrections[1] >> 16) as i16].map(i32::from);

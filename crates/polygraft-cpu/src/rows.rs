@@ -1,9 +1,11 @@
 //! Steps that move or change rows one by one: embed, add, activate, offset, pool.
 
+use crate::kernels::Isa;
 use crate::math;
 use crate::run::{Frame, wrong_payload};
 use crate::slices::{Ended, Slices};
 use polygraft::Result;
+use polygraft::backend::Precision;
 use polygraft::ir::Op;
 use polygraft::model::{Activation, Pooling};
 use polygraft::program::{Step, StepKind};
@@ -51,20 +53,45 @@ pub(crate) fn add(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mu
     })
 }
 
+/// A pointwise function as it is computed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pointwise {
+    /// By its definition, to the last few bits.
+    Close(Activation),
+    /// GELU for outputs that are rounded to 8 bits afterwards.
+    FastGelu,
+}
+
+/// How the step's function is computed; `None` when there is nothing to compute.
+pub(crate) fn pointwise(step: &Step, precision: Precision) -> Option<Pointwise> {
+    let StepKind::Activate { function, .. } = step.kind else { return None };
+    match (function, precision) {
+        (Activation::Gelu, Precision::Fast) => Some(Pointwise::FastGelu),
+        (function, _) => Some(Pointwise::Close(function)),
+    }
+}
+
+impl Pointwise {
+    pub(crate) fn run(self, isa: Isa, y: &mut [f32]) {
+        isa.vectorize(|| match self {
+            Self::FastGelu => isa.gelu_fast(y),
+            Self::Close(Activation::Gelu) => y.iter_mut().for_each(|x| *x = math::gelu(*x)),
+            Self::Close(Activation::GeluTanh) => y.iter_mut().for_each(|x| *x = math::gelu_tanh(*x)),
+            Self::Close(Activation::Relu) => y.iter_mut().for_each(|x| *x = x.max(0.0)),
+            Self::Close(Activation::Silu) => y.iter_mut().for_each(|x| *x *= math::sigmoid(*x)),
+            Self::Close(Activation::Tanh) => y.iter_mut().for_each(|x| *x = math::tanh(*x)),
+            Self::Close(Activation::Sigmoid) => y.iter_mut().for_each(|x| *x = math::sigmoid(*x)),
+            Self::Close(Activation::Identity) => {}
+        });
+    }
+}
+
 pub(crate) fn activate(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
-    let StepKind::Activate { x, function } = step.kind else { return Ok(Ended::Yes) };
+    let StepKind::Activate { x, .. } = step.kind else { return Ok(Ended::Yes) };
+    let Some(function) = pointwise(step, frame.call.precision) else { return Ok(Ended::Yes) };
     let width = frame.width(x);
     slices.each(frame.pieces(step, CHUNK), |rows| {
-        let y = &mut y[rows.start * width..rows.end * width];
-        frame.isa.vectorize(|| match function {
-            Activation::Gelu => y.iter_mut().for_each(|x| *x = math::gelu(*x)),
-            Activation::GeluTanh => y.iter_mut().for_each(|x| *x = math::gelu_tanh(*x)),
-            Activation::Relu => y.iter_mut().for_each(|x| *x = x.max(0.0)),
-            Activation::Silu => y.iter_mut().for_each(|x| *x *= math::sigmoid(*x)),
-            Activation::Tanh => y.iter_mut().for_each(|x| *x = math::tanh(*x)),
-            Activation::Sigmoid => y.iter_mut().for_each(|x| *x = math::sigmoid(*x)),
-            Activation::Identity => {}
-        });
+        function.run(frame.isa, &mut y[rows.start * width..rows.end * width]);
         Ok(())
     })
 }

@@ -4,6 +4,7 @@ use crate::attention::Heads;
 use crate::kernels::Isa;
 use crate::profile::{Clock, Stopwatch, Timing};
 use crate::quantize::Quantized;
+use crate::schedule::{Pass, Work, schedule};
 use crate::slices::{Ended, Slices};
 use crate::store::{Own, Store};
 use crate::{attention, failed, linear, lowrank, norm, rows};
@@ -21,7 +22,8 @@ pub struct Run {
     own: Vec<Arc<Own>>,
     buffers: Vec<Vec<f32>>,
     scratch: Scratch,
-    step: usize,
+    passes: Vec<Pass>,
+    pass: usize,
     tasks: usize,
     watch: Stopwatch,
 }
@@ -41,7 +43,10 @@ pub(crate) struct Scratch {
     pub(crate) tile: Vec<f32>,
     /// Low-rank hidden values.
     pub(crate) hidden: Vec<f32>,
+    /// The input of the linear layer at work, in 8 bits.
     pub(crate) quantized: Quantized,
+    /// What the kernel before left in 8 bits, and what the one at work leaves.
+    pub(crate) handed: [Quantized; 2],
     pub(crate) heads: Heads,
 }
 
@@ -53,20 +58,21 @@ pub(crate) struct Frame<'a> {
     pub(crate) own: &'a [Arc<Own>],
     pub(crate) buffers: &'a mut [Vec<f32>],
     pub(crate) scratch: &'a mut Scratch,
-    /// The step's place in the Program.
+    /// The kernel's place among the call's.
     pub(crate) index: usize,
 }
 
 impl Run {
-    pub(crate) fn new(call: Call, own: Vec<Arc<Own>>, clock: Option<Clock>) -> Self {
-        let watch = Stopwatch::new(clock, call.program.steps.len());
+    pub(crate) fn new(call: Call, own: Vec<Arc<Own>>, store: &Store, clock: Option<Clock>) -> Self {
+        let passes = schedule(&call.program, store, call.precision);
+        let watch = Stopwatch::new(clock, passes.len());
         let buffers = call.program.buffers.iter().map(|b| vec![0.0; b.width * call.tables.len(b.extent)]).collect();
-        Self { call, own, buffers, scratch: Scratch::default(), step: 0, tasks: 0, watch }
+        Self { call, own, buffers, scratch: Scratch::default(), passes, pass: 0, tasks: 0, watch }
     }
 
     pub(crate) fn advance(&mut self, isa: Isa, store: &Store, pause: &mut dyn FnMut() -> bool) -> Result<Poll> {
         let mut worked = false;
-        while let Some(step) = self.call.program.steps.get(self.step) {
+        while let Some(pass) = self.passes.get(self.pass) {
             let mut frame = Frame {
                 isa,
                 store,
@@ -74,13 +80,13 @@ impl Run {
                 own: &self.own,
                 buffers: &mut self.buffers,
                 scratch: &mut self.scratch,
-                index: self.step,
+                index: self.pass,
             };
             let mut slices = Slices { done: &mut self.tasks, worked: &mut worked, pause: &mut *pause };
-            if self.watch.book(self.step, || frame.eval(step, &mut slices))? == Ended::Paused {
+            if self.watch.book(self.pass, || frame.eval(pass, &mut slices))? == Ended::Paused {
                 return Ok(Poll::More);
             }
-            self.step += 1;
+            self.pass += 1;
             self.tasks = 0;
         }
         Ok(Poll::Done)
@@ -89,17 +95,17 @@ impl Run {
     /// Time by kernel, in the order of the Program; empty unless the backend was given a clock.
     #[must_use]
     pub fn profile(&self) -> Vec<Timing> {
-        let steps = self.call.program.steps.iter().enumerate();
-        steps
-            .filter_map(|(i, step)| {
+        let passes = self.passes.iter().enumerate();
+        passes
+            .filter_map(|(i, pass)| {
                 let milliseconds = self.watch.of(i)?;
-                Some(Timing { kernel: step.kind.name(), steps: i..i + 1, milliseconds })
+                Some(Timing { kernel: pass.name, steps: pass.steps.clone(), milliseconds })
             })
             .collect()
     }
 
     pub(crate) fn read(&self, buffer: BufferId) -> Result<Vec<f32>> {
-        if self.step < self.call.program.steps.len() {
+        if self.pass < self.passes.len() {
             return Err(failed("an output was read before the call was done".into()));
         }
         self.buffers.get(buffer.0 as usize).cloned().ok_or_else(|| failed(format!("there is no buffer {}", buffer.0)))
@@ -107,15 +113,25 @@ impl Run {
 }
 
 impl<'a> Frame<'a> {
-    fn eval(&mut self, step: &Step, slices: &mut Slices<'_>) -> Result<Ended> {
+    fn eval(&mut self, pass: &Pass, slices: &mut Slices<'_>) -> Result<Ended> {
+        match &pass.work {
+            Work::Linear(work) => linear::linear(self, work, slices),
+            Work::Step => self.step(pass.steps.start, slices),
+        }
+    }
+
+    /// One step by itself.
+    fn step(&mut self, index: usize, slices: &mut Slices<'_>) -> Result<Ended> {
+        let step = &self.program().steps[index];
         // The buffer that the step writes is out of the list while it runs, so that the others can be borrowed.
-        let target = step.kind.target().0 as usize;
-        let mut out = std::mem::take(&mut self.buffers[target]);
+        let target = step.kind.target();
+        let mut out = self.take(target);
         let ended = match step.kind {
             StepKind::Embed { .. } => rows::embed(self, step, &mut out, slices),
             StepKind::LayerNorm { .. } => norm::layer_norm(self, step, &mut out, slices),
-            StepKind::Linear { .. } => linear::linear(self, step, &mut out, slices),
-            StepKind::LowRank { .. } => lowrank::low_rank(self, step, &mut out, slices),
+            // A kernel covers every linear layer.
+            StepKind::Linear { .. } => Err(failed("a linear layer without a kernel".into())),
+            StepKind::LowRank { .. } => lowrank::low_rank(self, index, step, &mut out, slices),
             StepKind::Offset { .. } => rows::offset(self, step, &mut out, slices),
             StepKind::Attention { .. } => attention::attention(self, step, &mut out, slices),
             StepKind::Add { .. } => rows::add(self, step, &mut out, slices),
@@ -123,8 +139,18 @@ impl<'a> Frame<'a> {
             StepKind::Pool { .. } => rows::pool(self, step, &mut out, slices),
             StepKind::Normalize { .. } => norm::normalize(self, step, &mut out, slices),
         };
-        self.buffers[target] = out;
+        self.put(target, out);
         ended
+    }
+
+    /// Takes a buffer out, to be written.
+    pub(crate) fn take(&mut self, id: BufferId) -> Vec<f32> {
+        std::mem::take(&mut self.buffers[id.0 as usize])
+    }
+
+    /// Puts a buffer back.
+    pub(crate) fn put(&mut self, id: BufferId, values: Vec<f32>) {
+        self.buffers[id.0 as usize] = values;
     }
 
     pub(crate) fn program(&self) -> &'a Program {

@@ -1,11 +1,10 @@
 //! `explain`: the Program, line by line, in the user's words.
 
-use super::request;
+use super::{request, time};
 use crate::args::{BackendName, Compute, Explain, Model};
 use crate::backend::AnyBackend;
 use crate::error::Result;
 use crate::load;
-use polygraft::backend::Precision;
 use polygraft::batch::Row;
 use polygraft::plan::Want;
 use polygraft::session::Batch;
@@ -37,8 +36,11 @@ pub(crate) fn run(args: Explain) -> Result<()> {
         Batch::by_row(vec![row; composes.len()], composes)
     });
     let want = Want { hidden: true, embedding: true, logits: true };
-    let (call, layout, resolved) = session.prepare(&batch, want, Precision::Exact)?;
+    let compute = Compute { backend: BackendName::Cpu, precision: args.precision };
+    let precision = AnyBackend::precision(&compute, session.spec());
+    let (call, layout, resolved) = session.prepare(&batch, want, precision)?;
     let lines = session.explain(&call.program, &call.tables);
+    let times = if args.time { time::measure(&mut session, &batch, want, precision, &lines)? } else { Vec::new() };
     let total: u64 = lines.iter().map(|l| l.macs).sum();
     if args.json {
         let rows: Vec<_> = layout
@@ -47,7 +49,11 @@ pub(crate) fn run(args: Explain) -> Result<()> {
             .zip(&layout.compositions)
             .map(|(row, &c)| serde_json::json!({"row": row, "compose": resolved[c].text}))
             .collect();
-        println!("{}", serde_json::json!({"packed_rows": rows, "steps": lines, "macs": total}));
+        let mut out = serde_json::json!({"packed_rows": rows, "steps": lines, "macs": total});
+        if args.time {
+            out["time"] = serde_json::json!(times);
+        }
+        println!("{out}");
         return Ok(());
     }
     println!("{} · {}", session.spec().fingerprint.name, describe(&session));
@@ -58,6 +64,9 @@ pub(crate) fn run(args: Explain) -> Result<()> {
     println!("step layer  kind       site                         shape        weights      MACs  takes");
     lines.iter().for_each(|line| println!("{line}"));
     println!("{} steps, {:.1} M multiply-adds for {} tokens", lines.len(), total as f64 / 1e6, call.tables.tokens());
+    if args.time {
+        time::print(&times, precision, call.tables.tokens());
+    }
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod merge;
 mod quantize;
 mod request;
 mod rerank;
+mod time;
 mod tokenize;
 
 use crate::args::Command;
@@ -37,8 +38,9 @@ pub(crate) fn drive(
 ) -> Result<()> {
     let bar = crate::progress::Progress::new(what, crate::progress::Unit::Tokens);
     loop {
-        // Pausing at every opportunity costs nothing here and keeps the bar moving.
-        let (poll, (done, total)) = advance(&mut || true)?;
+        // Often enough for the bar.
+        let start = std::time::Instant::now();
+        let (poll, (done, total)) = advance(&mut || start.elapsed().as_millis() >= 20)?;
         bar.set(done as u64, total as u64);
         if poll == polygraft::backend::Poll::Done {
             return Ok(());

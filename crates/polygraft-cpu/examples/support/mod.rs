@@ -45,9 +45,8 @@ fn lora(spec: &ModelSpec, seed: u64, rank: usize, at: &[LayerLinear]) -> Adapter
         for &which in at {
             let site = LinearSite::Layer(layer, which);
             let (rows, cols) = spec.linear_shape(site).expect("the layer has it");
-            let mut factor = |n, k| {
-                Matrix::dense(n, k, random.vec(n * k, 0.5 / (k as f32).sqrt())).expect("the shape fits")
-            };
+            let mut factor =
+                |n, k| Matrix::dense(n, k, random.vec(n * k, 0.5 / (k as f32).sqrt())).expect("the shape fits");
             let op = Op::LowRank(LowRank { a: factor(rank, cols), b: factor(rows, rank), bias: None, scale: 1.0 });
             patches.push(Patch { site: Site::Linear(site), op });
         }
@@ -73,7 +72,8 @@ pub(crate) fn batch(session: &Session<Cpu>, rows: usize, tokens: usize, adapter:
         ((90f64.ln() + 0.6 * normal).exp() as usize).clamp(8, POSITIONS)
     };
     let lengths: Vec<usize> = (0..rows).map(|_| if tokens == 0 { mixed(&mut random) } else { tokens }).collect();
-    let texts = (0..rows).map(|i| if adapter.is_empty() { "base".into() } else { format!("{adapter}{}", i % ADAPTERS) });
+    let texts =
+        (0..rows).map(|i| if adapter.is_empty() { "base".into() } else { format!("{adapter}{}", i % ADAPTERS) });
     let composes = texts.map(|t: String| t.parse().expect("a name")).collect();
     Batch::by_row(lengths.iter().map(|&n| testing::row(session.spec(), n, &mut random)).collect(), composes)
 }

@@ -34,8 +34,7 @@ macro_rules! by_rows {
 /// # Safety
 /// The machine has AVX2 and FMA; the lengths were checked (`Rows::check`).
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn gemm(x: Rows<'_>, weights: &[f32], bias: &[f32], out: &mut Target<'_>) {
-    let panels = bias.len() / LANES;
+pub(super) unsafe fn gemm(x: Rows<'_>, weights: &[f32], panels: usize, bias: Option<&[f32]>, out: &mut Target<'_>) {
     let mut panel = 0;
     while panel < panels {
         let mut row = 0;
@@ -44,8 +43,8 @@ pub(super) unsafe fn gemm(x: Rows<'_>, weights: &[f32], bias: &[f32], out: &mut 
             row += unsafe {
                 let a = x.values.as_ptr().add(row * x.stride);
                 let w = weights.as_ptr().add(panel * x.width * LANES);
-                let b = bias.as_ptr().add(panel * LANES);
                 let y = out.values.as_mut_ptr().add(row * out.stride + panel * LANES);
+                let b = bias.map_or((y.cast_const(), out.stride), |b| (b.as_ptr().add(panel * LANES), 0));
                 if panel + 1 < panels {
                     by_rows!(x.count - row, tile, [2], (a, x.stride, x.width, w, b, y, out.stride))
                 } else {
@@ -60,7 +59,7 @@ pub(super) unsafe fn gemm(x: Rows<'_>, weights: &[f32], bias: &[f32], out: &mut 
 /// `R` rows by `P` panels: twelve sums at most, so that they stay in registers.
 ///
 /// # Safety
-/// `R` rows can be read at `a` and written at `y`, `P` panels read at `w` and `bias`.
+/// `R` rows can be read at `a` and written at `y`, `P` panels read at `w`; the sums start from what stands at `from`.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 unsafe fn tile<const R: usize, const P: usize>(
@@ -68,16 +67,16 @@ unsafe fn tile<const R: usize, const P: usize>(
     stride: usize,
     width: usize,
     w: *const f32,
-    bias: *const f32,
+    (from, from_stride): (*const f32, usize),
     y: *mut f32,
     out_stride: usize,
 ) {
     // SAFETY: as the caller promised; `k` stays below `width`.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); P]; R];
-        for sums in &mut sums {
+        for (r, sums) in sums.iter_mut().enumerate() {
             for (p, sum) in sums.iter_mut().enumerate() {
-                *sum = _mm256_loadu_ps(bias.add(p * LANES));
+                *sum = _mm256_loadu_ps(from.add(r * from_stride + p * LANES));
             }
         }
         let mut k = 0;

@@ -12,9 +12,10 @@ mod portable;
 mod wasm;
 
 use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
+use polygraft::quant::BLOCK;
 
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub(crate) use wasm::{CUTS, Code, ORDER, RUN, SIDE};
+pub(crate) use wasm::{CUTS, Code, SIDE};
 
 /// A quantized activation as the integer kernels read it.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
@@ -24,17 +25,9 @@ pub(crate) type Code = i8;
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 pub(crate) const SIDE: usize = 1;
 
-/// Codes of a row that stay together between those of its neighbours.
-#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-pub(crate) const RUN: usize = 8;
-
 /// Into how many words a word of eight 4-bit codes is cut for the integer kernels.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 pub(crate) const CUTS: usize = 2;
-
-/// Which of eight activations the kernels read first, second and so on.
-#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-pub(crate) const ORDER: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
 
 /// The instruction set that runs. Only [`Isa::detect`] makes one, so that holding it proves that it is there.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +55,8 @@ pub(crate) struct Rows<'a> {
 /// Rows of quantized activations, in groups of [`SIDE`]; the last group is filled up.
 #[derive(Clone, Copy)]
 pub(crate) struct Codes<'a> {
-    /// `[group][eight inputs][run of `[`RUN`]`, in `[`ORDER`]`][row of the group][input of the run]`, −127 to 127.
+    /// −127 to 127, `[group][block]` and then as the kernel likes them: in the order of the inputs where a group is one
+    /// row, in runs of a few inputs with the other rows' runs between them where it is several.
     pub(crate) codes: &'a [Code],
     /// `[group][block][row of the group]`.
     pub(crate) scales: &'a [f32],
@@ -89,11 +83,23 @@ pub(crate) struct Target<'a> {
     pub(crate) stride: usize,
 }
 
+impl Target<'_> {
+    /// From row `row` on.
+    pub(crate) fn from(&mut self, row: usize) -> Target<'_> {
+        Target { values: &mut self.values[row * self.stride..], stride: self.stride }
+    }
+
+    /// From column `column` on.
+    pub(crate) fn columns(&mut self, column: usize) -> Target<'_> {
+        Target { values: &mut self.values[column..], stride: self.stride }
+    }
+}
+
 impl Rows<'_> {
-    fn check(&self, panels: usize, weights: &[f32], bias: &[f32], out: &Target<'_>) {
+    fn check(&self, panels: usize, weights: &[f32], out: &Target<'_>) {
         let reach = |rows: usize, stride: usize, width: usize| if rows == 0 { 0 } else { (rows - 1) * stride + width };
         assert!(reach(self.count, self.stride, self.width) <= self.values.len(), "activations");
-        assert!(weights.len() == panels * self.width * LANES && bias.len() == panels * LANES, "weights");
+        assert!(weights.len() == panels * self.width * LANES, "weights");
         assert!(reach(self.count, out.stride, panels * LANES) <= out.values.len(), "outputs");
     }
 }
@@ -101,7 +107,7 @@ impl Rows<'_> {
 impl Codes<'_> {
     fn check(&self, words: usize, panel: &Panel<'_>, out: &Target<'_>) {
         let blocks = self.count.next_multiple_of(SIDE) * self.blocks;
-        assert!(self.codes.len() >= blocks * polygraft::quant::BLOCK, "activations");
+        assert!(self.codes.len() >= blocks * BLOCK, "activations");
         assert!(self.scales.len() >= blocks && self.corrections.len() >= blocks, "activation scales");
         assert!(panel.words.len() == self.blocks * words * LANES, "weights");
         assert!(panel.scales.len() == self.blocks * LANES, "weight scales");
@@ -155,17 +161,60 @@ impl Isa {
 
     /// `out = bias + x Wᵀ` for whole panels: `weights` is `[panel][input][lane]`, `bias` `[panel][lane]`.
     pub(crate) fn gemm(self, x: Rows<'_>, weights: &[f32], bias: &[f32], out: &mut Target<'_>) {
-        let panels = bias.len() / LANES;
-        x.check(panels, weights, bias, out);
+        self.gemm_from(x, weights, bias.len() / LANES, Some(bias), out);
+    }
+
+    /// `out += x Wᵀ` for whole panels.
+    pub(crate) fn gemm_onto(self, x: Rows<'_>, weights: &[f32], out: &mut Target<'_>) {
+        self.gemm_from(x, weights, weights.len() / (x.width * LANES).max(1), None, out);
+    }
+
+    fn gemm_from(self, x: Rows<'_>, weights: &[f32], panels: usize, bias: Option<&[f32]>, out: &mut Target<'_>) {
+        x.check(panels, weights, out);
+        assert!(bias.is_none_or(|b| b.len() == panels * LANES), "bias");
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the features are there (see `detect`), the lengths were checked.
-            Kind::Avx2 => unsafe { avx2::gemm(x, weights, bias, out) },
+            Kind::Avx2 => unsafe { avx2::gemm(x, weights, panels, bias, out) },
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-            Kind::Portable => portable::gemm(x, weights, bias, out),
+            Kind::Portable => portable::gemm(x, weights, panels, bias, out),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             // SAFETY: the lengths were checked.
-            Kind::Wasm(_) => unsafe { wasm::gemm(x, weights, bias, out) },
+            Kind::Wasm(_) => unsafe { wasm::gemm(x, weights, panels, bias, out) },
+        }
+    }
+
+    /// A block of inputs in 8 bits, as row `side` of its group's block of `codes`; gives scale and corrections.
+    #[inline(always)]
+    pub(crate) fn quantize(self, x: &[f32], codes: &mut [Code], side: usize) -> (f32, i32) {
+        assert!(x.len() == BLOCK && codes.len() == BLOCK * SIDE && side < SIDE, "a block");
+        match self.0 {
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            // SAFETY: the lengths were checked.
+            Kind::Wasm(_) => unsafe { wasm::quantize(x.as_ptr(), codes.as_mut_ptr(), side) },
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            // A group is one row.
+            _ => crate::quantize::block(x, codes),
+        }
+    }
+
+    /// [`crate::math::gelu_fast`], in place.
+    pub(crate) fn gelu_fast(self, x: &mut [f32]) {
+        match self.0 {
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Wasm(_) => wasm::gelu_fast(x),
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            _ => self.vectorize(|| x.iter_mut().for_each(|x| *x = crate::math::gelu_fast(*x))),
+        }
+    }
+
+    /// `exp(scale · x − peak)` in place; the sum.
+    pub(crate) fn softmax(self, x: &mut [f32], scale: f32) -> f32 {
+        match self.0 {
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Wasm(_) => wasm::softmax(x, scale),
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            _ => self.vectorize(|| crate::attention::softmax(x, scale)),
         }
     }
 
@@ -216,7 +265,7 @@ mod tests {
         let mut out = vec![0.0; rows.count * LANES];
         let mut target = Target { values: &mut out, stride: LANES };
         let (mut quantized, mut scratch) = (Quantized::default(), Vec::new());
-        let codes = quantized.of(isa, 0, 0..rows.count, rows);
+        let codes = quantized.of(isa, (0, 0..rows.count), rows);
         match &weight.form {
             Form::Q4 { codes: words, scales } => {
                 let mut cut = Vec::new();

@@ -7,15 +7,17 @@ use polygraft::quant::BLOCK;
 /// Rows that share one pass over a panel.
 const TILE: usize = 4;
 
-pub(super) fn gemm(x: Rows<'_>, weights: &[f32], bias: &[f32], out: &mut Target<'_>) {
-    for panel in 0..bias.len() / LANES {
-        let (biases, _) = bias[panel * LANES..].split_at(LANES);
+pub(super) fn gemm(x: Rows<'_>, weights: &[f32], panels: usize, bias: Option<&[f32]>, out: &mut Target<'_>) {
+    for panel in 0..panels {
         let weights = &weights[panel * x.width * LANES..(panel + 1) * x.width * LANES];
         let mut row = 0;
         while row < x.count {
             let rows = TILE.min(x.count - row);
             let mut sums = [[0.0f32; LANES]; TILE];
-            sums.iter_mut().for_each(|s| s.copy_from_slice(biases));
+            for (r, sums) in sums[..rows].iter_mut().enumerate() {
+                let own = (row + r) * out.stride;
+                sums.copy_from_slice(&bias.unwrap_or(&out.values[own..])[panel * LANES..][..LANES]);
+            }
             // Rows past the last repeat it: a tile always computes the same way.
             let inputs: [&[f32]; TILE] =
                 std::array::from_fn(|r| &x.values[(row + r.min(rows - 1)) * x.stride..][..x.width]);

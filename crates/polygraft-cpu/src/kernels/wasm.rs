@@ -1,5 +1,7 @@
 //! WebAssembly SIMD. A vector is four outputs at one place of a panel; two vectors are the panel.
 
+mod pointwise;
+
 use super::{Codes, Panel, Rows, Target};
 use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
 use polygraft::quant::BLOCK;
@@ -9,7 +11,9 @@ use std::hint::black_box;
 /// Rows whose codes lie side by side, so that one pointer with constant offsets reaches them all.
 pub(crate) const SIDE: usize = 4;
 
-pub(crate) use format::{CUTS, Code, ORDER, RUN};
+use format::RUN;
+pub(crate) use format::{CUTS, Code};
+pub(super) use pointwise::{gelu_fast, quantize, softmax};
 
 /// Activations are 16 bits wide: `i32x4_dot_i16x8` is the one integer product that every engine lowers well.
 #[cfg(not(target_feature = "relaxed-simd"))]
@@ -19,8 +23,6 @@ mod format {
     pub(crate) const CUTS: usize = 4;
     /// Inputs that meet one lane of weights.
     pub(crate) const RUN: usize = 2;
-    /// The pairs of inputs that a mask of half words cuts out of a weight word: see [`crate::pack`].
-    pub(crate) const ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 }
 
 /// Activations are bytes, as the relaxed product of bytes takes them.
@@ -31,8 +33,6 @@ mod format {
     pub(crate) const CUTS: usize = 2;
     /// Inputs that meet one lane of weights.
     pub(crate) const RUN: usize = 4;
-    /// The inputs that a mask of bytes cuts out of a weight word, in their own order.
-    pub(crate) const ORDER: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
 }
 
 /// Calls `$tile::<n>(…)` for the number of rows left, at most four, and yields that number.
@@ -53,16 +53,16 @@ macro_rules! by_rows {
 
 /// # Safety
 /// The lengths were checked (`Rows::check`).
-pub(super) unsafe fn gemm(x: Rows<'_>, weights: &[f32], bias: &[f32], out: &mut Target<'_>) {
-    for panel in 0..bias.len() / LANES {
+pub(super) unsafe fn gemm(x: Rows<'_>, weights: &[f32], panels: usize, bias: Option<&[f32]>, out: &mut Target<'_>) {
+    for panel in 0..panels {
         let mut row = 0;
         while row < x.count {
             // SAFETY: `row` and `panel` are inside the slices that were checked.
             row += unsafe {
                 let a = x.values.as_ptr().add(row * x.stride);
                 let w = weights.as_ptr().add(panel * x.width * LANES);
-                let b = bias.as_ptr().add(panel * LANES);
                 let y = out.values.as_mut_ptr().add(row * out.stride + panel * LANES);
+                let b = bias.map_or((y.cast_const(), out.stride), |b| (b.as_ptr().add(panel * LANES), 0));
                 by_rows!(x.count - row, tile, (a, x.stride, x.width, w, b, y, out.stride))
             };
         }
@@ -72,20 +72,23 @@ pub(super) unsafe fn gemm(x: Rows<'_>, weights: &[f32], bias: &[f32], out: &mut 
 /// `R` rows by one panel.
 ///
 /// # Safety
-/// `R` rows can be read at `a` and written at `y`, one panel read at `w` and `bias`.
+/// `R` rows can be read at `a` and written at `y`, one panel read at `w`; the sums start from what stands at `from`.
 #[inline(always)]
 unsafe fn tile<const R: usize>(
     a: *const f32,
     stride: usize,
     width: usize,
     w: *const f32,
-    bias: *const f32,
+    (from, from_stride): (*const f32, usize),
     y: *mut f32,
     out_stride: usize,
 ) {
     // SAFETY: as the caller promised; `k` stays below `width`.
     unsafe {
-        let mut sums = [[load(bias), load(bias.add(4))]; R];
+        let mut sums: [[v128; 2]; R] = std::array::from_fn(|r| {
+            let from = from.add(r * from_stride);
+            [load(from), load(from.add(4))]
+        });
         for k in 0..width {
             let columns = [load(w.add(k * LANES)), load(w.add(k * LANES + 4))];
             for (r, sums) in sums.iter_mut().enumerate() {
@@ -101,7 +104,13 @@ unsafe fn tile<const R: usize>(
 
 /// # Safety
 /// The lengths were checked (`Codes::check`).
-pub(super) unsafe fn gemm_q4(lowering: Lowering, x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
+pub(super) unsafe fn gemm_q4(
+    lowering: Lowering,
+    x: Codes<'_>,
+    panel: Panel<'_>,
+    bias: &[f32; LANES],
+    out: &mut Target<'_>,
+) {
     // SAFETY: as the caller promised.
     unsafe {
         match lowering {
