@@ -68,7 +68,9 @@ export declare class PolygraftError extends Error {
 
 // probe.d.ts
 import type { Capabilities } from './types.js';
-export declare function hasSimd(): boolean;
+export declare const hasSimd: () => boolean;
+/** Whether the faster of the two builds can be used. */
+export declare const hasRelaxedSimd: () => boolean;
 /** Says whether polygraft runs here, and what it finds. */
 export declare function probe(): Promise<Capabilities>;
 
@@ -448,6 +450,8 @@ export interface Capabilities {
     supported: boolean;
     /** WebAssembly SIMD, without which nothing runs. */
     simd: boolean;
+    /** Relaxed WebAssembly SIMD: the faster of the two builds runs. */
+    relaxedSimd: boolean;
     /** A WebGPU adapter was found. Today nothing computes on it. */
     webgpu: boolean;
     /** Whether the page is cross-origin isolated. Nothing here needs it. */

@@ -1,6 +1,7 @@
 // The Rust side: which toolchain builds what, and the WebAssembly build.
-import { copyFile, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { at, cacheDir, exists, megabytes, once, probe, run, runAsMain, say, SetupError, which } from './lib.mjs';
 
 const target = 'wasm32-unknown-unknown';
@@ -160,7 +161,7 @@ async function ensureBindgen() {
   return own;
 }
 
-// What the module may use. Every browser with WebGPU has all of these.
+// What a module may use. Every browser with WebGPU has all of the first list.
 const features = [
   '--enable-simd',
   '--enable-bulk-memory',
@@ -170,7 +171,31 @@ const features = [
   '--enable-reference-types',
 ];
 
-/** Builds js/dist/wasm: polygraft.js (wasm-bindgen's glue) and polygraft_bg.wasm (optimised). */
+/** The two builds: a module with one instruction that the engine does not know is refused as a whole. */
+const builds = [
+  { file: 'polygraft_bg.wasm', features: '+simd128', optimise: features },
+  { file: 'polygraft_relaxed_bg.wasm', features: '+simd128,+relaxed-simd', optimise: [...features, '--enable-relaxed-simd'] },
+];
+
+/** gzip -9 of a build, at most. */
+const budget = 850e3;
+
+/**
+ * A wrapper around rustc that adds `targetFeatures` for our own crates and the WebAssembly target only: both builds then
+ * share what is compiled of the standard library and of other people's crates, which is most of the time.
+ */
+async function wrapper(targetFeatures) {
+  const windows = process.platform === 'win32';
+  const file = path.join(cacheDir, `rustc-${targetFeatures.replace(/[^a-z0-9]+/g, '-')}${windows ? '.cmd' : ''}`);
+  const text = windows
+    ? `@echo off\r\necho %* | findstr /c:"${target}" >nul && (%* -Ctarget-feature=${targetFeatures}) || (%*)\r\n`
+    : `#!/bin/sh\ncase " $* " in\n*" ${target} "*) exec "$@" -Ctarget-feature=${targetFeatures} ;;\n*) exec "$@" ;;\nesac\n`;
+  await mkdir(cacheDir, { recursive: true });
+  await writeFile(file, text, { mode: 0o755 });
+  return file;
+}
+
+/** Builds js/dist/wasm: polygraft.js (wasm-bindgen's glue, one for both builds) and the optimised modules. */
 export async function ensureWasm() {
   if (!(await exists(at('crates/polygraft-wasm/Cargo.toml')))) {
     throw new SetupError('crates/polygraft-wasm is missing');
@@ -179,47 +204,62 @@ export async function ensureWasm() {
     'wasm',
     {
       inputs: ['Cargo.toml', 'Cargo.lock', '.cargo', ...(await wasmCrates()), 'scripts/rust.mjs'],
-      outputs: [`${wasmOut}/polygraft.js`, `${wasmOut}/polygraft.d.ts`, `${wasmOut}/polygraft_bg.wasm`],
+      outputs: [`${wasmOut}/polygraft.js`, `${wasmOut}/polygraft.d.ts`, ...builds.map((b) => `${wasmOut}/${b.file}`)],
     },
     async () => {
       const toolchain = await wasmToolchain();
       say(`WebAssembly with ${toolchain.kind}`);
       const bindgen = await ensureBindgen();
-      const targetDir = path.join(cacheDir, 'target-wasm');
-      const flags = [...toolchain.flags, '-Ctarget-feature=+simd128'];
-      await run(
-        toolchain.cargo,
-        ['build', '--locked', '--profile', 'wasm', '--target', target, ...toolchain.args, '-p', 'polygraft-wasm'],
-        {
-          env: {
-            ...toolchain.env,
-            CARGO_ENCODED_RUSTFLAGS: flags.join('\x1f'),
-            CARGO_TARGET_DIR: targetDir,
-            // The list of used features has to reach wasm-bindgen; wasm-opt drops the names afterwards.
-            CARGO_PROFILE_WASM_STRIP: 'debuginfo',
-          },
-          hint: 'The WebAssembly build failed: see the compiler\'s output above.',
-        },
-      );
-      const built = path.join(targetDir, target, 'wasm/polygraft_wasm.wasm');
-      if (!(await exists(built))) throw new SetupError(`cargo left no ${path.relative(at(), built)}`, 'The crate has to be a cdylib.');
-      const bound = path.join(cacheDir, 'bindgen');
-      await rm(bound, { recursive: true, force: true });
-      await mkdir(bound, { recursive: true });
-      await run(bindgen, ['--target', 'web', '--out-dir', bound, '--out-name', 'polygraft', built]);
       const optimiser = at('node_modules/binaryen/bin/wasm-opt');
       if (!(await exists(optimiser))) throw new SetupError('node_modules/binaryen is missing', 'Run: npm ci');
-      const optimised = path.join(bound, 'optimised.wasm');
-      await run(process.execPath, [optimiser, '-O3', ...features, '--strip-producers', path.join(bound, 'polygraft_bg.wasm'), '-o', optimised]);
+      const out = path.join(cacheDir, 'wasm-out');
+      await rm(out, { recursive: true, force: true });
+      await mkdir(out, { recursive: true });
+      for (const build of builds) await buildWasm(build, toolchain, bindgen, optimiser, out);
       await rm(at(wasmOut), { recursive: true, force: true });
       await mkdir(at(wasmOut), { recursive: true });
-      for (const name of ['polygraft.js', 'polygraft.d.ts', 'polygraft_bg.wasm.d.ts']) {
-        await copyFile(path.join(bound, name), at(wasmOut, name));
+      for (const name of ['polygraft.js', 'polygraft.d.ts', 'polygraft_bg.wasm.d.ts', ...builds.map((b) => b.file)]) {
+        await copyFile(path.join(out, name), at(wasmOut, name));
       }
-      await copyFile(optimised, at(wasmOut, 'polygraft_bg.wasm'));
-      say(`polygraft_bg.wasm: ${megabytes((await stat(optimised)).size)}`);
     },
   );
+}
+
+async function buildWasm(build, toolchain, bindgen, optimiser, out) {
+  const targetDir = path.join(cacheDir, 'target-wasm');
+  await run(
+    toolchain.cargo,
+    ['build', '--locked', '--profile', 'wasm', '--target', target, ...toolchain.args, '-p', 'polygraft-wasm'],
+    {
+      env: {
+        ...toolchain.env,
+        CARGO_ENCODED_RUSTFLAGS: [...toolchain.flags, '-Ctarget-feature=+simd128'].join('\x1f'),
+        CARGO_TARGET_DIR: targetDir,
+        RUSTC_WORKSPACE_WRAPPER: await wrapper(build.features),
+        // The list of used features has to reach wasm-bindgen; wasm-opt drops the names afterwards.
+        CARGO_PROFILE_WASM_STRIP: 'debuginfo',
+      },
+      hint: 'The WebAssembly build failed: see the compiler\'s output above.',
+    },
+  );
+  const built = path.join(targetDir, target, 'wasm/polygraft_wasm.wasm');
+  if (!(await exists(built))) throw new SetupError(`cargo left no ${path.relative(at(), built)}`, 'The crate has to be a cdylib.');
+  const bound = path.join(cacheDir, 'bindgen');
+  await rm(bound, { recursive: true, force: true });
+  await mkdir(bound, { recursive: true });
+  await run(bindgen, ['--target', 'web', '--out-dir', bound, '--out-name', 'polygraft', built]);
+  const optimised = path.join(out, build.file);
+  await run(process.execPath, [optimiser, '-O3', ...build.optimise, '--strip-producers', path.join(bound, 'polygraft_bg.wasm'), '-o', optimised]);
+  for (const name of ['polygraft.js', 'polygraft.d.ts', 'polygraft_bg.wasm.d.ts']) {
+    const text = await readFile(path.join(bound, name), 'utf8');
+    const other = await readFile(path.join(out, name), 'utf8').catch(() => text);
+    if (text !== other) throw new SetupError(`the builds do not share ${name}`, 'The package has one glue for both.');
+    await writeFile(path.join(out, name), text);
+  }
+  const bytes = await readFile(optimised);
+  const packed = gzipSync(bytes, { level: 9 }).length;
+  say(`${build.file}: ${megabytes(bytes.length)}, ${Math.round(packed / 1e3)} KB gzipped`);
+  if (packed > budget) throw new SetupError(`${build.file} is over its budget of ${budget / 1e3} KB gzipped`);
 }
 
 /** The crates that go into the module: polygraft-wasm and what it depends on here. */

@@ -4,6 +4,7 @@ import { PolygraftError } from './errors.js';
 import { messageTick } from './host.js';
 import { compileResponse, loadIn, type Surroundings } from './load.js';
 import { placeAt } from './place.js';
+import { hasRelaxedSimd } from './probe.js';
 import type { LoadOptions, Model, Source } from './types.js';
 
 export { errorCodes, PolygraftError } from './errors.js';
@@ -24,8 +25,12 @@ function page(): Surroundings {
   const workers = typeof Worker !== 'undefined';
   return {
     locate: (source) => placeAt(resolved(source)),
-    // Bundlers look for exactly this expression, and for the worker's below.
-    compile: async () => compileResponse(await fetch(new URL('./wasm/polygraft_bg.wasm', import.meta.url))),
+    // Bundlers look for exactly these expressions, and for the worker's below.
+    compile: async () => {
+      const plain = new URL('./wasm/polygraft_bg.wasm', import.meta.url);
+      const relaxed = new URL('./wasm/polygraft_relaxed_bg.wasm', import.meta.url);
+      return compileResponse(await fetch(hasRelaxedSimd() ? relaxed : plain));
+    },
     compileFrom: async (address) => compileResponse(await fetch(resolved(address))),
     startWorker: workers
       ? () => new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'polygraft' })

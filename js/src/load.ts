@@ -91,11 +91,11 @@ async function compiled(around: Surroundings, given: LoadOptions['wasm']): Promi
   } catch (cause) {
     if (cause instanceof PolygraftError) throw cause;
     const policy = /unsafe-eval|Content Security Policy/i.test(String(cause));
-    throw new PolygraftError('WASM', `polygraft_bg.wasm could not be loaded: ${(cause as Error).message}`, {
+    throw new PolygraftError('WASM', `the WebAssembly module could not be loaded: ${(cause as Error).message}`, {
       cause,
       hint: policy
         ? "Allow it in the page's Content-Security-Policy: script-src 'self' 'wasm-unsafe-eval'."
-        : 'If a bundler moved the file, pass its address as the option wasm.',
+        : 'If a bundler moved the file (polygraft_relaxed_bg.wasm, or polygraft_bg.wasm on older engines), pass its address as the option wasm.',
     });
   }
 }

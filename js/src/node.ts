@@ -3,6 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import { locate, pathOf } from './disk.js';
 import { compileResponse, loadIn, type Surroundings } from './load.js';
+import { hasRelaxedSimd } from './probe.js';
 import type { LoadOptions, Model, Source } from './types.js';
 
 export { errorCodes, PolygraftError } from './errors.js';
@@ -21,7 +22,10 @@ export async function load(source: Source, options?: LoadOptions): Promise<Model
 
 const node: Surroundings = {
   locate,
-  compile: async () => WebAssembly.compile(await readFile(new URL('./wasm/polygraft_bg.wasm', import.meta.url))),
+  compile: async () => {
+    const file = hasRelaxedSimd() ? './wasm/polygraft_relaxed_bg.wasm' : './wasm/polygraft_bg.wasm';
+    return WebAssembly.compile(await readFile(new URL(file, import.meta.url)));
+  },
   compileFrom: async (address) => {
     const text = String(address);
     if (/^https?:/i.test(text)) return compileResponse(await fetch(text));

@@ -7,9 +7,19 @@ const SIMD = new Uint8Array([
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
 ]);
 
-export function hasSimd(): boolean {
-  return typeof WebAssembly === 'object' && WebAssembly.validate(SIMD);
-}
+// (module (func (result v128) i32.const 0 i8x16.splat i32.const 0 i8x16.splat i16x8.relaxed_dot_i8x16_i7x16_s)).
+const RELAXED = new Uint8Array([
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 15, 1, 13, 0, 65, 0, 253, 15, 65, 0, 253, 15,
+  253, 146, 2, 11,
+]);
+
+const validates = (module: Uint8Array<ArrayBuffer>): boolean =>
+  typeof WebAssembly === 'object' && WebAssembly.validate(module);
+
+export const hasSimd = (): boolean => validates(SIMD);
+
+/** Whether the faster of the two builds can be used. */
+export const hasRelaxedSimd = (): boolean => validates(RELAXED);
 
 interface Gpu {
   requestAdapter(): Promise<unknown>;
@@ -37,6 +47,7 @@ export async function probe(): Promise<Capabilities> {
   return {
     supported: simd,
     simd,
+    relaxedSimd: hasRelaxedSimd(),
     webgpu,
     crossOriginIsolated: typeof crossOriginIsolated !== 'undefined' && crossOriginIsolated,
     workers,

@@ -398,6 +398,8 @@ export interface Capabilities {
   supported: boolean;
   /** WebAssembly SIMD, without which nothing runs. */
   simd: boolean;
+  /** Relaxed WebAssembly SIMD: the faster of the two builds runs. */
+  relaxedSimd: boolean;
   /** A WebGPU adapter was found. Today nothing computes on it. */
   webgpu: boolean;
   /** Whether the page is cross-origin isolated. Nothing here needs it. */

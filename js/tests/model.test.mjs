@@ -27,6 +27,8 @@ test('info, adapters and memory say what is loaded', async () => {
   assert.ok(wasm > weights && weights > 50_000);
   const found = await probe();
   assert.ok(found.supported && found.simd);
+  // The build is the one that the engine can run, and says so.
+  assert.match(model.info.backend, found.relaxedSimd ? /wasm relaxed-simd/ : /wasm simd128/);
 });
 
 test('rerank is the cosine of the embeddings, best first', async () => {
