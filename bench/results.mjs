@@ -76,14 +76,14 @@ function cells(row) {
   if (row.skipped) notes.push(`not measured: ${row.skipped}`);
   if (row.peerName) notes.push(row.peerName + (row.mode ? `, ${row.mode}` : ''));
   if (row.medians) notes.push(Object.entries(row.medians).map(([mode, ms]) => `${mode} ${amount(ms)}`).join(', '));
-  if (row.p95 && row.times?.own) notes.push(`p95 ${amount(percentile(row.times.own))} against ${amount(percentile(row.times.peer))}`);
+  if (row.p95) notes.push(`p95 ${amount(percentile(row.times.ownCpu ?? row.times.own))} against ${amount(percentile(row.times.peerCpu ?? row.times.peer))}`);
   if (row.cosine?.peer !== undefined) notes.push(`worst cosine to f32 ${row.cosine.own?.toFixed(4) ?? '–'} and ${row.cosine.peer.toFixed(4)}`);
   return [
     row.name,
-    row.skipped ? '–' : amount(row.own, row.unit),
-    amount(row.peer, row.unit),
+    row.skipped ? '–' : amount(row.ownCore ?? row.own, row.unit),
+    amount(row.peerCore ?? row.peer, row.unit),
     ratio,
-    row.onCore ? `${times(row.onWall.median)} (${times(row.onWall.p10)}–${times(row.onWall.p90)})` : row.ratio ? 'the same' : '',
+    row.onCore ? `${times(row.onWall.median)} (${times(row.onWall.p10)}–${times(row.onWall.p90)})` : row.ratio ? 'is it' : '',
     goal ? `${goal[1]}${measured ? (goal[2](row) ? ' ✓' : ' ✗') : ''}` : '',
     row.rounds === undefined ? '' : String(row.rounds),
     notes.join('; '),
@@ -117,10 +117,10 @@ async function render() {
   let out = `# Measured
 
 Written by the benches themselves (\`npm run bench -- --write\`, \`node bench/native.mjs --write\`); how they measure is in
-[README.md](README.md). Times are medians on the wall. A ratio is the median of the rounds' own ratios with their 10th to
+[README.md](README.md). Times are medians. A ratio is the median of the rounds' own ratios with their 10th to
 90th percentile: the peer's time over polygraft's, or in measures of cost (adapters, first call) the time with over the
-time without. Where one thread computes, it is of time on a core, in which neighbours on a shared machine hardly count,
-and the ratio on the wall stands beside it. ✓ and ✗ say whether the goal is met.
+time without. Where one thread computes, times and ratio are of time on a core, in which neighbours on a shared machine
+hardly count, and the ratio on the wall stands beside them. ✓ and ✗ say whether the goal is met.
 `;
   for (const [section, title] of Object.entries(sections)) {
     const measures = Object.values(all[section]);

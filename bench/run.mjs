@@ -13,15 +13,15 @@ import { cp, readdir, readFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { gzipSync } from 'node:zlib';
 import { chromium } from 'playwright-core';
-import { at, run, runAsMain, say, SetupError, which } from '../scripts/lib.mjs';
+import { at, runAsMain, say, SetupError, which } from '../scripts/lib.mjs';
 import { ensureModel } from '../scripts/model.mjs';
 import { ensurePackage } from '../scripts/package.mjs';
 import { serve } from '../scripts/serve.mjs';
 import { ensureAdapters } from './adapters.mjs';
 import { median, paired } from './page/stats.js';
-import { ensurePeers, home, packages, python } from './peers.mjs';
+import { ensurePeers, home, packages } from './peers.mjs';
 import { machine, table, write } from './results.mjs';
-import { ensureTexts, textsFile } from './texts.mjs';
+import { ensureReference } from './texts.mjs';
 
 /** Name, what it is, and where it runs: a page's query, or a function here. In the order of the table. */
 const measures = {
@@ -48,7 +48,7 @@ async function browser() {
 async function open(context, url) {
   const page = await context.newPage();
   page.setDefaultTimeout(0);
-  page.on('console', (message) => say(message.text()));
+  page.on('console', (message) => message.text().includes('session_state.cc') || say(message.text()));
   page.on('pageerror', (error) => say(`page: ${error.stack}`));
   await page.goto(url);
   return page;
@@ -126,8 +126,7 @@ async function site() {
   await ensurePeers();
   await ensureAdapters();
   await cp(at('bench/page'), at(home, 'page'), { recursive: true });
-  await ensureTexts();
-  await run(python, ['bench/peers/reference.py', '--texts', textsFile, '--model', `${home}/onnx/plain-f32.onnx`, '--out', `${home}/page/reference.json`], { quiet: true });
+  await ensureReference();
 }
 
 async function main(args) {

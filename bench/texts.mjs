@@ -6,16 +6,17 @@
 // token each. Whatever words are in them, a text keeps its length, and both sides run the same ids.
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { at, exists, run, runAsMain, SetupError } from '../scripts/lib.mjs';
+import { at, exists, once, run, runAsMain, SetupError } from '../scripts/lib.mjs';
 import { cargo } from '../scripts/rust.mjs';
-import { home } from './peers.mjs';
+import { home, python } from './peers.mjs';
 
 const model = 'models/multilingual-e5-small';
 const words =
   'and the for with from this that not are have all can one new about more out time when other use only see first page work after over home back way two part year here there day many long year life last name place next line side end hand high small large full open left right down most both same under early water light white black'.split(' ');
 
-/** Where they are. */
+/** Where they are, and their embeddings in f32. */
 export const textsFile = `${home}/page/texts.json`;
+const referenceFile = `${home}/page/reference.json`;
 
 async function tokenize(lines) {
   const cli = path.resolve(at(), process.env.CARGO_TARGET_DIR ?? 'target', 'release/polygraft');
@@ -90,6 +91,14 @@ export async function ensureTexts() {
   await mkdir(path.dirname(at(textsFile)), { recursive: true });
   await writeFile(at(textsFile), JSON.stringify(out));
   return out;
+}
+
+/** Writes the texts and what an f32 model makes of them, which both sides are compared with. */
+export async function ensureReference() {
+  await ensureTexts();
+  await once('bench reference', { inputs: [textsFile, 'bench/peers/reference.py', 'bench/peers/export.py'], outputs: [referenceFile] }, () =>
+    run(python, ['bench/peers/reference.py', '--texts', textsFile, '--model', `${home}/onnx/plain-f32.onnx`, '--out', referenceFile], { quiet: true }),
+  );
 }
 
 await runAsMain(import.meta, async () => {
