@@ -172,33 +172,34 @@ export const measures = {
     const name = (await eight(context)).best;
     const bytes = await ort.bytes(name);
     const reload = [];
-    for (let i = 0; i < 3; i += 1) {
-      const { ms, value } = await timed(() => library.InferenceSession.create(bytes, { executionProviders: ['wasm'], graphOptimizationLevel: 'all' }));
-      reload.push(ms);
-      await value.release();
+    for (let i = 0; i < 5; i += 1) {
+      const sample = await timed(() => library.InferenceSession.create(bytes, { executionProviders: ['wasm'], graphOptimizationLevel: 'all' }));
+      reload.push(sample);
+      await sample.value.release();
     }
+    /** A row of samples without a ratio; times on a core where they are known. */
+    const plain = (what, own, more = {}) => {
+      const core = own[0].cpu !== undefined && { ownCore: median(of(own, 'cpu')) };
+      return { name: what, own: median(of(own, 'ms')), ...core, rounds: own.length, times: { own: of(own, 'ms'), ownCpu: core ? of(own, 'cpu') : undefined }, ...more };
+    };
+    const minus = (a, b) => a.map(({ ms, cpu }, i) => ({ ms: ms - b[i].ms, cpu: cpu === undefined ? undefined : cpu - b[i].cpu }));
     for (const kind of ['qv8', 'all16']) {
       const [one, two] = [await folder(`${adapters}${kind}-0/`), await folder(`${adapters}${kind}-1/`)];
-      const [ready, served, plain, stay, change] = [[], [], [], [], []];
+      const [ready, served, again, stay, change] = [[], [], [], [], []];
       const feed = feeds('1x32');
+      const under = (name_) => timed(() => polygraft.embed(feed.next().value, { adapters: name_ }));
       await model.loadAdapter('b', two);
       for (let round = -WARM; round < rounds; round += 1) {
-        const keep = round >= 0;
         const load = await timed(() => model.loadAdapter('a', one));
-        const first = await timed(() => polygraft.embed(feed.next().value, { adapters: 'a' }));
-        const [a1, b1, b2] = [await timed(() => polygraft.embed(feed.next().value, { adapters: 'a' })), await timed(() => polygraft.embed(feed.next().value, { adapters: 'b' })), await timed(() => polygraft.embed(feed.next().value, { adapters: 'b' }))];
-        if (!keep) continue;
-        ready.push(load.ms);
-        served.push(load.ms + first.ms - a1.ms);
-        plain.push(a1.ms);
-        change.push(b1.ms);
-        stay.push(b2.ms);
+        const samples = [load, await under('a'), await under('a'), await under('b'), await under('b')];
+        if (round < 0) continue;
+        for (const [i, list] of [ready, served, again, change, stay].entries()) list.push(samples[i]);
       }
       const what = `${kind === 'qv8' ? 'r 8 on query, value' : 'r 16 on all six'} (${(sizeOf(one) / 1e6).toFixed(2)} MB)`;
-      rows.push({ name: `adapter bytes to ready, ${what}`, own: median(ready), peer: median(reload), peerName: `${name}, session from bytes in memory`, rounds, times: { own: ready, peer: reload } });
-      rows.push({ name: `adapter bytes to its first row, beyond the row itself, ${what}`, own: median(served), rounds, times: { own: served } });
-      const extra = change.map((ms, i) => ms - stay[i]);
-      rows.push({ name: `switch between loaded adapters, ${what}: what it adds to a row of ${median(stay).toFixed(1)} ms`, own: median(extra), rounds, times: { own: extra } });
+      const other = { peer: median(of(reload, 'ms')), peerName: `${name}, session from bytes in memory`, ...(reload[0].cpu !== undefined && { peerCore: median(of(reload, 'cpu')) }) };
+      rows.push(plain(`adapter bytes to ready, ${what}`, ready, other));
+      rows.push(plain(`what its first row takes beyond the next, ${what}`, minus(served, again)));
+      rows.push(plain(`switch between loaded adapters, ${what}`, minus(change, stay), { note: 'what the first row takes beyond the next' }));
     }
     return rows;
   },
