@@ -296,7 +296,10 @@ export interface Embeddings {
 export interface LanguageVectorOptions extends Common {
     /** BCP 47 tag of the texts' language. */
     lang: string;
-    /** Passages in the pivot language: its own texts then need no adapter. */
+    /**
+     * Passages in the pivot language: its own texts then need no adapter. Without one, every language is centred by a
+     * vector of its own, queries apart from passages, which does more for a pool of mixed languages.
+     */
     pivot?: readonly string[] | undefined;
     /** The composition the vector will stand beside, without language vectors. Default: none. */
     under?: Composition | undefined;

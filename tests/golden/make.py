@@ -124,6 +124,7 @@ PLAIN = {
 CLASSES = {
     "bert_nopool": "BertModel", "bert_f16": "BertModel", "bert_bf16": "BertModel", "bert_sharded": "BertModel",
     "bert_prefixed": "BertModel", "bert_legacy": "BertModel",
+    "roberta_pad0": "RobertaModel", "bert_odd": "BertModel", "bert_odd_bf16": "BertModel", "xlmr_odd_sharded": "XLMRobertaModel",
     "bert_position_ids": "BertModel", "bert_mlm_untied": "BertForMaskedLM",
     **{name: spec[0] for name, spec in PLAIN.items()},
 }
@@ -145,6 +146,14 @@ def bases():
     save_base("bert_legacy", bert(), old)
     buffer = {"embeddings.position_ids": torch.arange(40).unsqueeze(0)}
     save_base("bert_position_ids", bert(), {**bert().state_dict(), **buffer})
+    # Widths that no kernel likes: heads of 11 and of 3, an odd feed-forward layer, three token types.
+    odd = dict(hidden_size=33, num_attention_heads=3, intermediate_size=37, vocab_size=101)
+    save_base("bert_odd", build("bert_odd", "BertModel", BERT, **odd, type_vocab_size=3))
+    save_base("bert_odd_bf16", build("bert_odd_bf16", "BertModel", BERT, **odd), dtype=torch.bfloat16)
+    tiny = build("xlmr_odd_sharded", "XLMRobertaModel", XLMR, **R | dict(hidden_size=6, num_attention_heads=2, intermediate_size=13, type_vocab_size=2))
+    tiny.to(torch.float16).save_pretrained(fresh(BASES / "xlmr_odd_sharded"), max_shard_size="4KB")
+    # Padding elsewhere than at 1, and so the first position too.
+    save_base("roberta_pad0", build("roberta_pad0", "RobertaModel", ROBERTA, **{**R, "pad_token_id": 0, "bos_token_id": 1}))
     # A decoder of its own.
     save_base("bert_mlm_untied", build("bert_mlm_untied", "BertForMaskedLM", BERT, tie_word_embeddings=False))
     # Three shards.
@@ -289,16 +298,12 @@ def base_cases():
     expect(folder, [checked(model, r) for r in rows])
 
 
-# Made only when asked for by name: polygraft counts positions by index alone, as for rows from a tokenizer.
-ON_REQUEST = ("padding-inside",)
-
-
 @group("padding-inside")
 def padding_inside():
     """RoBERTa's padding id inside a row takes the padding's position, and the tokens after it count on without it."""
-    for base in ("roberta", "xlmr"):
+    for base in ("roberta", "xlmr", "roberta_pad0"):
         folder = fresh(ROOT / "padding-inside" / base)
-        rows = [[5, 1, 7, 9], [1], [3, 1, 1, 4]]
+        rows = [[5, 1, 7, 9], [1], [3, 1, 1, 4], [0, 5, 0, 0, 6]]
         request(folder, base, rows)
         model = load_base(base)
         expect(folder, [checked(model, r) for r in rows])
@@ -547,6 +552,20 @@ def peft_lora():
     lora("mlm_head_of_base", "bert_mlm", QV)
     lora("mlm_transform_lora", "bert_mlm", {"target_modules": SIX})
     lora("roberta_mlm_lora", "roberta_mlm", {"target_modules": ["query", "lm_head.dense"]})
+    # With every bias, PEFT writes those inside a saved module a second time, under the wrapper's names.
+    lora("roberta_seqcls_bias_all", "roberta", task("SEQ_CLS", bias="all", target_modules=SIX), cls=ROB, labels=3)
+    lora("saved_block_bias_all", "bert", {**QV, "bias": "all", "modules_to_save": ["layer.0.output"]})
+    lora("saved_layer", "bert", {"target_modules": ["query"], "modules_to_save": ["layer.1"]})
+    lora("mlm_head_saved", "bert_mlm", {**QV, "modules_to_save": ["cls.predictions.transform"]})
+    lora("roberta_mlm_head_saved", "roberta_mlm", {**QV, "modules_to_save": ["lm_head.dense", "lm_head.layer_norm"]})
+    # An adapter of another task than the base's, under the same name of the head or not.
+    lora("tokcls_on_seqcls", "bert_seqcls", task("TOKEN_CLS"), cls="BertForTokenClassification", labels=4, row_compose=["a", "base", "a"])
+    lora("qa_on_seqcls", "bert_seqcls", task("QUESTION_ANS"), cls="BertForQuestionAnswering", labels=2, row_compose=["a", "base"])
+    lora("xlmr_seqcls_on_tokcls", "xlmr_tokcls", task("SEQ_CLS", target_modules="all-linear"), cls="XLMRobertaForSequenceClassification", labels=2, row_compose=["base", "a"])
+    # Odd widths.
+    lora("odd_all_linear", "bert_odd", {"target_modules": "all-linear", "r": 3, "lora_bias": True, "lora_alpha": 3}, types=True)
+    lora("odd_bf16", "bert_odd_bf16", {"target_modules": SIX, "r": 5, "lora_alpha": 3, "use_rslora": True})
+    lora("odd_sharded_f16", "xlmr_odd_sharded", {**QV, "r": 7, "lora_alpha": 4})
     # Several at once.
     two = {"b": ({"target_modules": ["key", "value", "output.dense"], "r": 2, "lora_alpha": 6}, "other")}
     many = ["a", "b", "base", "sum(a:0.5, b:0.5)", "a:0.7", "a:-1", "stack(a,b)", "sum(a:1, b:-0.5)"]
@@ -974,7 +993,7 @@ def sentence():
 
 
 def main():
-    wanted = sys.argv[1:] or [g for g in GROUPS if g not in ON_REQUEST]
+    wanted = sys.argv[1:] or list(GROUPS)
     for name in wanted:
         if name not in GROUPS:
             sys.exit(f"no group {name!r}; there are {', '.join(GROUPS)}")

@@ -181,10 +181,11 @@ pub(crate) struct Center {
     /// The language's BCP 47 tag.
     #[arg(long, value_name = "TAG")]
     pub(crate) lang: String,
-    /// Passages in the pivot language, onto whose mean the language is shifted.
+    /// Passages in the pivot language, onto whose mean the language is shifted: its own texts then need no adapter.
+    /// Without it every language, also that of the queries, is centred by a vector of its own.
     #[arg(long, value_name = "FILE")]
     pub(crate) pivot: Option<PathBuf>,
-    /// The adapter to write: one file of about 2 KB.
+    /// The adapter to write: one file of 2 KB, or of 3 KB without a pivot.
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,
 }

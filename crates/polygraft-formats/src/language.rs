@@ -1,4 +1,5 @@
-//! Language vectors: one vector added to a language's embeddings, in a safetensors file of some 2 KB.
+//! Language vectors: one vector added to a language's embeddings, in a safetensors file of some 2 KB; without a pivot a
+//! second one for queries.
 //!
 //! Subtracting a language's mean is from Libovický et al. 2020, "On the Language Neutrality of Pre-trained
 //! Multilingual Representations", §3 (centering); here the vector leads from the language's mean to the pivot's.
@@ -17,6 +18,8 @@ pub const FAMILY: &str = "language vector";
 const KEY: &str = "polygraft";
 const KIND: &str = "language-vector";
 const VECTOR: &str = "vector";
+/// What queries take instead; only vectors made without a pivot have it.
+const QUERY: &str = "query";
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,14 +62,20 @@ pub fn load(file: &str, bytes: Vec<u8>) -> Result<AdapterIr> {
             format!("a language vector of format {}; this version reads format 1: update polygraft", about.format);
         return Err(FormatError::Unsupported { file: file.into(), why });
     }
-    let shape: Vec<usize> = bag.shape(VECTOR).map(<[usize]>::to_vec).unwrap_or_default();
-    let vector = if shape.len() == 1 { bag.take(VECTOR, &shape)? } else { None };
+    let mut take = |name: &str| match bag.shape(name).map(<[usize]>::to_vec) {
+        Some(shape) if shape.len() == 1 => bag.take(name, &shape),
+        _ => Ok(None),
+    };
+    let (vector, query) = (take(VECTOR)?, take(QUERY)?);
     let missing = if vector.is_none() { vec![VECTOR.to_owned()] } else { Vec::new() };
     bag.finish(true, missing)?;
     Ok(AdapterIr {
         family: FAMILY,
         base: BaseClaim { name: about.base, lineage: about.lineage },
-        patches: vec![Patch { site: Site::Pooled, op: Op::Offset(Offset { vector: vector.unwrap_or_default() }) }],
+        patches: vec![Patch {
+            site: Site::Pooled,
+            op: Op::Offset(Offset { vector: vector.unwrap_or_default(), query }),
+        }],
         head: None,
         language: about.lang,
         made_under: about.under,
@@ -92,10 +101,13 @@ pub fn write_language_vector(adapter: &AdapterIr) -> Result<Vec<u8>> {
         lineage: adapter.base.lineage.clone(),
     };
     let about = serde_json::to_string(&about).unwrap_or_default();
-    let entry = Entry { name: VECTOR.into(), dtype: Dtype::F32, shape: vec![offset.vector.len()] };
+    let tensors = [(VECTOR, Some(&offset.vector)), (QUERY, offset.query.as_ref())];
+    let entry = |name: &str, v: &Vec<f32>| {
+        (Entry { name: name.into(), dtype: Dtype::F32, shape: vec![v.len()] }, numbers::f32_bytes(v))
+    };
     whole(
         "language vector",
-        vec![(entry, numbers::f32_bytes(&offset.vector))],
+        tensors.into_iter().filter_map(|(name, v)| v.map(|v| entry(name, v))).collect(),
         &BTreeMap::from([(KEY.to_owned(), about)]),
     )
 }

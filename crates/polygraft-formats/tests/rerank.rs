@@ -6,14 +6,14 @@ mod support;
 
 use polygraft::backend::{Poll, Precision};
 use polygraft::batch::Row;
-use polygraft::ir::Graft;
+use polygraft::ir::{AdapterIr, Graft, Op, Patch, Site};
 use polygraft::plan::Want;
 use polygraft::reference::Reference;
 use polygraft::session::Batch;
-use polygraft::tasks::{Engine, Ranking, Rerank, RerankRequest, Scoring, Sides};
+use polygraft::tasks::{Engine, LanguageVector, LanguageVectorRequest, Ranking, Rerank, RerankRequest, Scoring, Sides};
 use polygraft::text::{self, Tokenizer};
 use polygraft::{Compose, Error};
-use polygraft_formats::{AdapterOptions, load_adapter};
+use polygraft_formats::{AdapterOptions, load_adapter, write_language_vector};
 
 /// `3 14 15` → 3, 14, 15.
 struct Numbers;
@@ -128,4 +128,67 @@ fn nothing_to_rank_is_an_error_and_the_next_call_works() {
     }
     assert_eq!(rank(&mut engine, request("5", &DOCUMENTS, "nobody")).unwrap_err().code(), "ADAPTER_UNKNOWN");
     assert_eq!(rank(&mut engine, request("5", &DOCUMENTS, "base")).unwrap().results.len(), 4);
+}
+
+fn embed(engine: &mut Engine<Reference>, texts: &[&str]) -> Vec<Vec<f32>> {
+    let spec = engine.session.spec();
+    let rows = texts.iter().map(|t| text::single(spec, &Numbers, t, spec.max_tokens()).unwrap().row).collect();
+    let want = Want { embedding: true, ..Want::default() };
+    let out = engine.session.run(&Batch::uniform(rows, Compose::Base), want, Precision::Exact).unwrap();
+    out.into_iter().map(|r| r.embedding.unwrap()).collect()
+}
+
+fn minus_mean(vectors: &[Vec<f32>]) -> Vec<f32> {
+    let sum = |i: usize| vectors.iter().map(|v| f64::from(v[i])).sum::<f64>();
+    (0..vectors[0].len()).map(|i| (-sum(i) / vectors.len() as f64) as f32).collect()
+}
+
+fn language_vector(engine: &mut Engine<Reference>, texts: &[&str], pivot: Option<&[&str]>) -> AdapterIr {
+    let own = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect();
+    let request = LanguageVectorRequest {
+        texts: own(texts),
+        pivot: pivot.map(own),
+        language: "hu".into(),
+        under: Compose::Base,
+        precision: None,
+    };
+    let mut task = LanguageVector::new(engine, request).unwrap();
+    while task.advance(engine, &mut || true).unwrap() != Poll::Done {}
+    task.finish().unwrap().0
+}
+
+#[test]
+fn without_a_pivot_queries_are_centred_by_themselves() {
+    let mut engine = engine("bert", &[]);
+    let texts = ["7 8 9 10 11 12 13 14 15 16 17", "21 22", "30 31 32 33 34 35 36 37 38 39"];
+    let adapter = language_vector(&mut engine, &texts, None);
+    let [Patch { site: Site::Pooled, op: Op::Offset(offset) }] = adapter.patches.as_slice() else {
+        unreachable!("a language vector is one offset")
+    };
+    assert_eq!(offset.vector, minus_mean(&embed(&mut engine, &texts)));
+    // This base has no prompts: a query is a passage's first eight tokens.
+    let openings = ["7 8 9 10 11 12 13 14", "21 22", "30 31 32 33 34 35 36 37"];
+    assert_eq!(offset.query.as_ref(), Some(&minus_mean(&embed(&mut engine, &openings))));
+    // Onto a pivot there is one vector for both sides.
+    let moved = language_vector(&mut engine, &texts, Some(&["5 6 7", "8"]));
+    assert!(matches!(&moved.patches[0].op, Op::Offset(o) if o.query.is_none()));
+    // It is the same after the file, and each side takes its own.
+    let bytes = write_language_vector(&adapter).unwrap();
+    let again = polygraft_formats::language::load("hu.safetensors", bytes).unwrap();
+    assert_eq!(again.patches, adapter.patches);
+    engine.session.graft("hu", again, Graft::default()).unwrap();
+    let ranking = rank(&mut engine, request("5 6", &DOCUMENTS, "hu")).unwrap();
+    let centred = |v: &[f32], by: &[f32]| {
+        let mut v: Vec<f32> = v.iter().zip(by).map(|(x, b)| x + b).collect();
+        let norm = v.iter().map(|x| x * x).sum::<f32>().sqrt();
+        v.iter_mut().for_each(|x| *x /= norm);
+        v
+    };
+    let query = centred(&embed(&mut engine, &["5 6"])[0], offset.query.as_ref().unwrap());
+    let documents = embed(&mut engine, &DOCUMENTS);
+    for r in &ranking.results {
+        let document = centred(&documents[r.index], &offset.vector);
+        let score: f32 = query.iter().zip(&document).map(|(a, b)| a * b).sum();
+        assert!((r.relevance_score - score).abs() < 1e-5, "{} and {score}", r.relevance_score);
+    }
 }

@@ -41,6 +41,8 @@ struct Embed {
     resolved: Vec<Resolved>,
     /// Composition of each text, into `resolved`.
     of: Vec<usize>,
+    /// Which of a language vector's two the texts take.
+    side: Side,
 }
 
 /// What a job gave.
@@ -158,17 +160,14 @@ impl Core {
         of.resize(args.texts.len(), 0);
         let resolved: Vec<Resolved> =
             distinct.iter().map(|c| self.engine.session.resolve(c)).collect::<Result<_, polygraft::Error>>()?;
-        let prompt = match args.side {
-            None => "",
-            Some(SideName::Query) => self.engine.session.spec().prompt(Side::Query),
-            Some(SideName::Document) => self.engine.session.spec().prompt(Side::Document),
-        };
+        let side = if args.side == Some(SideName::Query) { Side::Query } else { Side::Document };
+        let prompt = if args.side.is_some() { self.engine.session.spec().prompt(side) } else { "" };
         let precision = args.precision().unwrap_or(self.engine.precision);
         let source = |text| Source::Text(prompt.to_owned(), text);
         let items = args.texts.into_iter().zip(&of).map(|(text, &compose)| Item { source: source(text), compose });
         let want = Want { embedding: true, ..Want::default() };
         let encode = Encode::new(items.collect(), &resolved, want, precision, false);
-        Ok(Embed { encode, resolved, of })
+        Ok(Embed { encode, resolved, of, side })
     }
 
     /// Works on a job until it is done or `pause` says so; gives whether it is done, and tokens done and in all.
@@ -291,7 +290,7 @@ fn embedded(embed: Embed) -> Result<Output> {
     let mut floats = Vec::new();
     for (outputs, &composition) in encoded.outputs.into_iter().zip(&embed.of) {
         for mut embedding in outputs.into_iter().filter_map(|o| o.embedding) {
-            embed.resolved[composition].shift(&mut embedding);
+            embed.resolved[composition].shift(&mut embedding, embed.side);
             floats.append(&mut embedding);
         }
     }

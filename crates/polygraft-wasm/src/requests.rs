@@ -51,7 +51,7 @@ pub(crate) struct EmbedArgs {
 }
 
 /// Whose prompt goes in front of a text.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SideName {
     Query,

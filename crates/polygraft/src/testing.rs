@@ -206,7 +206,7 @@ pub fn adapter(spec: &ModelSpec, seed: u64) -> AdapterIr {
         patches.push(Patch { site, op: Op::ReplaceLinear(Dense { weight, bias: Some(bias) }) });
     }
     if r.below(2) == 0 {
-        let op = Op::Offset(Offset { vector: r.vec(spec.embedding_width(), 0.3) });
+        let op = Op::Offset(Offset { vector: r.vec(spec.embedding_width(), 0.3), query: None });
         patches.push(Patch { site: Site::Pooled, op });
     }
     let head = (r.below(3) == 0).then(|| head(1 + r.below(3) as u32));

@@ -4,7 +4,7 @@
 
 use polygraft::backend::{Backend, Call, Poll, Precision};
 use polygraft::ir::{Graft, PayloadId};
-use polygraft::model::{ModelSpec, WeightId};
+use polygraft::model::{ModelSpec, Side, WeightId};
 use polygraft::plan::Want;
 use polygraft::program::BufferId;
 use polygraft::reference::Reference;
@@ -96,7 +96,7 @@ fn embeddings_shift_the_same_in_the_program_and_after_it() {
                 s.begin_resolved(std::slice::from_ref(&row), &[0], &[&backbone], want, Precision::Exact).unwrap();
             while s.advance(&mut job, &mut || true).unwrap() != Poll::Done {}
             let mut embedding = s.finish(&job).unwrap().remove(0).embedding.unwrap();
-            resolved.shift(&mut embedding);
+            resolved.shift(&mut embedding, Side::Document);
             assert_eq!(whole[0].embedding.as_ref().unwrap(), &embedding, "{compose}");
         }
     }

@@ -180,7 +180,8 @@ fn cosine<B: Backend>(
     drive("embedding", |pause| Ok((task.advance(engine, pause)?, task.progress())))?;
     let encoded = task.finish()?;
     let mut vectors: Vec<Vec<f32>> = encoded.outputs.into_iter().flatten().filter_map(|r| r.embedding).collect();
-    vectors.iter_mut().zip(&of).for_each(|(v, &c)| resolved[c].shift(v));
+    let side = |i| if i < collection.queries.len() { Side::Query } else { Side::Document };
+    vectors.iter_mut().zip(&of).enumerate().for_each(|(i, (v, &c))| resolved[c].shift(v, side(i)));
     let (queries, documents) = vectors.split_at(collection.queries.len());
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
     let scores = queries.iter().map(|q| documents.iter().map(|d| dot(q, d)).collect()).collect();

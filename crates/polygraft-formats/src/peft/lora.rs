@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The family's name.
 pub(crate) const FAMILY: &str = "lora";
 const ROOT: &str = "base_model.model.";
+const WRAPPED: &str = ".modules_to_save.default.";
 
 pub(crate) fn load(
     config: &LoraConfig,
@@ -162,8 +163,15 @@ impl Keys {
             let bare = path.strip_prefix(prefix).unwrap_or(path).replace(".base_layer.", ".");
             let bare =
                 ["lora_A", "lora_B"].iter().fold(bare, |b, l| b.replace(&format!(".{l}.default."), &format!(".{l}.")));
-            let bare = bare.replace(".modules_to_save.default.", ".");
-            // With bias="all", PEFT also writes the biases inside its own wrapper of a saved module.
+            // With bias="all", PEFT also writes the biases inside its own wrapper of a saved module; older files have
+            // the module there alone.
+            let bare = if bare.contains(WRAPPED) {
+                let inner = bare.replace(WRAPPED, ".");
+                let twin = [format!("{ROOT}{inner}"), format!("{ROOT}{prefix}{inner}")];
+                if twin.iter().any(|t| bag.shape(t).is_some()) { bare } else { inner }
+            } else {
+                bare
+            };
             if bare.contains(".original_module.") || bare.contains(".modules_to_save.") {
                 twins.push(name.to_owned());
                 continue;

@@ -3,7 +3,7 @@
 use super::{Compose, Weighted};
 use crate::error::{Error, Result};
 use crate::ir::{LoadReport, Op, Payload, Site};
-use crate::model::{HeadSpec, ModelSpec};
+use crate::model::{HeadSpec, ModelSpec, Side};
 use crate::program::{HeadKey, OpKind, Purpose};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -219,12 +219,12 @@ impl Resolved {
         Self { placed, ..self.clone() }
     }
 
-    /// Moves a backbone's embedding by this composition's offsets, by the definition of the steps.
-    pub fn shift(&self, embedding: &mut [f32]) {
+    /// Moves a backbone's embedding of a text on `side` by this composition's offsets, by the definition of the steps.
+    pub fn shift(&self, embedding: &mut [f32], side: Side) {
         let mut moved = false;
         for placed in self.placed.iter().filter(|p| p.site == Site::Pooled) {
             if let Op::Offset(offset) = &placed.payload.op {
-                crate::steps::offset(embedding, &offset.vector, placed.scale);
+                crate::steps::offset(embedding, offset.on(side), placed.scale);
                 moved = true;
             }
         }

@@ -164,7 +164,9 @@ fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Res
         (Site::Pooled, Op::Offset(offset)) => {
             let width = spec.embedding_width();
             length(Some(&offset.vector), width).map_err(|n| wrong("vector", width.to_string(), n.to_string()))?;
-            finite("vector", all_finite(Some(&offset.vector)))
+            length(offset.query.as_deref(), width).map_err(|n| wrong("query", width.to_string(), n.to_string()))?;
+            finite("vector", all_finite(Some(&offset.vector)))?;
+            finite("query", all_finite(offset.query.as_deref()))
         }
         (Site::Linear(_) | Site::Norm(_) | Site::Pooled, op) => {
             Err(wrong("op", "one that is defined at this site".into(), op.name().into()))

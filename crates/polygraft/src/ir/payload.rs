@@ -1,5 +1,6 @@
 //! The numbers of a patch, as backends receive them.
 
+use crate::model::Side;
 use crate::tensor::Matrix;
 
 /// `scale · (x Aᵀ) Bᵀ + scale · bias`.
@@ -18,8 +19,21 @@ pub struct LowRank {
 /// A vector of the embedding's width.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offset {
-    /// The vector.
+    /// Added to passages' embeddings, and to queries' when they have none of their own.
     pub vector: Vec<f32>,
+    /// Added to queries' embeddings: texts under the query prompt lie elsewhere than texts under the passage prompt.
+    pub query: Option<Vec<f32>>,
+}
+
+impl Offset {
+    /// What is added on `side`.
+    #[must_use]
+    pub fn on(&self, side: Side) -> &[f32] {
+        match side {
+            Side::Query => self.query.as_deref().unwrap_or(&self.vector),
+            Side::Document => &self.vector,
+        }
+    }
 }
 
 /// A linear layer's own weight and/or bias; what is `None` stays the base's.
@@ -60,7 +74,7 @@ impl super::Op {
         let vec = |v: &Option<Vec<f32>>| v.as_ref().map_or(0, |v| v.len() * 4);
         match self {
             Self::LowRank(l) => l.a.bytes() + l.b.bytes() + vec(&l.bias),
-            Self::Offset(o) => o.vector.len() * 4,
+            Self::Offset(o) => o.vector.len() * 4 + vec(&o.query),
             Self::ReplaceLinear(d) => d.weight.as_ref().map_or(0, Matrix::bytes) + vec(&d.bias),
             Self::ReplaceNorm(n) => vec(&n.gamma) + vec(&n.beta),
         }

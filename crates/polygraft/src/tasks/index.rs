@@ -233,7 +233,7 @@ impl<B: Backend> Search<B> {
             .flatten()
             .find_map(|r| r.embedding)
             .ok_or_else(|| Error::Program("no query".into()))?;
-        self.query.shift(&mut query);
+        self.query.shift(&mut query, Side::Query);
         let mut at = 0;
         let mut scored = Vec::with_capacity(index.entries.len());
         let mut moved = vec![0.0; index.width];
@@ -242,7 +242,7 @@ impl<B: Backend> Search<B> {
             at += entry.vectors;
             let score = best(span.chunks(index.width).map(|v| {
                 moved.copy_from_slice(v);
-                self.documents[c].shift(&mut moved);
+                self.documents[c].shift(&mut moved, Side::Document);
                 cosine(&query, &moved)
             }));
             scored.push(Ranked { index: i, relevance_score: score, logit: None });
@@ -314,7 +314,10 @@ fn digest(op: &Op, hash: &mut u64) {
             feed(l.bias.as_deref().unwrap_or_default());
             feed(&[l.scale]);
         }
-        Op::Offset(o) => feed(&o.vector),
+        Op::Offset(o) => {
+            feed(&o.vector);
+            feed(o.query.as_deref().unwrap_or_default());
+        }
         Op::ReplaceLinear(d) => {
             feed(&d.weight.as_ref().map(crate::tensor::Matrix::to_f32).unwrap_or_default());
             feed(d.bias.as_deref().unwrap_or_default());

@@ -251,17 +251,18 @@ fn activate(scoring: Scoring, logit: f32) -> f32 {
     }
 }
 
-/// Embeddings with each item's offsets applied.
+/// Embeddings with each item's offsets applied; item 0 is the query.
 pub(super) fn shifted(
     outputs: Vec<Vec<crate::session::RowOutput>>,
     resolved: &[Resolved],
     of: &[usize],
 ) -> Vec<Vec<Vec<f32>>> {
     let mut out = Vec::with_capacity(outputs.len());
-    for (rows, &composition) in outputs.into_iter().zip(of) {
+    for (index, (rows, &composition)) in outputs.into_iter().zip(of).enumerate() {
+        let side = if index == 0 { Side::Query } else { Side::Document };
         let mut item = Vec::with_capacity(rows.len());
         for mut embedding in rows.into_iter().filter_map(|r| r.embedding) {
-            resolved[composition].shift(&mut embedding);
+            resolved[composition].shift(&mut embedding, side);
             item.push(embedding);
         }
         out.push(item);
