@@ -26,7 +26,9 @@ for (let round = 0; round < rounds; round++) {
   const plans = loader.begin('model.safetensors', weights.slice(0, length), weights.length);
   for (let i = 0; i < plans.length; i += 3) {
     const [index, offset, bytes] = plans.slice(i, i + 3);
-    loader.tensor('model.safetensors', index, weights.subarray(offset, offset + bytes));
+    loader.expect(bytes);
+    for (let at = 0; at < bytes; at += 1 << 20) loader.part(weights.subarray(offset + at, offset + Math.min(at + (1 << 20), bytes)));
+    loader.tensor('model.safetensors', index);
   }
   const before = wasm.memoryBytes();
   const start = performance.now();

@@ -107,16 +107,24 @@ export class Reader {
   async read(count: number): Promise<Uint8Array> {
     const out = new Uint8Array(count);
     let filled = 0;
-    while (filled < count) {
-      const piece = await this.#take(count - filled);
-      if (!piece) {
-        const why = `${count} bytes are needed at ${this.at - filled} and the file has ${filled} more: it is cut off`;
-        throw new PolygraftError('FORMAT_RANGE', `${this.#name}: ${why}`);
-      }
+    for await (const piece of this.pieces(count)) {
       out.set(piece, filled);
       filled += piece.length;
     }
     return out;
+  }
+
+  /** Exactly `count` bytes, as they come. */
+  async *pieces(count: number): AsyncGenerator<Uint8Array, void, undefined> {
+    for (let passed = 0; passed < count; ) {
+      const piece = await this.#take(Math.min(count - passed, PIECE));
+      if (!piece) {
+        const why = `${count} bytes are needed at ${this.at - passed} and the file has ${passed} more: it is cut off`;
+        throw new PolygraftError('FORMAT_RANGE', `${this.#name}: ${why}`);
+      }
+      passed += piece.length;
+      yield piece;
+    }
   }
 
   /** Passes over `count` bytes. */

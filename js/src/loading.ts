@@ -81,7 +81,9 @@ async function loadShard(folder: Folder, shard: string, loader: wasm.Loader, io:
     for (let i = 0; i < plans.length; i += 3) {
       const [index = 0, offset = 0, bytes = 0] = plans.subarray(i, i + 3);
       await reader.skip(offset - reader.at);
-      loader.tensor(shard, index, await reader.read(bytes));
+      loader.expect(bytes);
+      for await (const piece of reader.pieces(bytes)) loader.part(piece);
+      loader.tensor(shard, index);
       await io.tick();
       io.signal.throwIfAborted();
     }

@@ -133,7 +133,8 @@ impl Folder {
     }
 }
 
-/// Streams a base model in: for each of `shards`, `begin` with its header, then `tensor` for each plan; then `finish`.
+/// Streams a base model in: for each of `shards`, `begin` with its header, then for each plan
+/// `expect`, `part` as often as need be and `tensor`; then `finish`.
 #[wasm_bindgen]
 pub struct Loader(loading::Loading);
 
@@ -180,12 +181,22 @@ impl Loader {
         self.0.begin(shard, header, file_length as u64).map_err(throw)
     }
 
-    /// Takes one tensor.
+    /// Makes room for a tensor: an embedding table as a whole would be in JavaScript's memory a second time.
+    pub fn expect(&mut self, bytes: usize) {
+        self.0.expect(bytes);
+    }
+
+    /// Takes the next bytes of the tensor.
+    pub fn part(&mut self, bytes: &[u8]) {
+        self.0.part(bytes);
+    }
+
+    /// The tensor has passed.
     ///
     /// # Errors
     /// Thrown for numbers that are not finite and for calls out of order.
-    pub fn tensor(&mut self, shard: &str, index: usize, bytes: Vec<u8>) -> Result<(), JsValue> {
-        self.0.tensor(shard, index, bytes).map_err(throw)
+    pub fn tensor(&mut self, shard: &str, index: usize) -> Result<(), JsValue> {
+        self.0.tensor(shard, index).map_err(throw)
     }
 
     /// The model, once every tensor has passed; `precision` is `fast` or `exact`.

@@ -18,6 +18,8 @@ pub(crate) struct Loading {
     files: Folder,
     loader: BaseLoader,
     weights: Weights,
+    /// Bytes of the tensor that is on its way.
+    pending: Vec<u8>,
 }
 
 /// Where a model's weights go.
@@ -32,13 +34,13 @@ impl Loading {
     /// Reads the small files of a model that will run.
     pub(crate) fn to_run(files: Folder) -> Result<Self> {
         let loader = BaseLoader::new(&files)?;
-        Ok(Self { files, loader, weights: Weights::Backend(Host::new()) })
+        Ok(Self { files, loader, weights: Weights::Backend(Host::new()), pending: Vec::new() })
     }
 
     /// Reads the small files of a model that will be written.
     pub(crate) fn to_convert(files: Folder) -> Result<Self> {
         let loader = BaseLoader::new(&files)?;
-        Ok(Self { files, loader, weights: Weights::Kept(Vec::new()) })
+        Ok(Self { files, loader, weights: Weights::Kept(Vec::new()), pending: Vec::new() })
     }
 
     /// The weight files, in the order in which they are wanted.
@@ -59,8 +61,19 @@ impl Loading {
         Ok(plans.iter().flat_map(|p| [p.index as f64, p.offset as f64, p.bytes as f64]).collect())
     }
 
-    /// Takes one tensor.
-    pub(crate) fn tensor(&mut self, shard: &str, index: usize, bytes: Vec<u8>) -> Result<()> {
+    /// Makes room for a tensor.
+    pub(crate) fn expect(&mut self, bytes: usize) {
+        self.pending = Vec::with_capacity(bytes);
+    }
+
+    /// Takes the next bytes of it.
+    pub(crate) fn part(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+    }
+
+    /// Takes the tensor whose bytes have come.
+    pub(crate) fn tensor(&mut self, shard: &str, index: usize) -> Result<()> {
+        let bytes = std::mem::take(&mut self.pending);
         for (id, matrix) in self.loader.tensor(shard, index, bytes)? {
             match &mut self.weights {
                 Weights::Backend(backend) => backend.load_weight(id, matrix)?,
