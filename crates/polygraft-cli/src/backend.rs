@@ -1,7 +1,7 @@
 //! The backend that the user named, and no other.
 
 use crate::args::{BackendName, Compute, PrecisionName};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use polygraft::backend::{Backend, Call, Poll, Precision};
 use polygraft::ir::PayloadId;
 use polygraft::model::{ModelSpec, WeightId};
@@ -9,17 +9,20 @@ use polygraft::program::BufferId;
 use polygraft::reference::{self, Reference};
 use polygraft::tensor::Matrix;
 use polygraft_cpu::Cpu;
+use polygraft_gpu::{GpuBackend, Run as GpuRun};
 
 /// One of the backends that this build has.
 pub(crate) enum AnyBackend {
     Reference(Reference),
     Cpu(Box<Cpu>),
+    Gpu(Box<GpuBackend>),
 }
 
 /// A call in flight on one of them.
 pub(crate) enum AnyRun {
     Reference(reference::Run),
     Cpu(Box<<Cpu as Backend>::Run>),
+    Gpu(Box<GpuRun>),
 }
 
 impl AnyBackend {
@@ -27,9 +30,7 @@ impl AnyBackend {
         match name {
             BackendName::Reference => Ok(Self::Reference(Reference::new())),
             BackendName::Cpu => Ok(Self::Cpu(Box::new(Cpu::new()))),
-            BackendName::Gpu => Err(Error::Unavailable(
-                "this build has no gpu backend; pass --backend cpu or --backend reference".into(),
-            )),
+            BackendName::Gpu => Ok(Self::Gpu(Box::new(GpuBackend::open()?))),
         }
     }
 
@@ -70,6 +71,7 @@ macro_rules! each {
         match $self {
             Self::Reference($b) => $body,
             Self::Cpu($b) => $body,
+            Self::Gpu($b) => $body,
         }
     };
 }
@@ -113,6 +115,7 @@ impl Backend for AnyBackend {
         match self {
             Self::Reference(b) => b.begin(call).map(AnyRun::Reference),
             Self::Cpu(b) => b.begin(call).map(|run| AnyRun::Cpu(Box::new(run))),
+            Self::Gpu(b) => b.begin(call).map(|run| AnyRun::Gpu(Box::new(run))),
         }
     }
 
@@ -120,7 +123,8 @@ impl Backend for AnyBackend {
         match (self, run) {
             (Self::Reference(b), AnyRun::Reference(r)) => b.advance(r, pause),
             (Self::Cpu(b), AnyRun::Cpu(r)) => b.advance(r, pause),
-            (Self::Reference(_), AnyRun::Cpu(_)) | (Self::Cpu(_), AnyRun::Reference(_)) => Err(mixed()),
+            (Self::Gpu(b), AnyRun::Gpu(r)) => b.advance(r, pause),
+            (Self::Reference(_) | Self::Cpu(_) | Self::Gpu(_), _) => Err(mixed()),
         }
     }
 
@@ -128,7 +132,8 @@ impl Backend for AnyBackend {
         match (self, run) {
             (Self::Reference(b), AnyRun::Reference(r)) => b.read(r, buffer),
             (Self::Cpu(b), AnyRun::Cpu(r)) => b.read(r, buffer),
-            (Self::Reference(_), AnyRun::Cpu(_)) | (Self::Cpu(_), AnyRun::Reference(_)) => Err(mixed()),
+            (Self::Gpu(b), AnyRun::Gpu(r)) => b.read(r, buffer),
+            (Self::Reference(_) | Self::Cpu(_) | Self::Gpu(_), _) => Err(mixed()),
         }
     }
 }

@@ -35,9 +35,6 @@ pub(crate) enum Error {
     /// The core.
     #[error(transparent)]
     Core(#[from] polygraft::Error),
-    /// Something that this build does not have.
-    #[error("{0}")]
-    Unavailable(String),
 }
 
 impl Error {
@@ -48,7 +45,6 @@ impl Error {
             Self::Format { source, .. } => source.code(),
             Self::Content { .. } => "FILE_CONTENT",
             Self::Core(source) => source.code(),
-            Self::Unavailable(_) => "UNAVAILABLE",
         }
     }
 

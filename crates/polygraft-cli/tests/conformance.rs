@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Backend, precision, largest absolute difference allowed.
-const RUNS: [(&str, &str, f32); 2] = [("reference", "exact", 2e-4), ("cpu", "exact", 5e-4)];
+const RUNS: [(&str, &str, f32); 3] = [("reference", "exact", 2e-4), ("cpu", "exact", 5e-4), ("gpu", "exact", 5e-4)];
 
 fn main() {
     let args = Arguments::from_args();

@@ -134,6 +134,28 @@ pub enum Error {
     /// The caller cancelled.
     #[error("cancelled")]
     Aborted,
+    /// No device of the kind that was asked for.
+    #[error("no gpu: {why}")]
+    DeviceUnavailable {
+        /// What is missing.
+        why: String,
+    },
+    /// The device went away, or failed so that nothing on it can be trusted; opening it anew may help.
+    #[error("the gpu was lost: {why}")]
+    DeviceLost {
+        /// What the system said.
+        why: String,
+    },
+    /// The device computes wrong numbers: it must not be used.
+    #[error("this gpu computes wrong numbers: {step} is off by {off:e} on known inputs; use the cpu backend, and report the device: {device}")]
+    DeviceWrong {
+        /// Its name.
+        device: String,
+        /// The kernel that failed.
+        step: String,
+        /// Largest difference to the known answer.
+        off: f32,
+    },
     /// A backend failed in its own way.
     #[error("{backend} backend: {why}")]
     Backend {
@@ -161,6 +183,9 @@ impl Error {
             Self::IndexStale { .. } => "INDEX_STALE",
             Self::NotFinite { .. } => "NOT_FINITE",
             Self::Program(_) | Self::Backend { .. } => "INTERNAL",
+            Self::DeviceUnavailable { .. } => "GPU_UNAVAILABLE",
+            Self::DeviceLost { .. } => "GPU_LOST",
+            Self::DeviceWrong { .. } => "GPU_WRONG",
             Self::Aborted => "ABORTED",
         }
     }

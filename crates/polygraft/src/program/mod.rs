@@ -333,6 +333,35 @@ impl Tables {
         self.ids.is_empty()
     }
 
+    /// The rows `rows` alone, as a batch of their own: what each gives does not change.
+    #[must_use]
+    pub fn slice(&self, rows: Range<usize>, program: &Program) -> Self {
+        let tokens = self.cu_seqlens[rows.start] as usize..self.cu_seqlens[rows.end] as usize;
+        let cut = |table: &Table, extent: Extent| {
+            let within = match extent {
+                Extent::Tokens => &tokens,
+                Extent::Rows => &rows,
+            };
+            let inside = |s: &Segment| {
+                let range = s.range.start.max(within.start)..s.range.end.min(within.end);
+                (!range.is_empty()).then(|| Segment {
+                    range: range.start - within.start..range.end - within.start,
+                    ..s.clone()
+                })
+            };
+            Table { segments: table.segments.iter().filter_map(inside).collect() }
+        };
+        let first = self.cu_seqlens[rows.start];
+        Self {
+            ids: self.ids[tokens.clone()].to_vec(),
+            positions: self.positions[tokens.clone()].to_vec(),
+            token_types: self.token_types[tokens.clone()].to_vec(),
+            cu_seqlens: self.cu_seqlens[rows.start..=rows.end].iter().map(|&c| c - first).collect(),
+            tables: self.tables.iter().zip(&program.tables).map(|(t, d)| cut(t, d.extent)).collect(),
+            payloads: self.payloads.clone(),
+        }
+    }
+
     /// The ranges that `scope` names in a buffer of `extent`.
     #[must_use]
     pub fn ranges(&self, scope: Scope, extent: Extent) -> Vec<Range<usize>> {

@@ -1,0 +1,155 @@
+//! A batch as a list of launches: which kernel, on which buffers, with which parameters.
+
+use crate::buffers::Held;
+use crate::failed;
+use crate::gpu::Gpu;
+use crate::params::{Params, STRIDE};
+use crate::pipelines::{Extra, Pipeline};
+use crate::schedule::{Group, schedule};
+use crate::steps;
+use crate::store::Own;
+use crate::variants::{Covers, Shape, choose};
+use polygraft::ir::Op;
+use polygraft::program::{BufferId, Extent, Program, Segment, StepKind, TableId, Tables};
+use polygraft::{Error, Result};
+use std::sync::Arc;
+
+/// A buffer that a launch binds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bind<'a> {
+    /// Vectors and adapters.
+    Arena,
+    /// This call's tables.
+    Tables,
+    /// An activation buffer of the Program.
+    Activation(BufferId),
+    /// What `shrink` leaves for `expand`.
+    Hidden,
+    /// A weight's codes or scales.
+    Weight(&'a Held),
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+impl Eq for Held {}
+
+/// One dispatch.
+pub(crate) struct Launch<'a> {
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) binds: Vec<Bind<'a>>,
+    pub(crate) groups: [u32; 3],
+    /// Step that it belongs to.
+    pub(crate) step: usize,
+}
+
+/// Makes the launches of one batch.
+pub(crate) struct Encoder<'a> {
+    pub(crate) gpu: &'a Gpu,
+    pub(crate) program: &'a Program,
+    pub(crate) tables: &'a Tables,
+    pub(crate) own: &'a [Arc<Own>],
+    pub(crate) launches: Vec<Launch<'a>>,
+    /// Uniform blocks, one every [`STRIDE`] bytes.
+    pub(crate) params: Vec<u32>,
+    /// Rows of four words.
+    pub(crate) words: Vec<u32>,
+    /// vec4 a row that `shrink` needs at most.
+    pub(crate) hidden: usize,
+    step: usize,
+}
+
+impl<'a> Encoder<'a> {
+    pub(crate) fn new(gpu: &'a Gpu, program: &'a Program, tables: &'a Tables, own: &'a [Arc<Own>]) -> Self {
+        let (launches, params, words) = (Vec::new(), Vec::new(), vec![0; 4]);
+        Self { gpu, program, tables, own, launches, params, words, hidden: 0, step: 0 }
+    }
+
+    /// Launches for every step but `Embed`, whose result is uploaded.
+    pub(crate) fn encode(&mut self) -> Result<()> {
+        for (at, group) in schedule(self.program) {
+            self.step = at;
+            let step = &self.program.steps[at];
+            match step.kind {
+                StepKind::Embed { .. } => {}
+                StepKind::Linear { .. } => steps::linear::encode(self, step, group)?,
+                StepKind::LowRank { .. } => steps::low_rank::encode(self, step)?,
+                StepKind::Attention { .. } => steps::attention::encode(self, step)?,
+                StepKind::LayerNorm { .. } => steps::norm::encode(self, step, None)?,
+                StepKind::Add { .. } => match group {
+                    Group::AddNorm(other) => steps::norm::encode(self, &self.program.steps[at + 1], Some(other))?,
+                    Group::One | Group::LinearActivate(_) => steps::pointwise::add(self, step)?,
+                },
+                StepKind::Activate { .. } => steps::pointwise::activate(self, step)?,
+                StepKind::Offset { .. } => steps::pointwise::offset(self, step)?,
+                StepKind::Pool { .. } => steps::pool::encode(self, step)?,
+                StepKind::Normalize { .. } => steps::norm::normalize(self, step)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a dispatch, unless there is nothing for it to do.
+    pub(crate) fn launch(
+        &mut self,
+        covers: Covers,
+        shape: Shape,
+        extra: Extra,
+        params: &impl Params,
+        binds: Vec<Bind<'a>>,
+        groups: impl Fn(&crate::variants::Variant) -> [u32; 3],
+    ) -> Result<()> {
+        let variant = choose(covers, shape, &self.gpu.tuning)
+            .ok_or_else(|| failed(format!("no kernel covers {covers:?} of {shape:?}")))?;
+        let groups = groups(variant);
+        if groups.contains(&0) {
+            return Ok(());
+        }
+        if let Some(n) = groups.iter().find(|&&n| n > u32::from(u16::MAX)) {
+            return Err(failed(format!("{}: {n} workgroups in one direction", variant.name)));
+        }
+        let pipeline = self.gpu.pipeline(variant, extra);
+        self.params.extend(params.words());
+        self.launches.push(Launch { pipeline, binds, groups, step: self.step });
+        self.params.resize(self.launches.len() * STRIDE / 4, 0);
+        Ok(())
+    }
+
+    /// Adds rows of four words to the tables; where they begin, in rows.
+    pub(crate) fn table(&mut self, rows: impl IntoIterator<Item = [u32; 4]>) -> u32 {
+        let at = (self.words.len() / 4) as u32;
+        self.words.extend(rows.into_iter().flatten());
+        at
+    }
+
+    pub(crate) fn width(&self, id: BufferId) -> usize {
+        self.program.buffers[id.0 as usize].width
+    }
+
+    /// vec4 a row of a buffer.
+    pub(crate) fn stride(&self, id: BufferId) -> u32 {
+        self.width(id).div_ceil(4) as u32
+    }
+
+    pub(crate) fn extent(&self, id: BufferId) -> Extent {
+        self.program.buffers[id.0 as usize].extent
+    }
+
+    pub(crate) fn segments(&self, table: TableId) -> &'a [Segment] {
+        &self.tables.tables[table.0 as usize].segments
+    }
+
+    /// The numbers that a segment points to, here and on the device.
+    pub(crate) fn op(&self, segment: &Segment) -> Result<(&'a Op, &'a Own)> {
+        segment
+            .payload
+            .and_then(|p| Some((&self.tables.payloads.get(p as usize)?.op, self.own.get(p as usize)?.as_ref())))
+            .ok_or_else(|| Error::Program("a segment without its payload".into()))
+    }
+}
+
+pub(crate) fn wrong_payload() -> Error {
+    Error::Program("a table points at a payload of another kind".into())
+}

@@ -1,0 +1,286 @@
+//! A device with a base on it: uploads, and starts batches.
+
+use crate::buffers::Held;
+use crate::device::Device;
+use crate::encode::{Bind, Encoder, Launch};
+use crate::params::STRIDE;
+use crate::pipelines::{BLOCK_BYTES, Extra, Pipeline, Pipelines};
+use crate::run::Readback;
+use crate::store::{Own, Store};
+use crate::variants::{Tuning, Variant};
+use polygraft::ir::{Payload, PayloadId};
+use polygraft::model::{ModelSpec, WeightId};
+use polygraft::program::{Program, StepKind, Tables};
+use polygraft::steps::Weights;
+use polygraft::tensor::Matrix;
+use polygraft::{Error, Result};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A device, and what of a base and its adapters is on it. Rows of the embedding tables stay with whoever has them
+/// and are gathered there: a GPU holds the layers alone.
+#[derive(Debug)]
+pub struct Gpu {
+    pub(crate) device: Device,
+    pub(crate) store: Store,
+    pub(crate) tuning: Tuning,
+    pipelines: RefCell<Pipelines>,
+    scratch: RefCell<Scratch>,
+}
+
+/// Buffers that calls share, one after the other, and the bind groups over them.
+#[derive(Debug, Default)]
+struct Scratch {
+    activations: Vec<Held>,
+    hidden: Option<Held>,
+    tables: Option<Held>,
+    params: Option<Params>,
+    groups: HashMap<(usize, Vec<u64>), wgpu::BindGroup>,
+}
+
+#[derive(Debug)]
+struct Params {
+    raw: wgpu::Buffer,
+    id: u64,
+}
+
+/// Bind groups kept: those of a few Programs over a twelve-layer base.
+const GROUPS_KEPT: usize = 4096;
+
+impl Gpu {
+    /// A device without a base.
+    #[must_use]
+    pub fn new(device: Device) -> Self {
+        let (store, tuning) = (Store::new(&device), Tuning::new(device.info()));
+        Self { device, store, tuning, pipelines: RefCell::default(), scratch: RefCell::default() }
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// One line on what runs.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let info = self.device.info();
+        let software = if info.software { ", in software" } else { "" };
+        format!("gpu: {} ({}{software})", info.name, info.interface)
+    }
+
+    /// Takes weight `id` of `spec`: the layers' matrices and vectors. Embedding tables are not kept.
+    ///
+    /// # Errors
+    /// When the device is lost or its memory full.
+    pub fn load(&mut self, spec: &ModelSpec, id: WeightId, matrix: &Matrix) -> Result<()> {
+        let e = spec.embeddings;
+        let linear = spec.linears.values().any(|l| l.weight == id);
+        if linear {
+            self.store.load(&self.device, id, matrix);
+        } else if id != e.word && id != e.position && Some(id) != e.token_type {
+            self.store.load_vector(&self.device, id, &matrix.to_f32())?;
+        }
+        self.device.check()
+    }
+
+    /// The payload's numbers on the device.
+    ///
+    /// # Errors
+    /// When the device is lost or its memory full.
+    pub(crate) fn own(&mut self, payload: &Payload) -> Result<Arc<Own>> {
+        self.store.own(&self.device, payload)
+    }
+
+    /// Drops what is kept for payload `id`, once no call reads it.
+    pub fn forget(&mut self, id: PayloadId) {
+        self.store.forget(id);
+    }
+
+    /// Bytes of weights and adapters on the device.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.store.bytes()
+    }
+
+    pub(crate) fn pipeline(&self, variant: &'static Variant, extra: Extra) -> Arc<Pipeline> {
+        self.pipelines.borrow_mut().get(&self.device, variant, extra)
+    }
+
+    /// Rows that fit into one submission: buffers stay under the limit of a binding, and a submission stays short.
+    ///
+    /// # Errors
+    /// When a single row is too large.
+    pub(crate) fn pieces(&self, program: &Program, tables: &Tables) -> Result<Vec<std::ops::Range<usize>>> {
+        let widest = program.buffers.iter().map(|b| b.width.div_ceil(4) * 16).max().unwrap_or(16);
+        let limit = crate::arena::BINDING_LIMIT / widest;
+        let short = if self.device.info().software { SOFTWARE_TOKENS } else { HARDWARE_TOKENS };
+        let mut out = Vec::new();
+        let (mut start, mut tokens) = (0, 0);
+        for row in 0..tables.rows() {
+            let own = tables.row(row).len();
+            if own > limit {
+                return Err(crate::failed(format!(
+                    "a row of {own} tokens needs a buffer of {} MB and a binding holds {}; use the cpu backend",
+                    own * widest >> 20,
+                    crate::arena::BINDING_LIMIT >> 20
+                )));
+            }
+            if row > start && tokens + own > limit.min(short) {
+                out.push(start..row);
+                (start, tokens) = (row, 0);
+            }
+            tokens += own;
+        }
+        if start < tables.rows() {
+            out.push(start..tables.rows());
+        }
+        Ok(out)
+    }
+
+    /// Submits one batch; its outputs come back by and by.
+    pub(crate) fn submit<W: Weights>(
+        &self,
+        program: &Program,
+        tables: &Tables,
+        own: &[Arc<Own>],
+        host: &W,
+    ) -> Result<Readback> {
+        self.device.check()?;
+        let mut encoder = Encoder::new(self, program, tables, own);
+        encoder.encode()?;
+        let Encoder { launches, params, words, hidden, .. } = encoder;
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.fit(&self.device, program, tables, params.len() * 4, words.len() * 4, hidden);
+        self.upload(&scratch, program, tables, host)?;
+        if let (Some(to), Some(block)) = (&scratch.tables, &scratch.params) {
+            self.device.queue.write_buffer(&to.raw, 0, bytemuck::cast_slice(&words));
+            if !params.is_empty() {
+                self.device.queue.write_buffer(&block.raw, 0, bytemuck::cast_slice(&params));
+            }
+        }
+        scratch.bind(self, &launches);
+        let mut commands = self.device.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        {
+            let mut pass = commands.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            let mut last = None;
+            for (i, launch) in launches.iter().enumerate() {
+                if last.replace(launch.pipeline.id) != Some(launch.pipeline.id) {
+                    pass.set_pipeline(&launch.pipeline.raw);
+                }
+                pass.set_bind_group(0, scratch.group(&self.store, launch), &[(i * STRIDE) as u32]);
+                let [x, y, z] = launch.groups;
+                pass.dispatch_workgroups(x, y, z);
+            }
+        }
+        Readback::begin(&self.device, program, tables, &scratch.activations, commands)
+    }
+
+    /// Gathers the rows of the embedding tables, adds them up as the step says, and sends them.
+    fn upload<W: Weights>(&self, scratch: &Scratch, program: &Program, tables: &Tables, host: &W) -> Result<()> {
+        for step in &program.steps {
+            let StepKind::Embed { out, word, position, token_type } = step.kind else { continue };
+            let width = program.buffers[out.0 as usize].width;
+            let stride = width.next_multiple_of(4);
+            let mut values = vec![0.0f32; tables.tokens() * stride];
+            let mut row = vec![0.0; width];
+            for (t, y) in values.chunks_exact_mut(stride).enumerate() {
+                let y = &mut y[..width];
+                host.row(word, tables.ids[t] as usize, y)?;
+                let others = [(Some(position), tables.positions[t]), (token_type, tables.token_types[t])];
+                for (table, index) in others {
+                    let Some(table) = table else { continue };
+                    host.row(table, index as usize, &mut row)?;
+                    y.iter_mut().zip(&row).for_each(|(y, x)| *y += x);
+                }
+            }
+            let to = scratch.activations.get(out.0 as usize).ok_or_else(|| Error::Program("no buffer".into()))?;
+            self.device.queue.write_buffer(&to.raw, 0, bytemuck::cast_slice(&values));
+        }
+        Ok(())
+    }
+}
+
+/// Tokens of a submission: some milliseconds on a graphics card.
+const HARDWARE_TOKENS: usize = 8192;
+/// A software device takes some hundredths of a second a token.
+const SOFTWARE_TOKENS: usize = 128;
+
+impl Scratch {
+    /// Makes every buffer large enough, and forgets bind groups over those that were replaced.
+    fn fit(&mut self, device: &Device, program: &Program, tables: &Tables, params: usize, words: usize, hidden: usize) {
+        for (i, desc) in program.buffers.iter().enumerate() {
+            let bytes = desc.width.div_ceil(4) * 16 * tables.len(desc.extent);
+            match self.activations.get_mut(i) {
+                Some(held) => held.reserve(device, "activations", bytes),
+                None => self.activations.push(Held::new(device, "activations", bytes)),
+            }
+        }
+        let rows = tables.tokens().max(tables.rows());
+        grow(&mut self.hidden, device, "low-rank", rows * hidden.max(1) * 16);
+        grow(&mut self.tables, device, "tables", words);
+        if self.params.as_ref().is_none_or(|p| p.raw.size() < params as u64) {
+            if let Some(old) = self.params.take() {
+                old.raw.destroy();
+            }
+            let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+            // A block is bound whole, the last one too.
+            let raw = device.buffer("params", (params + STRIDE).next_power_of_two(), usage);
+            self.params = Some(Params { id: Held::new(device, "identity", 16).id, raw });
+        }
+        if self.groups.len() > GROUPS_KEPT {
+            self.groups.clear();
+        }
+    }
+
+    fn held<'a>(&'a self, store: &'a Store, bind: &Bind<'a>) -> Option<&'a Held> {
+        match bind {
+            Bind::Arena => Some(&store.arena.held),
+            Bind::Tables => self.tables.as_ref(),
+            Bind::Activation(id) => self.activations.get(id.0 as usize),
+            Bind::Hidden => self.hidden.as_ref(),
+            Bind::Weight(held) => Some(held),
+        }
+    }
+
+    fn key(&self, store: &Store, launch: &Launch<'_>) -> (usize, Vec<u64>) {
+        let ids = launch.binds.iter().filter_map(|b| Some(self.held(store, b)?.id));
+        (launch.pipeline.id, ids.chain(self.params.as_ref().map(|p| p.id)).collect())
+    }
+
+    /// Makes the bind groups that are not there yet.
+    fn bind(&mut self, gpu: &Gpu, launches: &[Launch<'_>]) {
+        for launch in launches {
+            let key = self.key(&gpu.store, launch);
+            if self.groups.contains_key(&key) {
+                continue;
+            }
+            let Some(params) = &self.params else { continue };
+            let size = std::num::NonZeroU64::new(BLOCK_BYTES);
+            let block = wgpu::BufferBinding { buffer: &params.raw, offset: 0, size };
+            let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(block) }];
+            for (i, held) in launch.binds.iter().filter_map(|b| self.held(&gpu.store, b)).enumerate() {
+                let resource = held.raw.as_entire_binding();
+                entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
+            }
+            let group = gpu.device.raw.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(launch.pipeline.variant.name),
+                layout: &launch.pipeline.layout,
+                entries: &entries,
+            });
+            self.groups.insert(key, group);
+        }
+    }
+
+    fn group(&self, store: &Store, launch: &Launch<'_>) -> Option<&wgpu::BindGroup> {
+        self.groups.get(&self.key(store, launch))
+    }
+}
+
+fn grow(held: &mut Option<Held>, device: &Device, label: &str, bytes: usize) {
+    match held {
+        Some(held) => held.reserve(device, label, bytes.next_power_of_two()),
+        None => *held = Some(Held::new(device, label, bytes.next_power_of_two())),
+    }
+}

@@ -1,0 +1,35 @@
+//! polygraft's GPU backend: replays a Program in WGSL compute shaders, through whatever `wgpu` finds.
+//!
+//! ```text
+//! Program ─schedule→ groups of steps ─steps/→ launches ─one pass, one submit→ outputs ─one readback→ rows
+//! ```
+//!
+//! The device holds the layers' weights at their stored size and the adapters' factors, all of these in one buffer, so
+//! that one dispatch serves rows of many adapters. Rows of the embedding tables are gathered on the CPU and uploaded.
+//! Which kernel runs is a row of the table in `variants`; a kernel says what canonical steps it covers, and is right
+//! when it agrees with them.
+#![forbid(unsafe_code)]
+
+mod arena;
+mod backend;
+mod buffers;
+mod device;
+mod encode;
+mod gpu;
+mod params;
+mod pipelines;
+mod run;
+mod schedule;
+mod selftest;
+mod steps;
+mod store;
+mod variants;
+
+pub use backend::GpuBackend;
+pub use device::{Allow, Device, DeviceInfo};
+pub use gpu::Gpu;
+pub use run::Run;
+
+fn failed(why: String) -> polygraft::Error {
+    polygraft::Error::Backend { backend: "gpu", why }
+}

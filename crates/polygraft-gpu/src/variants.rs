@@ -1,0 +1,268 @@
+//! The kernel table: which shaders there are, what they cover, and which one runs.
+//!
+//! A row here is all that a variant needs: tests, tuning and `explain` walk the table.
+
+use crate::device::DeviceInfo;
+
+/// How a kernel uses a binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+use Access::{Read, Write};
+
+/// What a kernel computes, in canonical steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Covers {
+    /// `Linear`, or `Linear` and `Activate`.
+    Linear,
+    /// `Attention`.
+    Attention,
+    /// `LayerNorm`, or `Add` and `LayerNorm`.
+    Norm,
+    /// `Add` or `Activate`.
+    Pointwise,
+    /// The first half of `LowRank`.
+    Shrink,
+    /// The second half of `LowRank`.
+    Expand,
+    /// `Offset`.
+    Offset,
+    /// `Pool`.
+    Pool,
+    /// `Normalize`.
+    Normalize,
+}
+
+/// A kernel with its constants.
+#[derive(Debug)]
+pub(crate) struct Variant {
+    /// What `explain` and errors call it.
+    pub(crate) name: &'static str,
+    pub(crate) covers: Covers,
+    /// Files that make it up, in order.
+    pub(crate) sources: &'static [&'static str],
+    /// Constants that are set in the text.
+    pub(crate) constants: &'static [(&'static str, u32)],
+    /// Storage bindings 1, 2, ….
+    pub(crate) access: &'static [Access],
+    /// Rows and columns (of four) that a workgroup makes.
+    pub(crate) tile: (u32, u32),
+    /// Whether invocations of a workgroup wait for each other, which software devices pay dearly for.
+    pub(crate) barriers: bool,
+}
+
+const LINEAR: &str = include_str!("../../../shaders/linear.wgsl");
+const ACTIVATION: &str = include_str!("../../../shaders/activation.wgsl");
+const TILE: &[&str] = &[LINEAR, ACTIVATION, include_str!("../../../shaders/linear_tile.wgsl")];
+const LINEAR_ACCESS: &[Access] = &[Read, Read, Read, Read, Write];
+
+/// Every variant of every kernel. Of several that cover the same, [`choose`] picks.
+pub(crate) static VARIANTS: &[Variant] = &[
+    Variant {
+        name: "linear direct 4×4",
+        covers: Covers::Linear,
+        sources: &[LINEAR, ACTIVATION, include_str!("../../../shaders/linear_direct.wgsl")],
+        constants: &[("X", 16), ("Y", 4)],
+        access: LINEAR_ACCESS,
+        tile: (16, 16),
+        barriers: false,
+    },
+    Variant {
+        name: "linear tile 64×64",
+        covers: Covers::Linear,
+        sources: TILE,
+        constants: &[("X", 8), ("Y", 8)],
+        access: LINEAR_ACCESS,
+        tile: (64, 16),
+        barriers: true,
+    },
+    Variant {
+        name: "linear tile 32×128",
+        covers: Covers::Linear,
+        sources: TILE,
+        constants: &[("X", 16), ("Y", 4)],
+        access: LINEAR_ACCESS,
+        tile: (32, 32),
+        barriers: true,
+    },
+    Variant {
+        name: "linear tile 128×64",
+        covers: Covers::Linear,
+        sources: TILE,
+        constants: &[("X", 8), ("Y", 16)],
+        access: LINEAR_ACCESS,
+        tile: (128, 16),
+        barriers: true,
+    },
+    Variant {
+        name: "linear tile 128×128",
+        covers: Covers::Linear,
+        sources: TILE,
+        constants: &[("X", 16), ("Y", 16)],
+        access: LINEAR_ACCESS,
+        tile: (128, 32),
+        barriers: true,
+    },
+    Variant {
+        name: "attention direct",
+        covers: Covers::Attention,
+        sources: &[include_str!("../../../shaders/attention_direct.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Read, Read, Write],
+        tile: (32, 0),
+        barriers: false,
+    },
+    Variant {
+        name: "attention scalar",
+        covers: Covers::Attention,
+        sources: &[include_str!("../../../shaders/attention_scalar.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Read, Read, Write],
+        tile: (32, 0),
+        barriers: false,
+    },
+    Variant {
+        name: "norm by row",
+        covers: Covers::Norm,
+        sources: &[include_str!("../../../shaders/norm_direct.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Read, Write],
+        tile: (32, 0),
+        barriers: false,
+    },
+    Variant {
+        name: "norm by workgroup",
+        covers: Covers::Norm,
+        sources: &[include_str!("../../../shaders/norm_group.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Read, Write],
+        tile: (1, 0),
+        barriers: true,
+    },
+    Variant {
+        name: "pointwise",
+        covers: Covers::Pointwise,
+        sources: &[ACTIVATION, include_str!("../../../shaders/pointwise.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Write],
+        tile: (1, 64),
+        barriers: false,
+    },
+    Variant {
+        name: "shrink",
+        covers: Covers::Shrink,
+        sources: &[include_str!("../../../shaders/shrink.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Read, Write],
+        tile: (8, 8),
+        barriers: false,
+    },
+    Variant {
+        name: "expand",
+        covers: Covers::Expand,
+        sources: &[include_str!("../../../shaders/expand.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Read, Write],
+        tile: (8, 64),
+        barriers: false,
+    },
+    Variant {
+        name: "offset",
+        covers: Covers::Offset,
+        sources: &[include_str!("../../../shaders/offset.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Write],
+        tile: (1, 64),
+        barriers: false,
+    },
+    Variant {
+        name: "pool",
+        covers: Covers::Pool,
+        sources: &[include_str!("../../../shaders/pool.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Write],
+        tile: (1, 64),
+        barriers: false,
+    },
+    Variant {
+        name: "normalize",
+        covers: Covers::Normalize,
+        sources: &[include_str!("../../../shaders/normalize.wgsl")],
+        constants: &[],
+        access: &[Write],
+        tile: (32, 0),
+        barriers: false,
+    },
+];
+
+/// A step's size, as far as a choice depends on it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Shape {
+    /// Rows it makes.
+    pub(crate) rows: u32,
+    /// Columns of four that it makes.
+    pub(crate) columns: u32,
+    /// Width of an attention head.
+    pub(crate) head: u32,
+}
+
+/// Which variants run on this device.
+#[derive(Debug, Clone)]
+pub(crate) struct Tuning {
+    software: bool,
+    /// Tests run every variant: this one wherever it fits.
+    pub(crate) only: Option<&'static str>,
+    /// The fastest tile for tall products, once measured.
+    pub(crate) tall: Option<&'static str>,
+}
+
+impl Tuning {
+    pub(crate) fn new(info: &DeviceInfo) -> Self {
+        Self { software: info.software, only: None, tall: None }
+    }
+}
+
+impl Variant {
+    fn fits(&self, shape: Shape) -> bool {
+        match self.name {
+            "attention direct" => shape.head.is_multiple_of(4),
+            _ => true,
+        }
+    }
+
+    /// Whether [`choose`] could pick it on this device for some shape like this one.
+    pub(crate) fn usable(&self, shape: Shape, tuning: &Tuning) -> bool {
+        self.fits(shape) && (self.worth(shape, tuning) || !self.barriers && self.covers == Covers::Linear)
+    }
+
+    /// Whether the choice is worth it: a tile that is mostly empty is not.
+    fn worth(&self, shape: Shape, tuning: &Tuning) -> bool {
+        match self.covers {
+            Covers::Linear if self.barriers => {
+                !tuning.software && shape.rows >= 16 && tuning.tall.is_none_or(|name| name == self.name)
+            }
+            Covers::Norm => self.barriers != tuning.software,
+            _ => true,
+        }
+    }
+}
+
+/// The variant that runs a step of this shape.
+pub(crate) fn choose(covers: Covers, shape: Shape, tuning: &Tuning) -> Option<&'static Variant> {
+    let fitting = || VARIANTS.iter().filter(move |v| v.covers == covers && v.fits(shape));
+    if let Some(name) = tuning.only
+        && let Some(variant) = fitting().find(|v| v.name == name)
+    {
+        return Some(variant);
+    }
+    match covers {
+        Covers::Linear => {
+            let tile = fitting().find(|v| v.barriers && v.worth(shape, tuning));
+            tile.or_else(|| fitting().next())
+        }
+        _ => fitting().find(|v| v.worth(shape, tuning)).or_else(|| fitting().next()),
+    }
+}
