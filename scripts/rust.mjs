@@ -208,7 +208,7 @@ export async function ensureWasm() {
   await once(
     'wasm',
     {
-      inputs: ['Cargo.toml', 'Cargo.lock', '.cargo', ...(await wasmCrates()), 'scripts/rust.mjs'],
+      inputs: ['Cargo.toml', 'Cargo.lock', '.cargo', ...(await wasmCrates()), 'shaders', 'scripts/rust.mjs'],
       outputs: [`${wasmOut}/polygraft.js`, `${wasmOut}/polygraft.d.ts`, ...builds.map((b) => `${wasmOut}/${b.file}`)],
     },
     async () => {

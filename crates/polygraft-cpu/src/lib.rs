@@ -25,6 +25,7 @@ mod run;
 mod schedule;
 mod slices;
 mod store;
+mod unpack;
 
 pub use profile::{Clock, Timing};
 pub use run::Run;
@@ -35,6 +36,7 @@ use polygraft::ir::PayloadId;
 use polygraft::model::{ModelSpec, WeightId};
 use polygraft::program::{BufferId, StepKind};
 use polygraft::tensor::Matrix;
+use std::borrow::Cow;
 use polygraft::{Error, Result};
 use store::Store;
 
@@ -56,6 +58,22 @@ impl Cpu {
     /// Has calls that begin from now on measure themselves by `clock`: see [`Run::profile`].
     pub fn measure(&mut self, clock: Option<Clock>) {
         self.clock = clock;
+    }
+}
+
+impl Cpu {
+    /// Weight `id` as it was loaded, without loss: for a device that takes the layers over.
+    ///
+    /// # Errors
+    /// When the weight is not there.
+    pub fn weight(&self, id: WeightId) -> Result<Cow<'_, Matrix>> {
+        self.store.matrix(id)
+    }
+}
+
+impl polygraft::steps::Weights for Cpu {
+    fn row(&self, id: WeightId, row: usize, out: &mut [f32]) -> Result<()> {
+        self.store.row(id, row, out)
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) enum Form {
 }
 
 /// Shift of input `k` of a block inside its 4-bit word.
-fn q4_shift(k: usize) -> usize {
+pub(crate) fn q4_shift(k: usize) -> usize {
     8 * (k % 4) + 4 * (k / 4 % 2)
 }
 

@@ -86,6 +86,17 @@ impl Store {
         }
     }
 
+    /// Weight `id` as it came.
+    pub(crate) fn matrix(&self, id: WeightId) -> Result<Cow<'_, Matrix>> {
+        match self.held(id)? {
+            Held::Rows(matrix) => Ok(Cow::Borrowed(matrix)),
+            Held::Panels(packed) => {
+                let matrix = packed.unpack().ok_or_else(|| failed(format!("weight {} cannot be unpacked", id.0)))?;
+                Ok(Cow::Owned(matrix))
+            }
+        }
+    }
+
     /// Row `row` of weight `id`, in `out`.
     pub(crate) fn row(&self, id: WeightId, row: usize, out: &mut [f32]) -> Result<()> {
         match self.held(id)? {

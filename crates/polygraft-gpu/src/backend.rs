@@ -60,6 +60,11 @@ impl GpuBackend {
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
     }
+
+    /// What is on the device, to choose its kernels.
+    pub fn gpu_mut(&mut self) -> &mut Gpu {
+        &mut self.gpu
+    }
 }
 
 impl Backend for GpuBackend {

@@ -156,14 +156,6 @@ impl Device {
         }
         self.check()
     }
-
-    /// The bytes of `buffer`, which can be mapped.
-    pub(crate) async fn download(&self, buffer: &wgpu::Buffer) -> Result<Vec<u8>> {
-        let mapping = self.map(buffer);
-        self.pump()?;
-        mapping.clone().await;
-        mapping.bytes(self, buffer)?.ok_or_else(|| Error::DeviceLost { why: "it never answered".into() })
-    }
 }
 
 impl Drop for Device {

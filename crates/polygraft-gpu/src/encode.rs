@@ -41,8 +41,6 @@ pub(crate) struct Launch<'a> {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) binds: Vec<Bind<'a>>,
     pub(crate) groups: [u32; 3],
-    /// Step that it belongs to.
-    pub(crate) step: usize,
 }
 
 /// Makes the launches of one batch.
@@ -58,19 +56,17 @@ pub(crate) struct Encoder<'a> {
     pub(crate) words: Vec<u32>,
     /// vec4 a row that `shrink` needs at most.
     pub(crate) hidden: usize,
-    step: usize,
 }
 
 impl<'a> Encoder<'a> {
     pub(crate) fn new(gpu: &'a Gpu, program: &'a Program, tables: &'a Tables, own: &'a [Arc<Own>]) -> Self {
         let (launches, params, words) = (Vec::new(), Vec::new(), vec![0; 4]);
-        Self { gpu, program, tables, own, launches, params, words, hidden: 0, step: 0 }
+        Self { gpu, program, tables, own, launches, params, words, hidden: 0 }
     }
 
     /// Launches for every step but `Embed`, whose result is uploaded.
     pub(crate) fn encode(&mut self) -> Result<()> {
         for (at, group) in schedule(self.program) {
-            self.step = at;
             let step = &self.program.steps[at];
             match step.kind {
                 StepKind::Embed { .. } => {}
@@ -112,7 +108,7 @@ impl<'a> Encoder<'a> {
         }
         let pipeline = self.gpu.pipeline(variant, extra);
         self.params.extend(params.words());
-        self.launches.push(Launch { pipeline, binds, groups, step: self.step });
+        self.launches.push(Launch { pipeline, binds, groups });
         self.params.resize(self.launches.len() * STRIDE / 4, 0);
         Ok(())
     }

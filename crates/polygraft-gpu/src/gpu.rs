@@ -70,6 +70,17 @@ impl Gpu {
         format!("gpu: {} ({}{software})", info.name, info.interface)
     }
 
+    /// Runs the variant of this name wherever it fits, instead of the one that would be chosen: for tests and benchmarks.
+    pub fn prefer(&mut self, variant: Option<&'static str>) {
+        self.tuning.only = variant;
+    }
+
+    /// The names of all variants, in the order of the table.
+    #[must_use]
+    pub fn variants() -> Vec<&'static str> {
+        crate::variants::VARIANTS.iter().map(|v| v.name).collect()
+    }
+
     /// Takes weight `id` of `spec`: the layers' matrices and vectors. Embedding tables are not kept.
     ///
     /// # Errors

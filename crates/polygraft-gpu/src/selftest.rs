@@ -194,7 +194,7 @@ impl Gpu {
                 self.store.load_vector(&self.device, id, &weight.to_f32())?;
             }
         }
-        let shape = Shape { rows: TOKENS as u32, columns: 16, head: 32 };
+        let shape = Shape { rows: TOKENS as u32, head: 32 };
         let usable = VARIANTS.iter().filter(|v| matches!(v.covers, Covers::Linear | Covers::Norm));
         let names: Vec<_> = usable.filter(|v| v.usable(shape, &self.tuning)).map(|v| v.name).collect();
         let mut outcome = Ok(());

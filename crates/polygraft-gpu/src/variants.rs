@@ -203,8 +203,6 @@ pub(crate) static VARIANTS: &[Variant] = &[
 pub(crate) struct Shape {
     /// Rows it makes.
     pub(crate) rows: u32,
-    /// Columns of four that it makes.
-    pub(crate) columns: u32,
     /// Width of an attention head.
     pub(crate) head: u32,
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// What computes.
-pub(crate) type Host = polygraft_cpu::Cpu;
+pub(crate) type Host = crate::duo::Duo;
 
 /// A loaded model: its engine, the calls in flight, the indexes that JavaScript holds.
 pub(crate) struct Core {
@@ -90,6 +90,7 @@ impl Core {
             "embeddingWidth": spec.embedding_width(),
             "headLabels": spec.head.as_ref().map_or(0, |h| h.labels),
             "backend": self.engine.session.backend().describe(),
+            "device": if self.engine.session.backend().gpu().is_some() { "webgpu" } else { "wasm" },
             "precision": match self.engine.precision { Precision::Exact => "exact", Precision::Fast => "fast" },
         })
     }
@@ -97,6 +98,39 @@ impl Core {
     /// Bytes that the backend holds for weights and packed adapters.
     pub(crate) fn weights(&self) -> usize {
         self.engine.session.backend().memory()
+    }
+
+    /// Lets a GPU take calls of at least `crossover` tokens; embeddings made elsewhere are forgotten.
+    pub(crate) fn attach_gpu(&mut self, gpu: polygraft_gpu::Gpu, crossover: usize) -> Result<()> {
+        self.engine.forget_embeddings();
+        let (spec, duo) = self.engine.session.parts();
+        duo.attach(spec, gpu)?;
+        duo.cross_at(crossover);
+        Ok(())
+    }
+
+    /// Computes on the CPU from now on. Calls that are in flight on the GPU are dropped.
+    pub(crate) fn detach_gpu(&mut self) {
+        self.engine.forget_embeddings();
+        self.engine.session.backend_mut().detach();
+    }
+
+    /// Which calls go to the GPU.
+    pub(crate) fn cross_at(&mut self, tokens: usize) {
+        self.engine.forget_embeddings();
+        self.engine.session.backend_mut().cross_at(tokens);
+    }
+
+    /// Gives the device up as if it had been lost: what tests and impatient callers do.
+    pub(crate) fn destroy_gpu(&mut self) {
+        if let Some(gpu) = self.engine.session.backend().gpu() {
+            gpu.device().destroy();
+        }
+    }
+
+    /// What the GPU owes to the job that is waiting for it.
+    pub(crate) fn take_waiting(&mut self) -> Option<crate::duo::Waiting> {
+        self.engine.session.backend_mut().take_waiting()
     }
 
     /// Loads an adapter; the report in JSON.
@@ -170,8 +204,8 @@ impl Core {
         Ok(Embed { encode, resolved, of, side })
     }
 
-    /// Works on a job until it is done or `pause` says so; gives whether it is done, and tokens done and in all.
-    pub(crate) fn step(&mut self, handle: u32, pause: &mut dyn FnMut() -> bool) -> Result<(bool, usize, usize)> {
+    /// Works on a job until it is done or `pause` says so; gives where it stands, and tokens done and in all.
+    pub(crate) fn step(&mut self, handle: u32, pause: &mut dyn FnMut() -> bool) -> Result<(Poll, usize, usize)> {
         let Some((job, finished)) = self.jobs.get_mut(&handle) else { return Err(no_job(handle)) };
         let engine = &mut self.engine;
         let (poll, (done, total)) = match job {
@@ -185,7 +219,7 @@ impl Core {
         match poll {
             Ok(poll) => {
                 *finished = poll == Poll::Done;
-                Ok((*finished, done, total))
+                Ok((poll, done, total))
             }
             Err(error) => {
                 self.jobs.remove(&handle);

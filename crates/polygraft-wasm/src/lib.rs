@@ -5,6 +5,7 @@
 //! loop. Failures are thrown as `Error` with a stable `code`; a panic is a defect, stops the instance for good, and
 //! leaves its message for [`last_panic`].
 
+mod duo;
 mod engine;
 mod failure;
 mod folder;
@@ -14,9 +15,12 @@ mod requests;
 mod tests;
 
 use failure::Failure;
+use js_sys::Promise;
+use polygraft::backend::Poll;
 use sha2::{Digest, Sha256};
 use std::sync::Mutex;
 use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::future_to_promise;
 
 #[wasm_bindgen]
 extern "C" {
@@ -241,6 +245,33 @@ impl Output {
     }
 }
 
+/// A GPU that has passed the test of known answers.
+#[wasm_bindgen]
+pub struct GpuDevice(polygraft_gpu::Gpu);
+
+#[wasm_bindgen]
+impl GpuDevice {
+    /// Opens the best one; `software` lets one in that is a program on the CPU.
+    ///
+    /// # Errors
+    /// Thrown when there is none (`GPU_UNAVAILABLE`), or it computes wrong numbers (`GPU_WRONG`).
+    pub async fn open(software: bool) -> Result<Self, JsValue> {
+        duo::open(software).await.map(Self).map_err(throw)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.0.device().info().name.clone()
+    }
+
+    /// Whether it is a program on the CPU.
+    #[must_use]
+    pub fn software(&self) -> bool {
+        self.0.device().info().software
+    }
+}
+
 /// A base with its adapters.
 #[wasm_bindgen]
 pub struct Model(engine::Core);
@@ -285,15 +316,58 @@ impl Model {
         self.0.start(operation, arguments).map_err(throw)
     }
 
-    /// Works on a job for about `ms` milliseconds; gives `[done, tokens so far, tokens in all]`, the last 0 while it is
-    /// not known. A job that throws is gone.
+    /// Works on a job for about `ms` milliseconds; gives `[state, tokens so far, tokens in all]`: state 0 there is more,
+    /// 1 done, 2 the GPU is at work ([`Model::answered`]); the last 0 while it is not known. A job that throws is gone.
     ///
     /// # Errors
     /// Thrown when a step fails.
     pub fn step(&mut self, job: u32, ms: f64) -> Result<Vec<f64>, JsValue> {
         let end = now() + ms;
-        let (done, tokens, total) = self.0.step(job, &mut || now() >= end).map_err(throw)?;
-        Ok(vec![f64::from(u8::from(done)), tokens as f64, total as f64])
+        let (poll, tokens, total) = self.0.step(job, &mut || now() >= end).map_err(throw)?;
+        let state = match poll {
+            Poll::More => 0.0,
+            Poll::Done => 1.0,
+            Poll::Waiting => 2.0,
+        };
+        Ok(vec![state, tokens as f64, total as f64])
+    }
+
+    /// A promise that resolves when the GPU has answered the job that was last waiting for it.
+    pub fn answered(&mut self) -> Promise {
+        let waiting = self.0.take_waiting();
+        future_to_promise(async move {
+            if let Some(waiting) = waiting {
+                waiting.0.await;
+            }
+            Ok(JsValue::UNDEFINED)
+        })
+    }
+
+    /// Uploads the layers to `gpu`, which from then on takes calls of at least `crossover` tokens.
+    ///
+    /// # Errors
+    /// Thrown when the device is lost or its memory is full (`GPU_LOST`); the CPU goes on.
+    #[wasm_bindgen(js_name = attachGpu)]
+    pub fn attach_gpu(&mut self, gpu: GpuDevice, crossover: f64) -> Result<(), JsValue> {
+        self.0.attach_gpu(gpu.0, crossover as usize).map_err(throw)
+    }
+
+    /// Which calls go to the GPU: those of at least `tokens`.
+    #[wasm_bindgen(js_name = crossAt)]
+    pub fn cross_at(&mut self, tokens: f64) {
+        self.0.cross_at(tokens as usize);
+    }
+
+    /// Computes on the CPU from now on.
+    #[wasm_bindgen(js_name = detachGpu)]
+    pub fn detach_gpu(&mut self) {
+        self.0.detach_gpu();
+    }
+
+    /// Destroys the device under the model, as a driver might: for tests.
+    #[wasm_bindgen(js_name = destroyGpu)]
+    pub fn destroy_gpu(&mut self) {
+        self.0.destroy_gpu();
     }
 
     /// The answer of a job that is done; its handle is spent.

@@ -37,10 +37,10 @@ fn run(core: &mut Core, op: &str, args: &Value) -> Result<(Value, Vec<u8>, Vec<f
     let job = core.start(op, &args.to_string())?;
     let mut last = 0;
     loop {
-        let (done, tokens, _) = core.step(job, &mut || true)?;
+        let (poll, tokens, _) = core.step(job, &mut || true)?;
         assert!(tokens >= last, "progress falls");
         last = tokens;
-        if done {
+        if poll == polygraft::backend::Poll::Done {
             break;
         }
     }

@@ -131,6 +131,11 @@ impl<B: Backend> Session<B> {
         &mut self.backend
     }
 
+    /// The base and the backend, to give the one to the other.
+    pub fn parts(&mut self) -> (&ModelSpec, &mut B) {
+        (&self.spec, &mut self.backend)
+    }
+
     /// The adapters that are loaded.
     #[must_use]
     pub fn adapters(&self) -> &Adapters {

@@ -51,7 +51,7 @@ pub(crate) fn encode(e: &mut Encoder<'_>, step: &Step, group: Group) -> Result<(
             Source::Arena(start) => {
                 block.weight = start;
                 let form = Some(("FORM", Form::F32 as u32));
-                let shape = Shape { rows, columns, head: 0 };
+                let shape = Shape { rows, head: 0 };
                 let binds = binds(Bind::Arena, Bind::Arena);
                 e.launch(Covers::Linear, shape, form, &block, binds, |v| grid(v, columns))?;
             }
@@ -62,7 +62,7 @@ pub(crate) fn encode(e: &mut Encoder<'_>, step: &Step, group: Group) -> Result<(
                     block.columns = part.columns;
                     block.column = part.column;
                     let form = Some(("FORM", weight.form as u32));
-                    let shape = Shape { rows, columns: part.columns, head: 0 };
+                    let shape = Shape { rows, head: 0 };
                     let scales = part.scales.as_ref().map_or(Bind::Arena, Bind::Weight);
                     let binds = binds(Bind::Weight(&part.codes), scales);
                     e.launch(Covers::Linear, shape, form, &block, binds, |v| grid(v, part.columns))?;

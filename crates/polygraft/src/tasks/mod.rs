@@ -35,6 +35,11 @@ impl<B: Backend> Engine<B> {
     pub fn new(session: Session<B>, tokenizer: Box<dyn Tokenizer>, precision: Precision) -> Self {
         Self { session, tokenizer, precision, cache: Cache::default() }
     }
+
+    /// Forgets the embeddings that are remembered, so that the next ones all come from the same device.
+    pub fn forget_embeddings(&mut self) {
+        self.cache = Cache::default();
+    }
 }
 
 /// Which compositions the two sides of a ranking take.

@@ -1,0 +1,41 @@
+//! Milliseconds a call of a twelve-layer base of random 4-bit weights, for each linear kernel.
+//! `cargo run --example bench -p polygraft-gpu -- [rows] [tokens] [rounds]`
+
+use polygraft::backend::{Backend, Precision};
+use polygraft::model::WeightId;
+use polygraft::plan::Want;
+use polygraft::session::{Batch, Session};
+use polygraft::tensor::Scheme;
+use polygraft::testing::{self, Dims, Random};
+use polygraft_gpu::GpuBackend;
+use std::time::Instant;
+
+fn main() -> polygraft::Result<()> {
+    let args: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    let [rows, tokens, rounds] = [(0, 1), (1, 32), (2, 3)].map(|(i, or)| args.get(i).copied().unwrap_or(or));
+    let dims = Dims { hidden: 384, heads: 12, ffn: 1536, layers: 12, vocab: 50, scheme: Scheme::Q4_0 };
+    let (spec, weights) = testing::model(dims, 1);
+    let mut backend = GpuBackend::open()?;
+    for (i, w) in weights.into_iter().enumerate() {
+        backend.load_weight(WeightId(i as u32), w)?;
+    }
+    let mut session = Session::new(spec, backend)?;
+    println!("{}", session.backend().describe());
+    let mut random = Random(5);
+    let list = (0..rows).map(|_| testing::row(session.spec(), tokens, &mut random)).collect();
+    let batch = Batch::uniform(list, "base".parse()?);
+    let want = Want { embedding: true, ..Want::default() };
+    for kernel in [None, Some("linear direct 4×4"), Some("linear tile 64×64"), Some("linear tile 32×128"), Some("linear tile 128×64"), Some("linear tile 128×128")] {
+        session.backend_mut().gpu_mut().prefer(kernel);
+        let mut times = Vec::new();
+        for _ in 0..=rounds {
+            let start = Instant::now();
+            session.run(&batch, want, Precision::Exact)?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        let first = times.remove(0);
+        times.sort_by(f64::total_cmp);
+        println!("{:24} first {first:8.1} ms, then {:8.1} ms", kernel.unwrap_or("chosen"), times[rounds / 2]);
+    }
+    Ok(())
+}
