@@ -39,9 +39,27 @@ const stages = [
   },
 ];
 
+/** A Vulkan driver for the tests of the GPU backend: any will do, Mesa's software one does everywhere. */
+async function ensureVulkan() {
+  if (process.platform !== 'linux') return;
+  const installed = async () => {
+    const places = ['/usr/share/vulkan/icd.d', '/etc/vulkan/icd.d', '/usr/local/share/vulkan/icd.d'];
+    const drivers = await Promise.all(places.map((place) => filesUnder(place).catch(() => [])));
+    return process.env.VK_DRIVER_FILES || process.env.VK_ICD_FILENAMES || drivers.flat().some((file) => file.endsWith('.json'));
+  };
+  if ((await installed()) || ((await aptInstall(['mesa-vulkan-drivers', 'libvulkan1'])) && (await installed()))) return;
+  throw new SetupError(
+    'no Vulkan driver was found for the tests of the GPU backend',
+    "Debian, as root:  apt-get install --no-install-recommends mesa-vulkan-drivers libvulkan1\nElsewhere: install Mesa's lavapipe or your graphics card's driver.",
+  );
+}
+
 async function rustTests(count) {
+  await ensureVulkan();
   const result = /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/;
   await cargo(['test', '--locked', '--workspace', '--no-fail-fast'], {
+    // Mesa complains of its absence on every start.
+    env: { XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR ?? os.tmpdir() },
     timeout: 30 * minutes,
     onLine: (line) => {
       const found = result.exec(stripVTControlCharacters(line));

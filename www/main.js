@@ -299,8 +299,7 @@ async function showDevice() {
     facts.push(['Computes on', `${info.backend.replace(/^cpu: (.*)$/, 'the CPU ($1)')}, in ${info.thread === 'worker' ? 'a worker of this tab' : 'the page’s own thread'}`]);
   }
   capabilities ??= await probe();
-  const gpu = capabilities.webgpu ? 'a WebGPU adapter is here, but nothing computes on it yet' : 'no WebGPU adapter here; nothing would compute on it yet';
-  facts.push(['Why', capabilities.supported ? `WebAssembly SIMD is here; ${gpu}` : capabilities.notes.join(' ')]);
+  facts.push(['Why', engine ? engine.model.device.reason : capabilities.notes.join(' ')]);
   if (engine) {
     const { info } = engine.model;
     facts.push(['Model', `${info.name}, ${info.layers} layers of width ${info.hidden}, ${info.precision === 'fast' ? '8-bit activations' : 'f32 activations'}`]);

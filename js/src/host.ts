@@ -1,11 +1,12 @@
 // Where the computing is, in the worker or inline: calls wait in a queue and run one after the other, in slices, so that
 // the event loop gets its turn and an abort gets through.
 
+import { DeviceKeeper } from './device.js';
 import { PolygraftError } from './errors.js';
 import { loadModel, readAdapter, release, type ModelIo } from './loading.js';
 import type { Call, Reply, Request, TaskName, TaskResult } from './protocol.js';
-import type { Progress } from './types.js';
-import { abortError, isAbort, toWire } from './wire.js';
+import type { DeviceState, Progress } from './types.js';
+import { abortError, toWire } from './wire.js';
 import * as wasm from './wasm/polygraft.js';
 
 /** Progress is told at most this often, in milliseconds. */
@@ -37,6 +38,7 @@ export class Host {
   readonly #queue: Pending[] = [];
   #running: Pending | undefined;
   #model: wasm.Model | undefined;
+  #keeper: DeviceKeeper | undefined;
   #disposed = false;
 
   constructor(around: Surroundings) {
@@ -107,7 +109,8 @@ export class Host {
       case 'load': {
         wasm.initSync({ module: call.module });
         this.#model = await loadModel(call.place, call.precision, { ...this.#io(pending), cache: call.cache });
-        return { ...(JSON.parse(this.#model.info()) as object), thread: call.thread };
+        const device = await this.#startDevice(this.#model, call, pending);
+        return { ...(JSON.parse(this.#model.info()) as object), thread: call.thread, device };
       }
       case 'loadAdapter': {
         const files = await pending.files;
@@ -138,33 +141,68 @@ export class Host {
     }
   }
 
-  async #run(
-    task: TaskName,
-    args: object,
-    { signal, progress }: ModelIo,
-    transfer: Transferable[],
-  ): Promise<TaskResult> {
+  /** Chooses where calls run; what changes later is told as an event. */
+  async #startDevice(model: wasm.Model, call: Call & { op: 'load' }, pending: Pending): Promise<DeviceState> {
+    let started = false;
+    const { signal } = this.#io(pending);
+    this.#keeper = new DeviceKeeper(model, {
+      announce: (device) => started && this.#around.post({ device }, []),
+      time: async (texts) => {
+        const begin = performance.now();
+        model.result(await this.#advance(model, 'embed', { texts, adapters: [null] }, signal)).free();
+        return performance.now() - begin;
+      },
+      remember: call.cache,
+    });
+    await this.#keeper.start(call.device);
+    started = true;
+    return this.#keeper.state;
+  }
+
+  async #run(task: TaskName, args: object, io: ModelIo, transfer: Transferable[]): Promise<TaskResult> {
     const started = performance.now();
     const model = this.#need();
-    const job = model.start(task, JSON.stringify(args));
-    try {
-      for (;;) {
-        const [done = 0, loaded = 0, total = 0] = model.step(job, this.#around.sliceMs);
-        progress(total > 0 ? { phase: 'run', loaded, total } : { phase: 'run', loaded });
-        if (done === 1) break;
-        await this.#around.tick();
-        if (signal.aborted) throw abortError();
-      }
-    } catch (error) {
-      if (isAbort(error)) model.cancel(job);
-      throw error;
-    }
+    const job = await this.#completed(model, task, args, io);
     const output = model.result(job);
     const [bytes, floats] = [output.takeBytes(), output.takeFloats()];
     const answer: unknown = JSON.parse(output.takeJson());
     output.free();
     transfer.push(bytes.buffer, floats.buffer);
     return { answer, bytes, floats, ms: performance.now() - started };
+  }
+
+  /** A job that is done. One whose GPU was lost is begun again, on the GPU once more or on the CPU. */
+  async #completed(model: wasm.Model, task: TaskName, args: object, { signal, progress }: ModelIo): Promise<number> {
+    for (;;) {
+      try {
+        return await this.#advance(model, task, args, signal, progress);
+      } catch (error) {
+        if (signal.aborted || !(await this.#keeper?.recover(error))) throw error;
+      }
+    }
+  }
+
+  async #advance(
+    model: wasm.Model,
+    task: TaskName,
+    args: object,
+    signal: AbortSignal,
+    progress?: (progress: Progress) => void,
+  ): Promise<number> {
+    const job = model.start(task, JSON.stringify(args));
+    try {
+      for (;;) {
+        const [state = 0, loaded = 0, total = 0] = model.step(job, this.#around.sliceMs);
+        progress?.(total > 0 ? { phase: 'run', loaded, total } : { phase: 'run', loaded });
+        if (state === 1) return job;
+        if (state === 2) await this.#keeper?.answered();
+        else await this.#around.tick();
+        if (signal.aborted) throw abortError();
+      }
+    } catch (error) {
+      model.cancel(job);
+      throw error;
+    }
   }
 
   #io({ id, abort }: Pending): ModelIo {

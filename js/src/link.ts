@@ -3,7 +3,7 @@
 import { PolygraftError } from './errors.js';
 import { Host } from './host.js';
 import type { Call, Reply, Request } from './protocol.js';
-import type { Progress, Warning } from './types.js';
+import type { DeviceState, Progress, Warning } from './types.js';
 import { abortError, fromWire } from './wire.js';
 
 /** A way to reach a host. */
@@ -21,16 +21,22 @@ interface Waiting {
   progress: (progress: Progress) => void;
 }
 
+/** What a host says without being asked. */
+export interface Told {
+  warning(warning: Warning): void;
+  device(state: DeviceState): void;
+}
+
 /** Calls in flight over one line. */
 export class Link {
   readonly #line: Line;
   readonly #waiting = new Map<number, Waiting>();
-  readonly #warn: (warning: Warning) => void;
+  readonly #told: Told;
   #last = 0;
   #closed: PolygraftError | undefined;
 
-  constructor(dial: Dial, warn: (warning: Warning) => void) {
-    this.#warn = warn;
+  constructor(dial: Dial, told: Told) {
+    this.#told = told;
     this.#line = dial(
       (reply) => this.#receive(reply),
       (error) => this.close(error),
@@ -81,7 +87,11 @@ export class Link {
 
   #receive(reply: Reply): void {
     if ('warning' in reply) {
-      this.#warn(reply.warning);
+      this.#told.warning(reply.warning);
+      return;
+    }
+    if ('device' in reply) {
+      this.#told.device(reply.device);
       return;
     }
     const waiting = this.#waiting.get(reply.id);

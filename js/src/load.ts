@@ -6,7 +6,7 @@ import { Events, guarded, RemoteModel } from './model.js';
 import * as check from './options.js';
 import { placeOf, type Locate, type Place } from './place.js';
 import { hasSimd } from './probe.js';
-import type { LoadOptions, Model, ModelInfo, Precision, Progress, Source } from './types.js';
+import type { DeviceChoice, DeviceState, LoadOptions, Model, ModelInfo, Precision, Progress, Source } from './types.js';
 import { abortError } from './wire.js';
 
 /** What a page and Node do differently. */
@@ -28,7 +28,7 @@ const OPTIONS = ['signal', 'onProgress', 'device', 'worker', 'cache', 'precision
 /** Loads a model. */
 export async function loadIn(around: Surroundings, source: Source, options?: LoadOptions): Promise<Model> {
   const o = check.checkOptions('load', options, OPTIONS);
-  check.choiceOf('load: device', o.device, ['auto', 'cpu']);
+  const device = check.choiceOf<DeviceChoice>('load: device', o.device, ['auto', 'cpu', 'webgpu']) ?? 'auto';
   const precision = check.choiceOf<Precision>('load: precision', o.precision, ['fast', 'exact']) ?? 'fast';
   const cache = check.flagOf('load: cache', o.cache) ?? typeof caches !== 'undefined';
   const workerAsked = check.flagOf('load: worker', o.worker);
@@ -48,15 +48,15 @@ export async function loadIn(around: Surroundings, source: Source, options?: Loa
     if (workerAsked !== false) events.emit('warning', { code: 'WORKER_UNAVAILABLE', message: around.noWorker });
     dial = inline(around.tick());
   }
-  const link = new Link(dial, (warning) => events.emit('warning', warning));
+  const link = new Link(dial, { warning: (warning) => events.emit('warning', warning), device: (state) => events.emit('device', state) });
   // An abort ends the worker with whatever it is doing.
   const abort = () => link.close(new PolygraftError('DISPOSED', 'loading was aborted'));
   signal?.addEventListener('abort', abort, { once: true });
   try {
     const progress = (value: Progress) => guarded(listener, value);
-    const call = { op: 'load', module, place: thread === 'worker' ? sendable(place) : place, precision, cache, thread } as const;
-    const info = (await link.call(call, { progress })) as ModelInfo;
-    return new RemoteModel(info, link, events, around.locate);
+    const call = { op: 'load', module, place: thread === 'worker' ? sendable(place) : place, precision, cache, thread, device } as const;
+    const { device: state, ...info } = (await link.call(call, { progress })) as ModelInfo & { device: DeviceState };
+    return new RemoteModel(info, state, link, events, around.locate);
   } catch (error) {
     link.close(new PolygraftError('DISPOSED', 'loading failed'));
     throw signal?.aborted ? abortError(signal.reason) : error;

@@ -31,6 +31,7 @@ export class Events {
   readonly #listeners: { [K in keyof T.ModelEvents]: Set<(value: T.ModelEvents[K]) => void> } = {
     progress: new Set(),
     warning: new Set(),
+    device: new Set(),
   };
   #early: T.Warning[] = [];
 
@@ -70,6 +71,7 @@ export function guarded<V>(listener: ((value: V) => void) | undefined, value: V)
 /** {@link T.Model} over a link to its host. */
 export class RemoteModel implements T.Model {
   readonly info: T.ModelInfo;
+  #device: T.DeviceState;
   readonly #adapters = new Map<string, T.AdapterReport>();
   readonly #link: Link;
   readonly #events: Events;
@@ -79,11 +81,19 @@ export class RemoteModel implements T.Model {
     this.#link.call({ op: 'dropIndex', index }).catch(() => {});
   });
 
-  constructor(info: T.ModelInfo, link: Link, events: Events, locate: Locate) {
+  constructor(info: T.ModelInfo, device: T.DeviceState, link: Link, events: Events, locate: Locate) {
     this.info = Object.freeze(info);
+    this.#device = Object.freeze(device);
+    events.on('device', (state) => {
+      this.#device = Object.freeze(state);
+    });
     this.#link = link;
     this.#events = events;
     this.#locate = locate;
+  }
+
+  get device(): T.DeviceState {
+    return this.#device;
   }
 
   get adapters(): ReadonlyMap<string, T.AdapterReport> {

@@ -38,7 +38,7 @@ export async function probe(): Promise<Capabilities> {
     } catch {
       // Switched off by a policy: the same as none.
     }
-    notes.push(webgpu ? 'WebGPU is there; this version computes on the CPU.' : 'navigator.gpu is there and gives no adapter.');
+    notes.push(webgpu ? 'WebGPU is there; load() measures whether it is faster than the CPU.' : 'navigator.gpu is there and gives no adapter.');
   }
   const workers = typeof Worker !== 'undefined';
   if (!workers) notes.push('No workers: computing shares this thread, in slices of some milliseconds.');

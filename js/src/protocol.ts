@@ -1,12 +1,12 @@
 // What page and worker say to each other. Everything here survives structured clone.
 
-import type { Composition, Precision, Progress, Warning } from './types.js';
+import type { Composition, DeviceChoice, DeviceState, Precision, Progress, Warning } from './types.js';
 import type { Place } from './place.js';
 import type { WireError } from './wire.js';
 
 /** A call, by operation, without its number. */
 export type Call =
-  | { op: 'load'; module: WebAssembly.Module; place: Place; precision: Precision; cache: boolean; thread: 'worker' | 'inline' }
+  | { op: 'load'; module: WebAssembly.Module; place: Place; precision: Precision; cache: boolean; thread: 'worker' | 'inline'; device: DeviceChoice }
   | { op: 'loadAdapter'; name: string; place: Place; options: { strict: boolean; allow_base_mismatch: boolean } }
   | { op: 'unloadAdapter'; name: string }
   | { op: 'run'; task: TaskName; args: object }
@@ -39,4 +39,5 @@ export type Reply =
   | { id: number; value: unknown }
   | { id: number; error: WireError }
   | { id: number; progress: Progress }
+  | { device: DeviceState }
   | { warning: Warning };

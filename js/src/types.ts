@@ -56,10 +56,26 @@ export interface Progress {
 /** How activations are computed: `fast` quantizes them to 8 bits in front of quantized layers, `exact` keeps f32. */
 export type Precision = 'fast' | 'exact';
 
+/** Where to compute. */
+export type DeviceChoice = 'auto' | 'cpu' | 'webgpu';
+
+/** Where calls run, and why. */
+export interface DeviceState {
+  /** `webgpu`: large enough calls run on the GPU; the CPU has the others, and all when the GPU is lost. */
+  device: 'cpu' | 'webgpu';
+  /** Why, in words. */
+  reason: string;
+  /** The GPU's name, where one was looked at. */
+  gpu?: string;
+}
+
 /** Options of {@link load}. */
 export interface LoadOptions extends Common {
-  /** `auto` takes the best backend there is; `cpu` insists on the CPU. Today both are the CPU. */
-  device?: 'auto' | 'cpu' | undefined;
+  /**
+   * `auto` (default): a GPU where there is one that is faster, which is measured once and remembered; `webgpu`: a GPU
+   * or an error, and a software device counts as one; `cpu`: the CPU. `model.device` says what was chosen, and why.
+   */
+  device?: DeviceChoice | undefined;
   /** Computes in a worker, so that the page stays fluid. Default: true where workers exist. */
   worker?: boolean | undefined;
   /** Keeps downloaded files in the browser's Cache storage. Default: true where it exists. */
@@ -124,7 +140,7 @@ export interface ModelInfo {
   embeddingWidth: number;
   /** Outputs of the base's own head; 0 without one. */
   headLabels: number;
-  /** What computes, in words. */
+  /** What computes, in words, at the time of loading. */
   backend: string;
   /** How activations are computed. */
   precision: Precision;
@@ -359,12 +375,16 @@ export interface ModelEvents {
   progress: Progress;
   /** Something to know that is no error. */
   warning: Warning;
+  /** Calls run elsewhere from now on: the GPU was lost, and opened again or given up. */
+  device: DeviceState;
 }
 
 /** A loaded base with its adapters. Calls queue and run in the order in which they were made. */
 export interface Model {
   /** What the model is. */
   readonly info: ModelInfo;
+  /** Where calls run now, and why. */
+  readonly device: DeviceState;
   /** The adapters that are loaded, by name. */
   readonly adapters: ReadonlyMap<string, AdapterReport>;
   /** Loads an adapter under `name`, in place of one of that name. All or nothing. */
@@ -403,7 +423,7 @@ export interface Capabilities {
   simd: boolean;
   /** Relaxed WebAssembly SIMD: the faster of the two builds runs. */
   relaxedSimd: boolean;
-  /** A WebGPU adapter was found. Today nothing computes on it. */
+  /** A WebGPU adapter was found. Whether it is faster is measured when a model is loaded. */
   webgpu: boolean;
   /** Whether the page is cross-origin isolated. Nothing here needs it. */
   crossOriginIsolated: boolean;

@@ -36,8 +36,8 @@ use polygraft::ir::PayloadId;
 use polygraft::model::{ModelSpec, WeightId};
 use polygraft::program::{BufferId, StepKind};
 use polygraft::tensor::Matrix;
-use std::borrow::Cow;
 use polygraft::{Error, Result};
+use std::borrow::Cow;
 use store::Store;
 
 /// The CPU backend.

@@ -25,7 +25,14 @@ fn main() -> polygraft::Result<()> {
     let list = (0..rows).map(|_| testing::row(session.spec(), tokens, &mut random)).collect();
     let batch = Batch::uniform(list, "base".parse()?);
     let want = Want { embedding: true, ..Want::default() };
-    for kernel in [None, Some("linear direct 4×4"), Some("linear tile 64×64"), Some("linear tile 32×128"), Some("linear tile 128×64"), Some("linear tile 128×128")] {
+    for kernel in [
+        None,
+        Some("linear direct 4×4"),
+        Some("linear tile 64×64"),
+        Some("linear tile 32×128"),
+        Some("linear tile 128×64"),
+        Some("linear tile 128×128"),
+    ] {
         session.backend_mut().gpu_mut().prefer(kernel);
         let mut times = Vec::new();
         for _ in 0..=rounds {

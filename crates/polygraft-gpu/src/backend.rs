@@ -1,6 +1,7 @@
 //! The backend on its own, where nothing else holds the base: it keeps the weights on the CPU side too, for gathers and
 //! for adapters that depend on the base.
 
+#[cfg(not(target_arch = "wasm32"))]
 use crate::device::{Allow, Device};
 use crate::failed;
 use crate::gpu::Gpu;
@@ -45,6 +46,8 @@ impl GpuBackend {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open() -> Result<Self> {
         let mut gpu = Gpu::new(block_on(Device::open(Allow::Any))?);
+        let start = std::time::Instant::now();
+        block_on(gpu.tune(&|| start.elapsed().as_secs_f64() * 1e3))?;
         block_on(gpu.self_test())?;
         Ok(Self::new(gpu))
     }

@@ -70,7 +70,10 @@ impl Device {
         let adapter = adapter.map_err(|e| none(format!("no adapter: {e}")))?;
         let info = describe(&adapter.get_info());
         if info.software && allow == Allow::Hardware {
-            return Err(none(format!("{} is a software device; ask for it by name if that is what you want", info.name)));
+            return Err(none(format!(
+                "{} is a software device; ask for it by name if that is what you want",
+                info.name
+            )));
         }
         let (raw, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
@@ -142,7 +145,9 @@ impl Device {
         buffer.map_async(wgpu::MapMode::Read, .., move |result| {
             let mut state = lock(&told);
             state.result = Some(result.map_err(|e| e.to_string()));
-            state.waker.take().map(Waker::wake);
+            if let Some(waker) = state.waker.take() {
+                waker.wake();
+            }
         });
         Mapping(state)
     }

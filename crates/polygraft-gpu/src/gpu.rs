@@ -134,7 +134,7 @@ impl Gpu {
             if own > limit {
                 return Err(crate::failed(format!(
                     "a row of {own} tokens needs a buffer of {} MB and a binding holds {}; use the cpu backend",
-                    own * widest >> 20,
+                    (own * widest) >> 20,
                     crate::arena::BINDING_LIMIT >> 20
                 )));
             }

@@ -21,8 +21,13 @@ mod pipelines;
 mod run;
 mod schedule;
 mod selftest;
+#[cfg(test)]
+mod shader_tests;
 mod steps;
 mod store;
+mod tune;
+#[cfg(test)]
+mod variant_tests;
 mod variants;
 
 pub use backend::GpuBackend;

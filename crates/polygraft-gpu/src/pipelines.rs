@@ -42,10 +42,7 @@ pub(crate) fn source(variant: &Variant, extra: Extra) -> String {
 impl Pipelines {
     pub(crate) fn get(&mut self, device: &Device, variant: &'static Variant, extra: Extra) -> Arc<Pipeline> {
         let id = self.ready.len();
-        self.ready
-            .entry((variant.name, extra))
-            .or_insert_with(|| Arc::new(compile(device, variant, extra, id)))
-            .clone()
+        self.ready.entry((variant.name, extra)).or_insert_with(|| Arc::new(compile(device, variant, extra, id))).clone()
     }
 }
 
@@ -66,8 +63,8 @@ fn compile(device: &Device, variant: &'static Variant, extra: Extra, id: usize) 
         let ty = wgpu::BufferBindingType::Storage { read_only: *access == Access::Read };
         entries.push(buffer(i + 1, ty, false, None));
     }
-    let layout = raw
-        .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(variant.name), entries: &entries });
+    let layout =
+        raw.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(variant.name), entries: &entries });
     let pipeline_layout = raw.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
         label: Some(variant.name),
         bind_group_layouts: &[Some(&layout)],

@@ -15,7 +15,9 @@ pub(crate) enum Group {
 }
 
 /// The fusions: each looks at what comes next and says whether it covers it, and with how many steps.
-const FUSIONS: &[fn(&[Step]) -> Option<(Group, usize)>] = &[linear_activate, add_norm];
+const FUSIONS: &[Fusion] = &[linear_activate, add_norm];
+
+type Fusion = fn(&[Step]) -> Option<(Group, usize)>;
 
 fn linear_activate(steps: &[Step]) -> Option<(Group, usize)> {
     let [a, b, ..] = steps else { return None };
@@ -37,8 +39,7 @@ pub(crate) fn schedule(program: &Program) -> Vec<(usize, Group)> {
     let mut out = Vec::new();
     let mut at = 0;
     while at < program.steps.len() {
-        let (group, steps) =
-            FUSIONS.iter().find_map(|fusion| fusion(&program.steps[at..])).unwrap_or((Group::One, 1));
+        let (group, steps) = FUSIONS.iter().find_map(|fusion| fusion(&program.steps[at..])).unwrap_or((Group::One, 1));
         out.push((at, group));
         at += steps;
     }

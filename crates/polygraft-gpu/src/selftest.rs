@@ -100,7 +100,14 @@ fn case() -> Result<Case> {
     };
     let kinds = vec![
         StepKind::Embed { out: B(0), word: W(0), position: W(1), token_type: None },
-        StepKind::LayerNorm { x: B(0), out: B(0), gamma: Some(W(2)), beta: Some(W(3)), eps_bits: 1e-5f32.to_bits(), replaced: None },
+        StepKind::LayerNorm {
+            x: B(0),
+            out: B(0),
+            gamma: Some(W(2)),
+            beta: Some(W(3)),
+            eps_bits: 1e-5f32.to_bits(),
+            replaced: None,
+        },
         linear(0, 1, 4, Some(5)),
         StepKind::Activate { x: B(1), function: Activation::Gelu },
         linear(1, 2, 6, Some(7)),
@@ -109,7 +116,14 @@ fn case() -> Result<Case> {
         StepKind::Attention { q: B(0), k: B(2), v: B(3), out: B(4), heads: 2, scale_bits },
         StepKind::Activate { x: B(2), function: Activation::Tanh },
         StepKind::Add { a: B(4), b: B(2), out: B(4) },
-        StepKind::LayerNorm { x: B(4), out: B(4), gamma: Some(W(2)), beta: Some(W(3)), eps_bits: 1e-5f32.to_bits(), replaced: Some(norm) },
+        StepKind::LayerNorm {
+            x: B(4),
+            out: B(4),
+            gamma: Some(W(2)),
+            beta: Some(W(3)),
+            eps_bits: 1e-5f32.to_bits(),
+            replaced: Some(norm),
+        },
         StepKind::Pool { x: B(4), out: B(5), pooling: Pooling::Mean },
         StepKind::Normalize { x: B(5) },
         StepKind::Offset { x: B(5), table: offset },
@@ -244,6 +258,7 @@ fn nan_max(a: f32, b: f32) -> f32 {
 fn writer(program: &Program, buffer: BufferId) -> String {
     let groups = schedule(program);
     let names = groups.iter().map(|&(at, _)| program.steps[at].kind).filter(|k| k.target() == buffer);
-    let names: Vec<_> = names.map(|k| format!("{k:?}").split([' ', '{']).next().unwrap_or_default().to_owned()).collect();
+    let names: Vec<_> =
+        names.map(|k| format!("{k:?}").split([' ', '{']).next().unwrap_or_default().to_owned()).collect();
     names.join(", ")
 }

@@ -213,13 +213,13 @@ pub(crate) struct Tuning {
     software: bool,
     /// Tests run every variant: this one wherever it fits.
     pub(crate) only: Option<&'static str>,
-    /// The fastest tile for tall products, once measured.
-    pub(crate) tall: Option<&'static str>,
+    /// The tile for tall products: the fastest, once it has been measured.
+    pub(crate) tall: &'static str,
 }
 
 impl Tuning {
     pub(crate) fn new(info: &DeviceInfo) -> Self {
-        Self { software: info.software, only: None, tall: None }
+        Self { software: info.software, only: None, tall: "linear tile 64×64" }
     }
 }
 
@@ -239,9 +239,7 @@ impl Variant {
     /// Whether the choice is worth it: a tile that is mostly empty is not.
     fn worth(&self, shape: Shape, tuning: &Tuning) -> bool {
         match self.covers {
-            Covers::Linear if self.barriers => {
-                !tuning.software && shape.rows >= 16 && tuning.tall.is_none_or(|name| name == self.name)
-            }
+            Covers::Linear if self.barriers => !tuning.software && shape.rows >= 16 && tuning.tall == self.name,
             Covers::Norm => self.barriers != tuning.software,
             _ => true,
         }

@@ -4,11 +4,9 @@
 #[path = "../../polygraft-cpu/tests/support/mod.rs"]
 mod support;
 
-use polygraft::backend::{Backend, Precision};
-use polygraft::session::{Batch, Session};
-use polygraft::testing::{self, Random};
+use polygraft::backend::Precision;
 use polygraft_gpu::GpuBackend;
-use support::{ALL, Case, cases, distance, session};
+use support::{ALL, cases, distance, session};
 
 fn gpu() -> GpuBackend {
     GpuBackend::open().expect("a Vulkan device (Debian: mesa-vulkan-drivers has one in software)")

@@ -143,11 +143,12 @@ impl Backend for Duo {
     }
 }
 
-/// Opens a GPU and proves it on known answers; `software` lets one in that is a program on the CPU.
-pub(crate) async fn open(software: bool) -> Result<Gpu> {
+/// Opens a GPU, picks its kernels by `clock` (milliseconds), and proves it on known answers; `software` lets one in that is a program on the CPU.
+pub(crate) async fn open(software: bool, clock: &dyn Fn() -> f64) -> Result<Gpu> {
     use polygraft_gpu::{Allow, Device};
     let allow = if software { Allow::Any } else { Allow::Hardware };
     let mut gpu = Gpu::new(Device::open(allow).await?);
+    gpu.tune(clock).await?;
     gpu.self_test().await?;
     Ok::<_, Failure>(gpu)
 }

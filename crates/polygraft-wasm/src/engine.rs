@@ -90,7 +90,6 @@ impl Core {
             "embeddingWidth": spec.embedding_width(),
             "headLabels": spec.head.as_ref().map_or(0, |h| h.labels),
             "backend": self.engine.session.backend().describe(),
-            "device": if self.engine.session.backend().gpu().is_some() { "webgpu" } else { "wasm" },
             "precision": match self.engine.precision { Precision::Exact => "exact", Precision::Fast => "fast" },
         })
     }

@@ -256,7 +256,7 @@ impl GpuDevice {
     /// # Errors
     /// Thrown when there is none (`GPU_UNAVAILABLE`), or it computes wrong numbers (`GPU_WRONG`).
     pub async fn open(software: bool) -> Result<Self, JsValue> {
-        duo::open(software).await.map(Self).map_err(throw)
+        duo::open(software, &now).await.map(Self).map_err(throw)
     }
 
     /// Its name.

@@ -25,7 +25,7 @@ pub(crate) struct Loading {
 /// Where a model's weights go.
 enum Weights {
     /// Into the backend, in its own form.
-    Backend(Host),
+    Backend(Box<Host>),
     /// Nowhere: they are kept as they are. What becomes of each is known when the model is.
     Kept(Vec<(WeightId, Matrix)>),
 }
@@ -34,7 +34,7 @@ impl Loading {
     /// Reads the small files of a model that will run.
     pub(crate) fn to_run(files: Folder) -> Result<Self> {
         let loader = BaseLoader::new(&files)?;
-        Ok(Self { files, loader, weights: Weights::Backend(Host::new()), pending: Vec::new() })
+        Ok(Self { files, loader, weights: Weights::Backend(Box::new(Host::new())), pending: Vec::new() })
     }
 
     /// Reads the small files of a model that will be written.
@@ -95,7 +95,7 @@ impl Loading {
         };
         let spec = self.loader.finish()?;
         let tokenizer = Tokenizer::load(&self.files, spec.vocab)?;
-        let session = Session::new(spec, backend)?;
+        let session = Session::new(spec, *backend)?;
         Ok(Core::new(Engine::new(session, Box::new(tokenizer), precision)))
     }
 

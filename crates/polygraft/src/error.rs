@@ -147,7 +147,9 @@ pub enum Error {
         why: String,
     },
     /// The device computes wrong numbers: it must not be used.
-    #[error("this gpu computes wrong numbers: {step} is off by {off:e} on known inputs; use the cpu backend, and report the device: {device}")]
+    #[error(
+        "this gpu computes wrong numbers: {step} is off by {off:e} on known inputs; use the cpu backend, and report the device: {device}"
+    )]
     DeviceWrong {
         /// Its name.
         device: String,

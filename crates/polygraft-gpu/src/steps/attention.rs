@@ -19,9 +19,9 @@ pub(crate) fn encode(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
         items.extend((0..tokens).step_by(size as usize).map(|q| [first + q, size.min(tokens - q), first, tokens]));
     }
     let count = items.len() as u32;
-    let block =
-        params::Attention { stride: e.stride(out), items: e.table(items), scale: f32::from_bits(scale_bits) };
+    let block = params::Attention { stride: e.stride(out), items: e.table(items), scale: f32::from_bits(scale_bits) };
     let extra = if variant.name == "attention scalar" { ("D", head) } else { ("D4", head / 4) };
-    let binds = vec![Bind::Activation(q), Bind::Activation(k), Bind::Activation(v), Bind::Tables, Bind::Activation(out)];
+    let binds =
+        vec![Bind::Activation(q), Bind::Activation(k), Bind::Activation(v), Bind::Tables, Bind::Activation(out)];
     e.launch(Covers::Attention, shape, Some(extra), &block, binds, |_| [count, heads as u32, 1])
 }

@@ -45,7 +45,8 @@ pub(crate) fn encode(e: &mut Encoder<'_>, step: &Step, group: Group) -> Result<(
             column: 0,
             activation,
         };
-        let grid = |v: &crate::variants::Variant, columns: u32| [columns.div_ceil(v.tile.1), rows.div_ceil(v.tile.0), 1];
+        let grid =
+            |v: &crate::variants::Variant, columns: u32| [columns.div_ceil(v.tile.1), rows.div_ceil(v.tile.0), 1];
         let binds = |codes, scales| vec![Bind::Activation(x), codes, scales, Bind::Arena, Bind::Activation(out)];
         match run.weight {
             Source::Arena(start) => {

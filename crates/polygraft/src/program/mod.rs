@@ -344,10 +344,8 @@ impl Tables {
             };
             let inside = |s: &Segment| {
                 let range = s.range.start.max(within.start)..s.range.end.min(within.end);
-                (!range.is_empty()).then(|| Segment {
-                    range: range.start - within.start..range.end - within.start,
-                    ..s.clone()
-                })
+                (!range.is_empty())
+                    .then(|| Segment { range: range.start - within.start..range.end - within.start, ..s.clone() })
             };
             Table { segments: table.segments.iter().filter_map(inside).collect() }
         };

@@ -1,0 +1,122 @@
+//! Which tile is fastest for tall products, measured once on each device.
+
+use crate::gpu::Gpu;
+use crate::variants::{Covers, VARIANTS};
+use polygraft::backend::{Call, Poll, Precision};
+use polygraft::model::{Pooling, WeightId};
+use polygraft::program::{BufferDesc, BufferId, Extent, Output, OutputKind, Program, Scope, Step, StepKind, Tables};
+use polygraft::quant::{BLOCK, q4_0};
+use polygraft::steps::Weights;
+use polygraft::tensor::{Matrix, Storage};
+use polygraft::{Error, Result};
+use std::sync::Arc;
+
+const HIDDEN: usize = 384;
+const WIDE: usize = 1536;
+/// Weights of the measurement, out of the way of any base's.
+const UP: WeightId = WeightId(u32::MAX - 90);
+const DOWN: WeightId = WeightId(u32::MAX - 91);
+/// Rounds through both products in one call.
+const ROUNDS: usize = 4;
+/// Milliseconds that 64 tokens may take on a device for which tiles matter.
+const PATIENCE: f64 = 100.0;
+
+/// Zeros: the time does not depend on the numbers.
+struct Zeros;
+
+impl Weights for Zeros {
+    fn row(&self, _: WeightId, _: usize, out: &mut [f32]) -> Result<()> {
+        out.fill(0.0);
+        Ok(())
+    }
+}
+
+fn program() -> Program {
+    let [x, wide, pooled] = [0, 1, 2].map(BufferId);
+    let linear = |x, out, weight| StepKind::Linear { x, out, weight: Some(weight), bias: None, replaced: None };
+    let mut kinds = vec![StepKind::Embed { out: x, word: UP, position: UP, token_type: None }];
+    for _ in 0..ROUNDS {
+        kinds.push(linear(x, wide, UP));
+        kinds.push(linear(wide, x, DOWN));
+    }
+    kinds.push(StepKind::Pool { x, out: pooled, pooling: Pooling::Cls });
+    Program {
+        steps: kinds.into_iter().map(|kind| Step { kind, scope: Scope::All, origin: None }).collect(),
+        buffers: [(Extent::Tokens, HIDDEN), (Extent::Tokens, WIDE), (Extent::Rows, HIDDEN)]
+            .map(|(extent, width)| BufferDesc { extent, width })
+            .into(),
+        tables: Vec::new(),
+        outputs: vec![Output { kind: OutputKind::Embedding, buffer: pooled, scope: Scope::All }],
+    }
+}
+
+fn weight(rows: usize, cols: usize) -> Result<Matrix> {
+    let (codes, scales) = q4_0::encode(&vec![0.5; rows * cols]);
+    debug_assert_eq!(scales.len(), rows * cols / BLOCK);
+    Matrix::new(rows, cols, Storage::Q4_0 { codes, scales })
+        .ok_or_else(|| Error::Program("a shape of the tuning".into()))
+}
+
+impl Gpu {
+    /// Times the tiles on a tall product and keeps the fastest; `clock` gives milliseconds. Software devices, and those
+    /// so slow that the CPU will win anyway, are left alone.
+    ///
+    /// # Errors
+    /// When the device is lost.
+    pub async fn tune(&mut self, clock: &dyn Fn() -> f64) -> Result<()> {
+        if self.device.info().software {
+            return Ok(());
+        }
+        self.store.load(&self.device, UP, &weight(WIDE, HIDDEN)?);
+        self.store.load(&self.device, DOWN, &weight(HIDDEN, WIDE)?);
+        let outcome = self.fastest(clock).await;
+        self.tuning.only = None;
+        self.store.unload(UP);
+        self.store.unload(DOWN);
+        if let Some(name) = outcome? {
+            self.tuning.tall = name;
+        }
+        Ok(())
+    }
+
+    async fn fastest(&mut self, clock: &dyn Fn() -> f64) -> Result<Option<&'static str>> {
+        let first = VARIANTS.iter().find(|v| v.covers == Covers::Linear).map(|v| v.name);
+        self.tuning.only = first;
+        self.time(64, clock).await?;
+        if self.time(64, clock).await? > PATIENCE {
+            return Ok(None);
+        }
+        let mut best: Option<(f64, &'static str)> = None;
+        for variant in VARIANTS.iter().filter(|v| v.covers == Covers::Linear && v.barriers) {
+            self.tuning.only = Some(variant.name);
+            // The first call makes the pipeline.
+            self.time(1024, clock).await?;
+            let mut took = f64::INFINITY;
+            for _ in 0..3 {
+                took = took.min(self.time(1024, clock).await?);
+            }
+            if best.is_none_or(|(least, _)| took < least) {
+                best = Some((took, variant.name));
+            }
+        }
+        Ok(best.map(|(_, name)| name))
+    }
+
+    async fn time(&mut self, tokens: u32, clock: &dyn Fn() -> f64) -> Result<f64> {
+        let zeros = vec![0; tokens as usize];
+        let tables = Tables {
+            ids: zeros.clone(),
+            positions: zeros.clone(),
+            token_types: zeros,
+            cu_seqlens: vec![0, tokens],
+            ..Tables::default()
+        };
+        let call = Call { program: Arc::new(program()), tables: Arc::new(tables), precision: Precision::Exact };
+        let start = clock();
+        let mut run = self.begin(call)?;
+        while self.advance(&mut run, &Zeros, &mut || false)? != Poll::Done {
+            run.answered().await;
+        }
+        Ok(clock() - start)
+    }
+}

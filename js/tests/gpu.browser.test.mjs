@@ -1,0 +1,227 @@
+// In Chromium, on its software GPU: the same numbers as the CPU, and every way a device can fail.
+//
+// What must go wrong is put in front of the worker's own script, by the address that the page imports it from.
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import http from 'node:http';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { chromium } from 'playwright-core';
+import * as tiny from './tiny.mjs';
+
+const dist = fileURLToPath(new URL('../dist', import.meta.url));
+const types = { '.js': 'text/javascript', '.wasm': 'application/wasm', '.html': 'text/html' };
+const policy = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'";
+const found = [process.env.POLYGRAFT_CHROMIUM, '/usr/bin/chromium', '/usr/bin/google-chrome'].find((file) => file && existsSync(file));
+
+/** Keeps every device, counts its submissions, and destroys it in front of one of them. */
+const destroying = (which) => `
+  let devices = 0, submits = 0, mine = null;
+  const request = GPUAdapter.prototype.requestDevice;
+  GPUAdapter.prototype.requestDevice = async function (...args) { const device = await request.apply(this, args); devices += 1; submits = 0; mine = device; return device; };
+  const submit = GPUQueue.prototype.submit;
+  GPUQueue.prototype.submit = function (...args) { submits += 1; if (${which}) mine.destroy(); return submit.apply(this, args); };`;
+/** Submissions of the test of known answers: the layers go up and calls begin after them. */
+const TESTED = 'TESTED';
+const faults = {
+  none: '',
+  gone: 'delete globalThis.navigator.__proto__.gpu;',
+  null: 'GPU.prototype.requestAdapter = async () => null;',
+  refused: 'GPUAdapter.prototype.requestDevice = async () => { throw new DOMException("limits", "OperationError"); };',
+  wrong: 'const make = GPUDevice.prototype.createShaderModule; GPUDevice.prototype.createShaderModule = function (d) { return make.call(this, { ...d, code: d.code.replace("sums[i] / total", "sums[i] / total * 1.01") }); };',
+  broken: 'const make = GPUDevice.prototype.createShaderModule; GPUDevice.prototype.createShaderModule = function (d) { return make.call(this, { ...d, code: d.code.replace("sums[i] / total", "sums[i] / nothing") }); };',
+  disguised: 'Object.defineProperty(GPUAdapter.prototype, "info", { get: () => ({ vendor: "acme", architecture: "one", device: "", description: "Acme One", isFallbackAdapter: false }) });',
+  lostOnce: destroying(`devices === 1 && submits === ${TESTED} + 2`),
+  lostTwice: destroying(`submits === ${TESTED} + 2`),
+  lostInTest: destroying('devices === 1 && submits === 1'),
+  memory: `const create = GPUDevice.prototype.createBuffer; let full = false;
+    GPUDevice.prototype.createBuffer = function (d) { const buffer = create.call(this, d); if (d.label === 'weight') queueMicrotask(() => this.dispatchEvent(new GPUUncapturedErrorEvent('uncapturederror', { error: new GPUOutOfMemoryError('full') }))); return buffer; };`,
+};
+
+let browser, server;
+/** Submissions of the test of known answers, counted on a device that works. */
+let tested = 0;
+before(async () => {
+  assert.ok(found, 'no Chromium: set POLYGRAFT_CHROMIUM');
+  const files = tiny.listed();
+  const rank = tiny.lora();
+  server = http.createServer(async (request, response) => {
+    const name = new URL(request.url, 'http://x').pathname;
+    const send = (bytes, type = 'application/octet-stream') => {
+      if (!bytes) return response.writeHead(404).end();
+      response.writeHead(200, { 'Content-Type': type, 'Content-Security-Policy': policy }).end(bytes);
+    };
+    if (name === '/') return send('<!doctype html><title>polygraft</title>', 'text/html');
+    if (name.startsWith('/model/')) return send(files.get(name.slice(7)));
+    if (name.startsWith('/rank/')) return send(rank.get(name.slice(6)));
+    const [, fault, rest] = /^\/with\/(\w+)\/(.*)$/.exec(name) ?? [];
+    let bytes = rest && (await readFile(path.join(dist, rest)).catch(() => null));
+    if (bytes && rest === 'worker.js') {
+      const counting = fault === 'counted' ? 'const submit = GPUQueue.prototype.submit; globalThis.submits = 0; GPUQueue.prototype.submit = function (...args) { globalThis.submits += 1; return submit.apply(this, args); }; const post = globalThis.postMessage; globalThis.postMessage = (message, transfer) => post({ ...message, ...(message.value?.device ? { value: { ...message.value, name: String(globalThis.submits) } } : {}) }, transfer);' : faults[fault];
+      bytes = `${counting.replaceAll(TESTED, String(tested))}\n${bytes}`;
+    }
+    send(bytes, types[path.extname(name)]);
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const gpu = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--enable-features=Vulkan', '--use-vulkan=swiftshader'];
+  browser = await chromium.launch({ executablePath: found, args: ['--no-sandbox', ...gpu] });
+  tested = Number(await onPage('counted', async (from) => {
+    const { load } = await import(`${from}/index.js`);
+    const model = await load('/model', { device: 'webgpu', cache: false });
+    return model.info.name;
+  }));
+  assert.ok(tested > 0, 'the self-test submits something');
+});
+after(async () => {
+  await browser?.close();
+  server?.closeAllConnections();
+  server?.close();
+});
+
+/** Runs `work` in a fresh page whose package has the fault; an error on the page fails the test. */
+async function onPage(fault, work, argument) {
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  const errors = [];
+  page.on('pageerror', (error) => errors.push(error.message));
+  await page.goto(`http://127.0.0.1:${server.address().port}/`);
+  try {
+    const value = await page.evaluate(work, argument ?? `/with/${fault}`);
+    assert.deepEqual(errors, []);
+    return value;
+  } finally {
+    await context.close();
+  }
+}
+
+/** Loads on a device, embeds under adapters row by row, and tells what happened. */
+async function story({ from, device, batches }) {
+  const { load } = await import(`${from}/index.js`);
+  const events = [];
+  let model;
+  try {
+    model = await load('/model', { device, precision: 'exact', cache: false });
+  } catch (error) {
+    return { error: error.code, message: error.message };
+  }
+  model.on('device', (state) => events.push(state));
+  await model.loadAdapter('rank', '/rank');
+  const adapters = (_, i) => [null, 'rank', 'rank:0.5'][i % 3];
+  const rows = [];
+  // Other texts each time: what has been embedded is remembered.
+  for (const texts of batches) rows.push(...(await model.embed(texts, { adapters })).data);
+  const { device: last } = model;
+  await model.dispose();
+  return { rows, events, last, first: model.info.backend };
+}
+const tell = (fault, device = 'webgpu') => onPage(fault, story, { from: `/with/${fault}`, device, batches: [1, 2, 3].map((seed) => tiny.texts(7, 12, seed)) });
+
+const close = (a, b) => {
+  assert.equal(a.length, b.length);
+  const worst = a.reduce((most, x, i) => Math.max(most, Math.abs(x - b[i])), 0);
+  assert.ok(worst <= 5e-4, `off by ${worst}`);
+};
+let expected;
+const right = async (rows) => {
+  expected ??= (await tell('none', 'cpu')).rows;
+  close(rows, expected);
+};
+
+test('the GPU gives what the CPU gives, adapters row by row', async () => {
+  const { rows, events, last, first } = await tell('none');
+  await right(rows);
+  assert.deepEqual(events, []);
+  assert.equal(last.device, 'webgpu');
+  assert.match(first, /^gpu: .*software/);
+});
+
+test('a software device is not chosen unless it is asked for', async () => {
+  const { rows, last } = await tell('none', 'auto');
+  await right(rows);
+  assert.equal(last.device, 'cpu');
+  assert.match(last.reason, /software/);
+});
+
+for (const fault of ['gone', 'null', 'refused']) {
+  test(`no device (${fault}): an error for who insists, the CPU for everyone else`, async () => {
+    const insisting = await tell(fault);
+    assert.equal(insisting.error, 'GPU_UNAVAILABLE', insisting.message);
+    const { rows, last } = await tell(fault, 'auto');
+    await right(rows);
+    assert.equal(last.device, 'cpu');
+    assert.match(last.reason, /gpu/i);
+  });
+}
+
+test('a device that computes wrong numbers is refused, and the step is named', async () => {
+  const { error, message } = await tell('wrong');
+  assert.equal(error, 'GPU_WRONG', message);
+  assert.match(message, /Attention/);
+});
+
+test('a shader that does not compile is an error, not a hang', async () => {
+  const { error, message } = await tell('broken');
+  assert.ok(['GPU_LOST', 'GPU_WRONG'].includes(error), `${error}: ${message}`);
+});
+
+test('lost in mid-call: opened again, the call is made again, and the page is told', async () => {
+  const { rows, events, last } = await tell('lostOnce');
+  await right(rows);
+  assert.equal(events.length, 1, JSON.stringify(events));
+  assert.equal(last.device, 'webgpu');
+  assert.match(last.reason, /lost/);
+});
+
+test('lost twice: the CPU for the rest of the life of the model', async () => {
+  const { rows, events, last } = await tell('lostTwice');
+  await right(rows);
+  assert.deepEqual(events.map((e) => e.device), ['webgpu', 'cpu']);
+  assert.equal(last.device, 'cpu');
+  assert.match(last.reason, /twice/);
+});
+
+test('lost while it is tested: opened again', async () => {
+  const { rows, last } = await tell('lostInTest');
+  await right(rows);
+  assert.equal(last.device, 'webgpu');
+});
+
+test('memory that is full while the layers go up ends in an error for who insists', async () => {
+  const { error, message } = await tell('memory');
+  assert.equal(error, 'GPU_LOST', message);
+});
+
+test('one token, many rows, two calls at once, an abort between submissions', async () => {
+  const seen = await onPage('none', async ({ from, many: texts, long: more }) => {
+    const { load } = await import(`${from}/index.js`);
+    const model = await load('/model', { device: 'webgpu', cache: false });
+    const one = await model.embed('a');
+    const many = await model.embed(texts);
+    const [a, b] = await Promise.all([model.embed(more[0]), model.embed(more[1])]);
+    const control = new AbortController();
+    const long = model.embed(more, { signal: control.signal });
+    setTimeout(() => control.abort(), 100);
+    const aborted = await long.then(() => 'done', (error) => error.name);
+    const after = await model.embed(more[0]);
+    return { one: one.embeddings.length, many: many.embeddings.length, aborted, same: after.data.every((x, i) => x === a.data[i]), differ: a.data.some((x, i) => x !== b.data[i]) };
+  }, { from: '/with/none', many: tiny.texts(600, 3, 8), long: tiny.texts(3000, 12, 9) });
+  assert.deepEqual(seen, { one: 1, many: 600, aborted: 'AbortError', same: true, differ: true });
+});
+
+test('a device that passes for hardware is timed against the CPU, once', async () => {
+  const seen = await onPage('disguised', async (from) => {
+    const { load } = await import(`${from}/index.js`);
+    const reasons = [];
+    for (let visit = 0; visit < 2; visit++) {
+      const model = await load('/model');
+      reasons.push(model.device);
+      await model.dispose();
+    }
+    return reasons;
+  });
+  assert.match(seen[0].reason, /faster.*took \d+ ms on the GPU, 1024 took \d+ ms on the CPU/);
+  assert.match(seen[1].reason, /faster.*remembered/);
+  assert.equal(seen[0].device, seen[1].device);
+});
