@@ -60,7 +60,7 @@ impl AnyRun {
     /// Time by kernel, where it was measured.
     pub(crate) fn profile(&self) -> Vec<polygraft_cpu::Timing> {
         match self {
-            Self::Reference(_) => Vec::new(),
+            Self::Reference(_) | Self::Gpu(_) => Vec::new(),
             Self::Cpu(run) => run.profile(),
         }
     }
