@@ -200,7 +200,11 @@ export class Host {
         if (signal.aborted) throw abortError();
       }
     } catch (error) {
-      model.cancel(job);
+      try {
+        model.cancel(job);
+      } catch {
+        // The instance has trapped: it is the first error that tells why.
+      }
       throw error;
     }
   }

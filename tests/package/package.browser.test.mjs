@@ -83,6 +83,14 @@ try {${program}
   globalThis.answer = answer;
 } catch (error) { globalThis.failure = String(error.code) + ': ' + error.message; }`;
 
+/** The same ranking as in Node. Its build may be the other one: 8-bit activations then round here and there otherwise. */
+function same({ results, scoring }) {
+  assert.equal(scoring, expected.scoring);
+  assert.deepEqual(results.map((r) => r.index), expected.results.map((r) => r.index));
+  const off = results.map((r, i) => Math.abs(r.relevance_score - expected.results[i].relevance_score));
+  assert.ok(Math.max(...off) <= 0.01, `scores are off by ${off}`);
+}
+
 for (const isolated of [false, true]) {
   test(`a plain module script, ${isolated ? 'cross-origin isolated' : 'not isolated'}`, async () => {
     const { url, close } = await site(isolated, async (out) => {
@@ -93,7 +101,7 @@ for (const isolated of [false, true]) {
     const state = await answerOf(url);
     await close();
     assert.equal(state.isolated, isolated);
-    assert.deepEqual(state.answer, expected);
+    same(state.answer);
   });
 }
 
@@ -105,7 +113,7 @@ test('a fresh Vite app from the tarball', async () => {
   const { url, close } = await site(false, (out) => cp(path.join(work, 'built'), out, { recursive: true }));
   const state = await answerOf(url);
   await close();
-  assert.deepEqual(state.answer, expected);
+  same(state.answer);
 });
 
 /** The repository's own server with one more folder, filled for this test. */

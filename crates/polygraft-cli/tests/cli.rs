@@ -77,7 +77,8 @@ fn no_backend_stands_in_for_another() {
     let base = fixture("bases/bert");
     let request = write(dir.path(), "r.json", &format!("{{\"base\": {base:?}, \"rows\": [[1]]}}"));
     let out = dir.path().join("out.safetensors");
-    let args = ["forward", "--backend", "gpu", "--request", request.to_str().unwrap(), "--output", out.to_str().unwrap()];
+    let args =
+        ["forward", "--backend", "gpu", "--request", request.to_str().unwrap(), "--output", out.to_str().unwrap()];
     // A machine without a driver, as far as the Vulkan loader knows.
     let none = dir.path().join("none.json");
     let mut command = Command::new(env!("CARGO_BIN_EXE_polygraft"));

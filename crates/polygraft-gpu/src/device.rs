@@ -24,6 +24,8 @@ pub struct DeviceInfo {
     pub interface: String,
     /// Whether it is a program on the CPU.
     pub software: bool,
+    /// Whether shaders may multiply four bytes at once.
+    pub packed: bool,
 }
 
 /// An open device with its queue.
@@ -68,7 +70,9 @@ impl Device {
             adapter = instance.request_adapter(&wanted).await;
         }
         let adapter = adapter.map_err(|e| none(format!("no adapter: {e}")))?;
-        let info = describe(&adapter.get_info());
+        let packed = wgpu::WgslLanguageFeatures::Packed4x8IntegerDotProduct;
+        let packed = instance.wgsl_language_features().contains(packed);
+        let info = DeviceInfo { packed, ..describe(&adapter.get_info()) };
         if info.software && allow == Allow::Hardware {
             return Err(none(format!(
                 "{} is a software device; ask for it by name if that is what you want",
@@ -179,7 +183,7 @@ fn describe(info: &wgpu::AdapterInfo) -> DeviceInfo {
         wgpu::Backend::BrowserWebGpu => "webgpu".to_owned(),
         other => other.to_string(),
     };
-    DeviceInfo { name: known.to_owned(), interface, software }
+    DeviceInfo { name: known.to_owned(), interface, software, packed: false }
 }
 
 /// A buffer on its way to the CPU. Also a future: done when the answer is there, good or bad.

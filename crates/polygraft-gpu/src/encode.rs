@@ -9,9 +9,11 @@ use crate::schedule::{Group, schedule};
 use crate::steps;
 use crate::store::Own;
 use crate::variants::{Covers, Shape, choose};
+use polygraft::backend::{Call, Precision};
 use polygraft::ir::Op;
 use polygraft::program::{BufferId, Extent, Program, Segment, StepKind, TableId, Tables};
 use polygraft::{Error, Result};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A buffer that a launch binds.
@@ -25,6 +27,9 @@ pub(crate) enum Bind<'a> {
     Activation(BufferId),
     /// What `shrink` leaves for `expand`.
     Hidden,
+    /// What `round` leaves for `linear packed`: codes, and scales with sums.
+    Codes,
+    CodeScales,
     /// A weight's codes or scales.
     Weight(&'a Held),
 }
@@ -56,12 +61,20 @@ pub(crate) struct Encoder<'a> {
     pub(crate) words: Vec<u32>,
     /// vec4 a row that `shrink` needs at most.
     pub(crate) hidden: usize,
+    /// Blocks a row that `round` needs at most.
+    pub(crate) blocks: usize,
+    /// Whether this call may round activations.
+    pub(crate) fast: bool,
+    /// The buffer, and which of its rows, whose rounded form is there.
+    pub(crate) rounded: Option<(BufferId, Range<usize>)>,
 }
 
 impl<'a> Encoder<'a> {
-    pub(crate) fn new(gpu: &'a Gpu, program: &'a Program, tables: &'a Tables, own: &'a [Arc<Own>]) -> Self {
+    pub(crate) fn new(gpu: &'a Gpu, call: &'a Call, tables: &'a Tables, own: &'a [Arc<Own>]) -> Self {
         let (launches, params, words) = (Vec::new(), Vec::new(), vec![0; 4]);
-        Self { gpu, program, tables, own, launches, params, words, hidden: 0 }
+        let fast = call.precision == Precision::Fast && gpu.tuning.packed;
+        let program = &call.program;
+        Self { gpu, program, tables, own, launches, params, words, hidden: 0, blocks: 0, fast, rounded: None }
     }
 
     /// Launches for every step but `Embed`, whose result is uploaded.
@@ -82,6 +95,10 @@ impl<'a> Encoder<'a> {
                 StepKind::Offset { .. } => steps::pointwise::offset(self, step)?,
                 StepKind::Pool { .. } => steps::pool::encode(self, step)?,
                 StepKind::Normalize { .. } => steps::norm::normalize(self, step)?,
+            }
+            // The second step of a group writes what the first does.
+            if self.rounded.as_ref().is_some_and(|(buffer, _)| *buffer == step.kind.target()) {
+                self.rounded = None;
             }
         }
         Ok(())

@@ -8,6 +8,7 @@ use crate::pipelines::{BLOCK_BYTES, Extra, Pipeline, Pipelines};
 use crate::run::Readback;
 use crate::store::{Own, Store};
 use crate::variants::{Tuning, Variant};
+use polygraft::backend::Call;
 use polygraft::ir::{Payload, PayloadId};
 use polygraft::model::{ModelSpec, WeightId};
 use polygraft::program::{Program, StepKind, Tables};
@@ -34,6 +35,8 @@ pub struct Gpu {
 struct Scratch {
     activations: Vec<Held>,
     hidden: Option<Held>,
+    codes: Option<Held>,
+    code_scales: Option<Held>,
     tables: Option<Held>,
     params: Option<Params>,
     groups: HashMap<(usize, Vec<u64>), wgpu::BindGroup>,
@@ -73,6 +76,11 @@ impl Gpu {
     /// Runs the variant of this name wherever it fits, instead of the one that would be chosen: for tests and benchmarks.
     pub fn prefer(&mut self, variant: Option<&'static str>) {
         self.tuning.only = variant;
+    }
+
+    /// Rounds activations in calls of fast precision, or not, whatever was measured: for tests and benchmarks.
+    pub fn round(&mut self, round: bool) {
+        self.tuning.packed = round && self.device.info().packed;
     }
 
     /// The names of all variants, in the order of the table.
@@ -153,17 +161,18 @@ impl Gpu {
     /// Submits one batch; its outputs come back by and by.
     pub(crate) fn submit<W: Weights>(
         &self,
-        program: &Program,
+        call: &Call,
         tables: &Tables,
         own: &[Arc<Own>],
         host: &W,
     ) -> Result<Readback> {
         self.device.check()?;
-        let mut encoder = Encoder::new(self, program, tables, own);
+        let program = &*call.program;
+        let mut encoder = Encoder::new(self, call, tables, own);
         encoder.encode()?;
-        let Encoder { launches, params, words, hidden, .. } = encoder;
+        let Encoder { launches, params, words, hidden, blocks, .. } = encoder;
         let mut scratch = self.scratch.borrow_mut();
-        scratch.fit(&self.device, program, tables, params.len() * 4, words.len() * 4, hidden);
+        scratch.fit(&self.device, program, tables, params.len() * 4, words.len() * 4, [hidden, blocks]);
         self.upload(&scratch, program, tables, host)?;
         if let (Some(to), Some(block)) = (&scratch.tables, &scratch.params) {
             self.device.queue.write_buffer(&to.raw, 0, bytemuck::cast_slice(&words));
@@ -220,7 +229,15 @@ const SOFTWARE_TOKENS: usize = 128;
 
 impl Scratch {
     /// Makes every buffer large enough, and forgets bind groups over those that were replaced.
-    fn fit(&mut self, device: &Device, program: &Program, tables: &Tables, params: usize, words: usize, hidden: usize) {
+    fn fit(
+        &mut self,
+        device: &Device,
+        program: &Program,
+        tables: &Tables,
+        params: usize,
+        words: usize,
+        [hidden, blocks]: [usize; 2],
+    ) {
         for (i, desc) in program.buffers.iter().enumerate() {
             let bytes = desc.width.div_ceil(4) * 16 * tables.len(desc.extent);
             match self.activations.get_mut(i) {
@@ -230,6 +247,10 @@ impl Scratch {
         }
         let rows = tables.tokens().max(tables.rows());
         grow(&mut self.hidden, device, "low-rank", rows * hidden.max(1) * 16);
+        if blocks > 0 {
+            grow(&mut self.codes, device, "codes", rows * blocks * 32);
+            grow(&mut self.code_scales, device, "code scales", rows * blocks * 8);
+        }
         grow(&mut self.tables, device, "tables", words);
         if self.params.as_ref().is_none_or(|p| p.raw.size() < params as u64) {
             if let Some(old) = self.params.take() {
@@ -251,6 +272,8 @@ impl Scratch {
             Bind::Tables => self.tables.as_ref(),
             Bind::Activation(id) => self.activations.get(id.0 as usize),
             Bind::Hidden => self.hidden.as_ref(),
+            Bind::Codes => self.codes.as_ref(),
+            Bind::CodeScales => self.code_scales.as_ref(),
             Bind::Weight(held) => Some(held),
         }
     }

@@ -58,6 +58,8 @@ macro_rules! blocks {
 blocks! {
     /// `linear.wgsl`.
     Linear { first: u32, rows: u32, x_stride: u32, y_stride: u32, groups: u32, columns: u32, weight: u32, bias: u32, column: u32, activation: u32 }
+    /// `round.wgsl`.
+    Round { first: u32, rows: u32, x_stride: u32, blocks: u32, width: u32 }
     /// `attention_*.wgsl`.
     Attention { stride: u32, items: u32, scale: f32 }
     /// `norm_*.wgsl`.

@@ -99,7 +99,7 @@ impl Gpu {
             }
             let Some(rows) = run.pieces.get(run.next).cloned() else { return Ok(Poll::Done) };
             let tables = run.call.tables.slice(rows, &run.call.program);
-            let readback = self.submit(&run.call.program, &tables, &run.own, host)?;
+            let readback = self.submit(&run.call, &tables, &run.own, host)?;
             run.flying = Some((readback, tables));
             run.next += 1;
             if pause() {

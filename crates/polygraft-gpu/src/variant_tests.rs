@@ -54,15 +54,26 @@ fn tables(lengths: &[usize]) -> Tables {
 
 /// Runs `program` on the device and by definition; the largest difference, relative to the size of the numbers.
 fn difference(gpu: &mut Gpu, host: &Host, program: &Program, tables: &Tables) -> f32 {
+    differences(gpu, host, host, program, tables, Precision::Exact)
+}
+
+/// The same where the device reads `host` and the definition reads `known`.
+fn differences(
+    gpu: &mut Gpu,
+    host: &Host,
+    known: &Host,
+    program: &Program,
+    tables: &Tables,
+    precision: Precision,
+) -> f32 {
     let mut buffers: Vec<Vec<f32>> =
         program.buffers.iter().map(|b| vec![0.0; b.width * tables.len(b.extent)]).collect();
     for step in &program.steps {
-        Machine { program, tables, weights: host, buffers: &mut buffers }.eval(step).unwrap();
+        Machine { program, tables, weights: known, buffers: &mut buffers }.eval(step).unwrap();
     }
     let output = program.outputs[0].buffer;
     let want = &buffers[output.0 as usize];
-    let call =
-        Call { program: Arc::new(program.clone()), tables: Arc::new(tables.clone()), precision: Precision::Exact };
+    let call = Call { program: Arc::new(program.clone()), tables: Arc::new(tables.clone()), precision };
     let mut run = gpu.begin(call).unwrap();
     while gpu.advance(&mut run, host, &mut || false).unwrap() != Poll::Done {}
     let got = gpu.read(&run, output).unwrap();
@@ -140,6 +151,53 @@ fn linear_variants() {
                         );
                     }
                 }
+            }
+        }
+    }
+}
+
+/// `x` as `round` leaves it, in blocks of 32.
+fn rounded(x: &[f32]) -> Vec<f32> {
+    let block = |x: &[f32]| {
+        let peak = x.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+        let inverse = if peak > 0.0 { 127.0 / peak } else { 0.0 };
+        x.iter().map(|x| (x * inverse).round_ties_even() * (peak / 127.0)).collect::<Vec<_>>()
+    };
+    x.chunks(32).flat_map(block).collect()
+}
+
+#[test]
+fn linear_on_rounded_activations() {
+    let mut gpu = open();
+    gpu.round(true);
+    assert!(gpu.tuning.packed, "naga knows products of four bytes");
+    let mut random = Random(6);
+    for (t, k, n) in [(1, 32, 1), (3, 64, 5), (17, 384, 64), (65, 96, 129), (513, 32, 65)] {
+        for scheme in [Scheme::Q8_0, Scheme::Q4_0] {
+            for weight in [store(n, k, random.vec(n * k, 0.1), scheme), extreme(n, k, scheme, &mut random)] {
+                let mut x = random.vec(t * k, 2.0);
+                x[..32].fill(0.0);
+                let host = |x: Vec<f32>| {
+                    Host(vec![
+                        store(t, k, x, Scheme::F32),
+                        store(1, k, vec![0.0; k], Scheme::F32),
+                        weight.clone(),
+                        Matrix::vector(vec![0.5; n]),
+                    ])
+                };
+                gpu.store.load(&gpu.device, WeightId(2), &weight);
+                gpu.store.load_vector(&gpu.device, WeightId(3), &vec![0.5; n]).unwrap();
+                let linear = StepKind::Linear {
+                    x: X,
+                    out: Y,
+                    weight: Some(WeightId(2)),
+                    bias: Some(WeightId(3)),
+                    replaced: None,
+                };
+                let program = program(&[(Extent::Tokens, k), (Extent::Tokens, n)], vec![linear], Y);
+                let (near, known) = (host(x.clone()), host(rounded(&x)));
+                let off = differences(&mut gpu, &near, &known, &program, &tables(&[t]), Precision::Fast);
+                assert!(off <= 2e-5, "{t}×{k}→{n} {scheme:?}: {off:e}");
             }
         }
     }

@@ -24,6 +24,10 @@ pub(crate) enum Covers {
     Norm,
     /// `Add` or `Activate`.
     Pointwise,
+    /// `Linear`, or `Linear` and `Activate`, on rounded activations: the second half, after `Round`.
+    Packed,
+    /// The activations of `Packed`, rounded.
+    Round,
     /// The first half of `LowRank`.
     Shrink,
     /// The second half of `LowRank`.
@@ -105,6 +109,24 @@ pub(crate) static VARIANTS: &[Variant] = &[
         access: LINEAR_ACCESS,
         tile: (128, 32),
         barriers: true,
+    },
+    Variant {
+        name: "linear packed 64×64",
+        covers: Covers::Packed,
+        sources: &[ACTIVATION, include_str!("../../../shaders/linear_packed.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Read, Read, Write, Read],
+        tile: (64, 16),
+        barriers: true,
+    },
+    Variant {
+        name: "round",
+        covers: Covers::Round,
+        sources: &[include_str!("../../../shaders/round.wgsl")],
+        constants: &[],
+        access: &[Read, Write, Write],
+        tile: (1, 64),
+        barriers: false,
     },
     Variant {
         name: "attention direct",
@@ -213,13 +235,15 @@ pub(crate) struct Tuning {
     software: bool,
     /// Tests run every variant: this one wherever it fits.
     pub(crate) only: Option<&'static str>,
+    /// Whether linear layers in fast precision run on rounded activations: where it is there and measured to be faster.
+    pub(crate) packed: bool,
     /// The tile for tall products: the fastest, once it has been measured.
     pub(crate) tall: &'static str,
 }
 
 impl Tuning {
     pub(crate) fn new(info: &DeviceInfo) -> Self {
-        Self { software: info.software, only: None, tall: "linear tile 64×64" }
+        Self { software: info.software, only: None, packed: false, tall: "linear tile 64×64" }
     }
 }
 

@@ -5,8 +5,10 @@ use crate::params::{self, NONE};
 use crate::schedule::Group;
 use crate::store::{Form, Own};
 use crate::variants::{Covers, Shape};
+use polygraft::ir::Site;
 use polygraft::model::{Activation, WeightId};
-use polygraft::program::{Step, StepKind};
+use polygraft::program::{BufferId, Step, StepKind};
+use polygraft::quant::BLOCK;
 use polygraft::{Error, Result};
 use std::ops::Range;
 
@@ -59,6 +61,22 @@ pub(crate) fn encode(e: &mut Encoder<'_>, step: &Step, group: Group) -> Result<(
             Source::Base(id) => {
                 let gpu = e.gpu;
                 let weight = gpu.store.weight(id)?;
+                // As on the CPU: what the first layer rounds off passes through all the others.
+                let first = step.origin.and_then(Site::layer) == Some(0);
+                if e.fast && !first && weight.form != Form::F32 {
+                    round(e, x, run.rows.clone())?;
+                    for part in &weight.parts {
+                        (block.columns, block.column) = (part.columns, part.column);
+                        let form = Some(("FORM", weight.form as u32));
+                        let scales = part.scales.as_ref().map_or(Bind::Arena, Bind::Weight);
+                        let codes = Bind::Weight(&part.codes);
+                        let binds =
+                            vec![Bind::Codes, codes, scales, Bind::Arena, Bind::Activation(out), Bind::CodeScales];
+                        let shape = Shape { rows, head: 0 };
+                        e.launch(Covers::Packed, shape, form, &block, binds, |v| grid(v, part.columns))?;
+                    }
+                    continue;
+                }
                 for part in &weight.parts {
                     block.columns = part.columns;
                     block.column = part.column;
@@ -71,6 +89,24 @@ pub(crate) fn encode(e: &mut Encoder<'_>, step: &Step, group: Group) -> Result<(
             }
         }
     }
+    Ok(())
+}
+
+/// Rounds `rows` of `x`, unless that was done for the layer before: query, key and value read the same rows.
+fn round(e: &mut Encoder<'_>, x: BufferId, rows: Range<usize>) -> Result<()> {
+    if e.rounded.as_ref().is_some_and(|(b, r)| *b == x && r.start <= rows.start && rows.end <= r.end) {
+        return Ok(());
+    }
+    let blocks = (e.width(x) / BLOCK) as u32;
+    let count = rows.len() as u32 * blocks;
+    let width = count.min(64 * 1024);
+    let (first, x_stride) = (rows.start as u32, e.stride(x));
+    let block = params::Round { first, rows: rows.len() as u32, x_stride, blocks, width };
+    let grid = [width.div_ceil(64), count.div_ceil(width.max(1)), 1];
+    let binds = vec![Bind::Activation(x), Bind::Codes, Bind::CodeScales];
+    e.launch(Covers::Round, Shape::default(), None, &block, binds, |_| grid)?;
+    e.blocks = e.blocks.max(blocks as usize);
+    e.rounded = Some((x, rows));
     Ok(())
 }
 
