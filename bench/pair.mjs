@@ -45,7 +45,7 @@ async function cpu(work) {
 
 console.log(`${model.info.backend} · onnxruntime-web ${ort.env.versions.web} · Node ${process.version}`);
 for (const set of options.only.split(',')) {
-  const mode = set === 'mixed' ? 'sorted 16' : set.startsWith('1x') ? 'one by one' : 'pad 16';
+  const mode = set === '16x64' ? 'pad 16' : 'one by one';
   const feed = batches(texts, set);
   const times = { polygraft: [] };
   const cosines = {};

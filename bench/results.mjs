@@ -34,7 +34,7 @@ export function machine() {
   const git = (...args) => probe('git', args);
   return {
     date: new Date().toISOString().slice(0, 16).replace('T', ' '),
-    commit: `${git('rev-parse', '--short', 'HEAD')}${git('status', '--porcelain', '--untracked-files=no') ? ' with changes' : ''}`,
+    commit: `${git('rev-parse', '--short', 'HEAD')}${git('status', '--porcelain', '--untracked-files=no', '--', '.', ':!bench/RESULTS.md', ':!bench/results.json') ? ' with changes' : ''}`,
     cpu: `${cpu.model.trim()} × ${os.availableParallelism()}, ${os.arch()}, ${Math.round(os.totalmem() / 2 ** 30)} GB${features()}`,
     load: os.loadavg()[0].toFixed(1),
     node: process.version,
@@ -48,8 +48,17 @@ function features() {
   return seen.length ? ` (${seen.join(', ')})` : '';
 }
 
-const empty = { web: {}, native: {} };
-const stored = async () => ({ ...empty, ...JSON.parse(await readFile(json, 'utf8').catch(() => '{}')) });
+/** The order of the page, whatever was measured last. */
+const order = {
+  web: ['mixed', 'mixed2', 'uniform', 'latency', 'threads', 'webgpu', 'adapters', 'swap', 'startup', 'bytes'],
+  native: ['native mixed', 'native 16x64', 'native 1x32', 'native 1x128'],
+};
+
+async function stored() {
+  const all = JSON.parse(await readFile(json, 'utf8').catch(() => '{}'));
+  const sorted = ([section, names]) => [section, Object.fromEntries(names.filter((n) => all[section]?.[n]).map((n) => [n, all[section][n]]))];
+  return Object.fromEntries(Object.entries(order).map(sorted));
+}
 
 /** Adds one measure's rows to the results and, with `write`, renders the page. */
 export async function write(section, name, rows, about) {

@@ -26,6 +26,7 @@ import { ensureReference } from './texts.mjs';
 /** Name, what it is, and where it runs: a page's query, or a function here. In the order of the table. */
 const measures = {
   mixed: { about: '64 real passages of many lengths, against the peer at its best', page: '' },
+  mixed2: { about: 'the same with two threads on both sides', page: '?threads=2', name: 'mixed' },
   uniform: { about: '16 rows of 64 tokens', page: '' },
   latency: { about: 'one row of 32 tokens, one of 128', page: '' },
   threads: { about: 'two workers against one', page: '' },
@@ -171,7 +172,7 @@ async function main(args) {
           if (clock() !== undefined) await open_.page.exposeFunction('cpuTime', clock);
         }
         Object.assign(about, await open_.page.evaluate(() => bench.surroundings()));
-        rows = await open_.page.evaluate(([what, how]) => bench.measure(what, how), [name, settings]);
+        rows = await open_.page.evaluate(([what, how]) => bench.measure(what, how), [measure.name ?? name, settings]);
       }
       console.log(table(rows).split('\n').slice(2).join('\n'));
       all.push(...rows);
