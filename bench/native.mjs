@@ -20,8 +20,9 @@ await runAsMain(import.meta, async (args) => {
   await ensureModel();
   await ensurePeers();
   await ensureReference();
-  await cargo(['build', '--release', '--locked', '--manifest-path', 'bench/native/Cargo.toml']);
-  const engine = path.resolve(at(), process.env.CARGO_TARGET_DIR ?? 'bench/native/target', 'release/polygraft-bench-native');
+  const target = path.resolve(at(), process.env.CARGO_TARGET_DIR ?? 'target');
+  await cargo(['build', '--release', '--locked', '--manifest-path', 'bench/native/Cargo.toml', '--target-dir', target]);
+  const engine = path.join(target, 'release/polygraft-bench-native');
   const more = [...(options.rounds ? ['--rounds', options.rounds] : []), ...(options.only ? ['--only', options.only] : [])];
   const about = { ...machine(), command: `node bench/native.mjs${args.length ? ` ${args.join(' ')}` : ''}`, threads: 1 };
   const out = at(home, 'native.json');

@@ -34,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (ms, cpu) = (wall.elapsed().as_secs_f64() * 1e3, core.zip(on_core()).map(|(a, b)| b - a));
         let data: Vec<f32> = encoded.outputs.into_iter().flatten().filter_map(|r| r.embedding).flatten().collect();
         let report = encoded.report;
-        let reply = serde_json::json!({ "tokens": report.tokens, "cached": report.cached, "ms": ms, "cpu": cpu, "data": data });
+        let reply =
+            serde_json::json!({ "tokens": report.tokens, "cached": report.cached, "ms": ms, "cpu": cpu, "data": data });
         writeln!(out, "{reply}")?;
         out.flush()?;
     }
