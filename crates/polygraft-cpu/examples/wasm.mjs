@@ -14,9 +14,9 @@ const name = ([rows, length, adapters]) => `${rows} x ${length || 'mixed'}${['',
 if (mode === 'check') {
   console.log(`largest difference to the oracle: ${check()}`);
 } else if (mode === 'profile') {
-  for (const shape of cases.slice(2)) {
+  for (const shape of cases) {
     prepare(...shape);
-    for (let i = 0; i < 3; i++) bench(1);
+    for (let i = 0; i < 20; i++) bench(1);
     const start = profile();
     console.log(`${name(shape)}\n${new TextDecoder().decode(new Uint8Array(memory.buffer, start, length()))}`);
   }

@@ -72,7 +72,7 @@ impl Heads {
         let (key_panels, d_panels) = (keys.div_ceil(LANES), d.div_ceil(LANES));
         let (stride, d_stride) = (key_panels * LANES, d_panels * LANES);
         self.zeros.resize(self.zeros.len().max(stride).max(d_stride), 0.0);
-        self.pack(&task.row, k, v, width, first..first + d);
+        self.pack(isa, &task.row, k, v, width, first..first + d);
         self.scores.resize(count * stride, 0.0);
         let queries = Rows { values: &q[task.queries.start * width + first..], stride: width, count, width: d };
         isa.gemm(queries, &self.keys, &self.zeros[..stride], &mut Target { values: &mut self.scores, stride });
@@ -94,19 +94,35 @@ impl Heads {
     }
 
     /// Brings keys and values of a head into panels. Lanes past the last stay zero.
-    fn pack(&mut self, row: &Range<usize>, k: &[f32], v: &[f32], width: usize, head: Range<usize>) {
+    fn pack(&mut self, isa: Isa, row: &Range<usize>, k: &[f32], v: &[f32], width: usize, head: Range<usize>) {
         let (keys, d) = (row.len(), head.len());
-        self.keys.clear();
+        if !(keys.is_multiple_of(LANES) && d.is_multiple_of(LANES)) {
+            self.keys.clear();
+            self.values.clear();
+        }
         self.keys.resize(keys.div_ceil(LANES) * LANES * d, 0.0);
-        self.values.clear();
         self.values.resize(d.div_ceil(LANES) * LANES * keys, 0.0);
-        for (at, t) in row.clone().enumerate() {
-            let own = t * width + head.start..t * width + head.end;
-            let panel = &mut self.keys[at / LANES * LANES * d..][at % LANES..];
-            panel.iter_mut().step_by(LANES).zip(&k[own.clone()]).for_each(|(to, from)| *to = *from);
-            for (panel, from) in v[own].chunks(LANES).enumerate() {
-                self.values[(panel * keys + at) * LANES..][..from.len()].copy_from_slice(from);
+        for (panel, rows) in cut(row.clone(), LANES).enumerate() {
+            let panel = &mut self.keys[panel * LANES * d..(panel + 1) * LANES * d];
+            let own = &k[rows.start * width + head.start..];
+            if rows.len() == LANES {
+                isa.transpose(own, width, panel);
+            } else {
+                for (lane, own) in own.chunks(width).take(rows.len()).enumerate() {
+                    panel[lane..].iter_mut().step_by(LANES).zip(&own[..d]).for_each(|(to, from)| *to = *from);
+                }
             }
+        }
+        for (at, t) in row.clone().enumerate() {
+            // Arrays, not slices: a copy of unknown length is a call in WebAssembly.
+            let (whole, rest) = v[t * width + head.start..][..d].as_chunks::<LANES>();
+            for (panel, from) in whole.iter().enumerate() {
+                if let Some(to) = self.values[(panel * keys + at) * LANES..].first_chunk_mut() {
+                    *to = *from;
+                }
+            }
+            let to = &mut self.values[(whole.len() * keys + at) * LANES * usize::from(!rest.is_empty())..];
+            to.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
         }
     }
 }

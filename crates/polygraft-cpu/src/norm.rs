@@ -1,6 +1,7 @@
 //! Layer norm, and division by the L2 norm.
 
 use crate::kernels::Isa;
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 use crate::pack::LANES;
 use crate::run::{Frame, wrong_payload};
 use crate::slices::{Ended, Slices};
@@ -46,12 +47,7 @@ impl<'a> Norm<'a> {
         let own = self.replaced.iter().find(|(rows, _)| rows.contains(&t)).map(|(_, own)| own);
         let gamma = own.and_then(|o| o.gamma.as_deref()).unwrap_or(&self.gamma);
         let beta = own.and_then(|o| o.beta.as_deref()).unwrap_or(&self.beta);
-        isa.vectorize(|| {
-            if let Some(other) = other {
-                x.iter_mut().zip(other).for_each(|(x, o)| *x += o);
-            }
-            norm(x, gamma, beta, self.eps);
-        });
+        isa.norm(x, other, gamma, beta, self.eps);
     }
 
     /// `sums = norm(sums + branch)` for `rows`.
@@ -81,8 +77,9 @@ pub(crate) fn layer_norm(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slic
 
 /// One row, in place. The mean is subtracted before squaring, and what rounding left of it is found on the way and taken
 /// off as well: a row that is far from zero keeps its small differences.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 #[inline(always)]
-fn norm(x: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
+pub(crate) fn norm(x: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
     let n = x.len() as f32;
     let mut sums = [0.0f32; LANES];
     let (main, rest) = x.as_chunks::<LANES>();
@@ -108,6 +105,7 @@ fn norm(x: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
     }
 }
 
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 #[inline(always)]
 fn total(lanes: [f32; LANES]) -> f32 {
     lanes.iter().sum()

@@ -208,6 +208,41 @@ impl Isa {
         }
     }
 
+    /// Layer norm of a row, in place, after adding `other` to it when there is one.
+    pub(crate) fn norm(self, x: &mut [f32], other: Option<&[f32]>, gamma: &[f32], beta: &[f32], eps: f32) {
+        match self.0 {
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Wasm(_) => {
+                if let Some(other) = other {
+                    wasm::add(x, other);
+                }
+                wasm::norm(x, gamma, beta, eps);
+            }
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            _ => self.vectorize(|| {
+                if let Some(other) = other {
+                    x.iter_mut().zip(other).for_each(|(x, o)| *x += o);
+                }
+                crate::norm::norm(x, gamma, beta, eps);
+            }),
+        }
+    }
+
+    /// [`LANES`] rows of `d` floats, `stride` apart, to `[d][lane]`.
+    #[inline(always)]
+    pub(crate) fn transpose(self, rows: &[f32], stride: usize, to: &mut [f32]) {
+        let d = to.len() / LANES;
+        assert!((LANES - 1) * stride + d <= rows.len() && to.len() == d * LANES, "rows to transpose");
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        if d.is_multiple_of(4) {
+            // SAFETY: the lengths were checked.
+            return unsafe { wasm::transpose(rows.as_ptr(), stride, d, to.as_mut_ptr()) };
+        }
+        for (k, to) in to.chunks_exact_mut(LANES).enumerate() {
+            to.iter_mut().enumerate().for_each(|(lane, to)| *to = rows[lane * stride + k]);
+        }
+    }
+
     /// `exp(scale · x − peak)` in place; the sum.
     pub(crate) fn softmax(self, x: &mut [f32], scale: f32) -> f32 {
         match self.0 {

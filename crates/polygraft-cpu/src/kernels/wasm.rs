@@ -13,7 +13,7 @@ pub(crate) const SIDE: usize = 4;
 
 use format::RUN;
 pub(crate) use format::{CUTS, Code};
-pub(super) use pointwise::{gelu_fast, quantize, softmax};
+pub(super) use pointwise::{add, gelu_fast, norm, quantize, softmax, transpose};
 
 /// Activations are 16 bits wide: `i32x4_dot_i16x8` is the one integer product that every engine lowers well.
 #[cfg(not(target_feature = "relaxed-simd"))]

@@ -146,3 +146,87 @@ fn each(x: &mut [f32], f: impl Fn(v128) -> v128) {
         rest.copy_from_slice(&last[..rest.len()]);
     }
 }
+
+/// [`crate::norm::norm`], with the same sums in more lanes.
+pub(in crate::kernels) fn norm(x: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
+    let n = x.len() as f32;
+    let total = |sum: v128| {
+        let sum = f32x4_add(sum, i32x4_shuffle::<2, 3, 0, 1>(sum, sum));
+        f32x4_extract_lane::<0>(sum) + f32x4_extract_lane::<1>(sum)
+    };
+    let (main, rest) = x.as_chunks_mut::<4>();
+    let mut sum = f32x4_splat(0.0);
+    for x in &*main {
+        // SAFETY: four floats are here.
+        sum = f32x4_add(sum, unsafe { load(x.as_ptr()) });
+    }
+    let mean = (total(sum) + rest.iter().sum::<f32>()) / n;
+    let (mut sum, mut square) = (f32x4_splat(0.0), f32x4_splat(0.0));
+    for x in &mut *main {
+        // SAFETY: four floats are here.
+        unsafe {
+            let d = f32x4_sub(load(x.as_ptr()), f32x4_splat(mean));
+            v128_store(x.as_mut_ptr().cast(), d);
+            sum = f32x4_add(sum, d);
+            square = add_product(square, d, d);
+        }
+    }
+    let (mut left, mut squares) = (total(sum), total(square));
+    for x in &mut *rest {
+        *x -= mean;
+        left += *x;
+        squares += *x * *x;
+    }
+    left /= n;
+    let inverse = 1.0 / ((squares / n - left * left).max(0.0) + eps).sqrt();
+    let (gammas, betas) = (gamma.as_chunks::<4>().0, beta.as_chunks::<4>().0);
+    for ((x, g), b) in main.iter_mut().zip(gammas).zip(betas) {
+        // SAFETY: four floats are in each.
+        unsafe {
+            let scaled = f32x4_mul(f32x4_sub(load(x.as_ptr()), f32x4_splat(left)), f32x4_splat(inverse));
+            v128_store(x.as_mut_ptr().cast(), add_product(load(b.as_ptr()), scaled, load(g.as_ptr())));
+        }
+    }
+    let done = main.len() * 4;
+    for ((x, g), b) in rest.iter_mut().zip(&gamma[done..]).zip(&beta[done..]) {
+        *x = (*x - left) * inverse * g + b;
+    }
+}
+
+/// `x += y`.
+pub(in crate::kernels) fn add(x: &mut [f32], y: &[f32]) {
+    let (main, rest) = x.as_chunks_mut::<4>();
+    let (others, last) = y.as_chunks::<4>();
+    for (x, y) in main.iter_mut().zip(others) {
+        // SAFETY: four floats are in each.
+        unsafe { v128_store(x.as_mut_ptr().cast(), f32x4_add(load(x.as_ptr()), load(y.as_ptr()))) };
+    }
+    rest.iter_mut().zip(last).for_each(|(x, y)| *x += y);
+}
+
+/// Eight rows of `d` floats, `stride` apart, to `[d][8]`.
+///
+/// # Safety
+/// The rows can be read at `from`, `8 d` floats written at `to`; `d` is a multiple of four.
+pub(in crate::kernels) unsafe fn transpose(from: *const f32, stride: usize, d: usize, to: *mut f32) {
+    for half in 0..2 {
+        for at in (0..d).step_by(4) {
+            // SAFETY: as the caller promised.
+            unsafe {
+                let from = from.add(half * 4 * stride + at);
+                let [a, b, c, e] = std::array::from_fn(|r| load(from.add(r * stride)));
+                let (ab, cd) = (i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<0, 4, 1, 5>(c, e));
+                let (high_ab, high_cd) = (i32x4_shuffle::<2, 6, 3, 7>(a, b), i32x4_shuffle::<2, 6, 3, 7>(c, e));
+                let columns = [
+                    i64x2_shuffle::<0, 2>(ab, cd),
+                    i64x2_shuffle::<1, 3>(ab, cd),
+                    i64x2_shuffle::<0, 2>(high_ab, high_cd),
+                    i64x2_shuffle::<1, 3>(high_ab, high_cd),
+                ];
+                for (k, column) in columns.into_iter().enumerate() {
+                    v128_store(to.add((at + k) * 8 + half * 4).cast(), column);
+                }
+            }
+        }
+    }
+}
