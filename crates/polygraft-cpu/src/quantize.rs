@@ -1,7 +1,6 @@
 //! Activations to 8 bits: each row in blocks of 32 along its width, one f32 scale a block.
 
 use crate::kernels::{Code, Codes, Isa, Rows, SIDE};
-#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 use crate::math::ROUND;
 use polygraft::quant::BLOCK;
 use std::ops::Range;
@@ -26,6 +25,28 @@ impl Quantized {
             self.resize(count, x.width);
             self.put(isa, 0, 0, x);
             self.of = Some(whose);
+        }
+        self.rows(&(0..count))
+    }
+
+    /// The codes of what rounding leaves of `x`: together with the codes of `x` itself, 16 bits.
+    pub(crate) fn rest_of(&mut self, isa: Isa, whose: (usize, Range<usize>), x: Rows<'_>) -> Codes<'_> {
+        let (count, width) = (x.count, x.width);
+        if self.of.as_ref() != Some(&whose) {
+            let mut rest = vec![0.0; count * width];
+            isa.vectorize(|| {
+                for (row, rest) in rest.chunks_exact_mut(width.max(1)).enumerate() {
+                    let input = &x.values[row * x.stride..][..width];
+                    for (input, rest) in input.chunks_exact(BLOCK).zip(rest.chunks_exact_mut(BLOCK)) {
+                        let (scale, inverse) = scale_of(input);
+                        for (r, x) in rest.iter_mut().zip(input) {
+                            *r = x - ((x * inverse + ROUND) - ROUND) * scale;
+                        }
+                    }
+                }
+            });
+            self.of = None;
+            return self.of(isa, whose, Rows { values: &rest, stride: width, count, width });
         }
         self.rows(&(0..count))
     }
@@ -71,15 +92,21 @@ impl Quantized {
     }
 }
 
-/// One block of one row, in plain Rust: its codes, then its scale and correction.
-#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+/// A block's scale, and one over it.
 #[inline(always)]
-pub(crate) fn block(input: &[f32], codes: &mut [Code]) -> (f32, i32) {
+fn scale_of(input: &[f32]) -> (f32, f32) {
     // The largest magnitude by its bits: a NaN or an infinity is larger than every number and ends up in the scale,
     // so that it is not lost on the way to the outputs.
     let peak = input.iter().fold(0u32, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
     let scale = f32::from_bits(peak) / 127.0;
-    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    (scale, if scale > 0.0 { 1.0 / scale } else { 0.0 })
+}
+
+/// One block of one row, in plain Rust: its codes, then its scale and correction.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+#[inline(always)]
+pub(crate) fn block(input: &[f32], codes: &mut [Code]) -> (f32, i32) {
+    let (scale, inverse) = scale_of(input);
     let mut rounded = [0i32; BLOCK];
     let mut sums = [0i32; 8];
     for (rounded, input) in rounded.chunks_exact_mut(8).zip(input.chunks_exact(8)) {
@@ -98,6 +125,19 @@ pub(crate) fn block(input: &[f32], codes: &mut [Code]) -> (f32, i32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rest_makes_sixteen_bits() {
+        let values: Vec<f32> = (0..64).map(|i| (i as f32 * 0.7).sin() * i as f32).collect();
+        let x = Rows { values: &values, stride: 64, count: 1, width: 64 };
+        let (mut once, mut rest) = (Quantized::default(), Quantized::default());
+        let isa = Isa::detect();
+        let (a, b) = (once.of(isa, (0, 0..1), x), rest.rest_of(isa, (0, 0..1), x));
+        for (i, value) in values.iter().enumerate() {
+            let part = |c: &Codes<'_>| f32::from(c.codes[i]) * c.scales[i / BLOCK];
+            assert!((part(&a) + part(&b) - value).abs() <= 64.0 / 127.0 / 127.0 / 2.0, "{i}");
+        }
+    }
 
     #[test]
     fn codes_are_half_a_step_off_at_most_and_zeros_stay() {

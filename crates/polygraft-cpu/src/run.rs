@@ -45,6 +45,8 @@ pub(crate) struct Scratch {
     pub(crate) hidden: Vec<f32>,
     /// The input of the linear layer at work, in 8 bits.
     pub(crate) quantized: Quantized,
+    /// What rounding left of it, where that counts.
+    pub(crate) rest: Quantized,
     /// What the kernel before left in 8 bits, and what the one at work leaves.
     pub(crate) handed: [Quantized; 2],
     pub(crate) heads: Heads,

@@ -3,7 +3,7 @@
 //! A kernel is right when it agrees with the steps that it covers, evaluated one by one: the tests hold every row of
 //! [`KERNELS`] to that.
 
-use crate::linear::is_fast;
+use crate::linear::{Rounding, rounding};
 use crate::store::Store;
 use polygraft::backend::Precision;
 use polygraft::program::{BufferId, Program, Scope, StepKind};
@@ -185,7 +185,11 @@ fn hand_over(program: &Program, store: &Store, precision: Precision, from: &Line
         let step = &program.steps[p.step];
         let StepKind::Linear { x, weight: Some(weight), replaced: None, .. } = step.kind else { return false };
         let quantized = store.panels(weight).is_ok_and(|w| w.is_quantized());
-        x == buffer && p.updates.is_empty() && step.scope == Scope::All && quantized && is_fast(step, precision)
+        x == buffer
+            && p.updates.is_empty()
+            && step.scope == Scope::All
+            && quantized
+            && rounding(step, precision) == Rounding::Once
     };
     let last = to.products.last().map_or(0, |p| p.step);
     let later = program.steps[last + 1..].iter().find(|s| s.kind.target() == buffer || reads(&s.kind, buffer));

@@ -129,7 +129,7 @@ unsafe fn place<const R: usize, const P: usize>(
 /// # Safety
 /// The machine has AVX2 and FMA; the lengths were checked (`Codes::check`).
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn gemm_q4(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
+pub(super) unsafe fn gemm_q4(x: Codes<'_>, panel: Panel<'_>, bias: Option<&[f32; LANES]>, out: &mut Target<'_>) {
     let mut row = 0;
     while row < x.count {
         // SAFETY: rows from `row` on are inside the slices that were checked.
@@ -140,7 +140,7 @@ pub(super) unsafe fn gemm_q4(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES]
 /// # Safety
 /// The machine has AVX2 and FMA; the lengths were checked (`Codes::check`).
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn gemm_q8(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
+pub(super) unsafe fn gemm_q8(x: Codes<'_>, panel: Panel<'_>, bias: Option<&[f32; LANES]>, out: &mut Target<'_>) {
     let mut row = 0;
     while row < x.count {
         // SAFETY: rows from `row` on are inside the slices that were checked.
@@ -160,13 +160,13 @@ unsafe fn tile_q4<const R: usize>(
     x: &Codes<'_>,
     row: usize,
     panel: &Panel<'_>,
-    bias: &[f32; LANES],
+    bias: Option<&[f32; LANES]>,
     out: &mut Target<'_>,
 ) {
     let ones = _mm256_set1_epi16(1);
     // SAFETY: as the caller promised; `block` stays below `blocks`.
     unsafe {
-        let mut sums = [_mm256_loadu_ps(bias.as_ptr()); R];
+        let mut sums = [bias.map_or(_mm256_setzero_ps(), |b| _mm256_loadu_ps(b.as_ptr())); R];
         for block in 0..x.blocks {
             let mut dots = [_mm256_setzero_si256(); R];
             for (r, dot) in dots.iter_mut().enumerate() {
@@ -190,7 +190,9 @@ unsafe fn tile_q4<const R: usize>(
             }
         }
         for (r, sum) in sums.iter().enumerate() {
-            _mm256_storeu_ps(out.values.as_mut_ptr().add((row + r) * out.stride), *sum);
+            let to = out.values.as_mut_ptr().add((row + r) * out.stride);
+            let sum = if bias.is_some() { *sum } else { _mm256_add_ps(*sum, _mm256_loadu_ps(to)) };
+            _mm256_storeu_ps(to, sum);
         }
     }
 }
@@ -206,13 +208,13 @@ unsafe fn tile_q8<const R: usize>(
     x: &Codes<'_>,
     row: usize,
     panel: &Panel<'_>,
-    bias: &[f32; LANES],
+    bias: Option<&[f32; LANES]>,
     out: &mut Target<'_>,
 ) {
     let ones = _mm256_set1_epi16(1);
     // SAFETY: as the caller promised; `block` stays below `blocks`.
     unsafe {
-        let mut sums = [_mm256_loadu_ps(bias.as_ptr()); R];
+        let mut sums = [bias.map_or(_mm256_setzero_ps(), |b| _mm256_loadu_ps(b.as_ptr())); R];
         for block in 0..x.blocks {
             let mut dots = [_mm256_setzero_si256(); R];
             let words = panel.words.as_ptr().add(block * Q8_WORDS * LANES);
@@ -234,7 +236,9 @@ unsafe fn tile_q8<const R: usize>(
             }
         }
         for (r, sum) in sums.iter().enumerate() {
-            _mm256_storeu_ps(out.values.as_mut_ptr().add((row + r) * out.stride), *sum);
+            let to = out.values.as_mut_ptr().add((row + r) * out.stride);
+            let sum = if bias.is_some() { *sum } else { _mm256_add_ps(*sum, _mm256_loadu_ps(to)) };
+            _mm256_storeu_ps(to, sum);
         }
     }
 }

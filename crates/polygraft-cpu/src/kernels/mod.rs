@@ -253,8 +253,8 @@ impl Isa {
         }
     }
 
-    /// `out = bias + x Wᵀ` for one panel of 4-bit weights.
-    pub(crate) fn gemm_q4(self, x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
+    /// `out = bias + x Wᵀ` for one panel of 4-bit weights; without a bias, `out += x Wᵀ`.
+    pub(crate) fn gemm_q4(self, x: Codes<'_>, panel: Panel<'_>, bias: Option<&[f32; LANES]>, out: &mut Target<'_>) {
         x.check(Q4_WORDS * CUTS, &panel, out);
         match self.0 {
             #[cfg(target_arch = "x86_64")]
@@ -268,8 +268,8 @@ impl Isa {
         }
     }
 
-    /// `out = bias + x Wᵀ` for one panel of 8-bit weights.
-    pub(crate) fn gemm_q8(self, x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
+    /// `out = bias + x Wᵀ` for one panel of 8-bit weights; without a bias, `out += x Wᵀ`.
+    pub(crate) fn gemm_q8(self, x: Codes<'_>, panel: Panel<'_>, bias: Option<&[f32; LANES]>, out: &mut Target<'_>) {
         x.check(Q8_WORDS, &panel, out);
         match self.0 {
             #[cfg(target_arch = "x86_64")]
@@ -306,11 +306,11 @@ mod tests {
                 let mut cut = Vec::new();
                 let words = decode::bytes(isa, words, &mut cut);
                 let panel = Panel { words, scales: decode::scales(isa, scales, &mut scratch) };
-                isa.gemm_q4(codes, panel, &bias, &mut target);
+                isa.gemm_q4(codes, panel, Some(&bias), &mut target);
             }
             Form::Q8 { codes: words, scales } => {
                 let panel = Panel { words, scales: decode::scales(isa, scales, &mut scratch) };
-                isa.gemm_q8(codes, panel, &bias, &mut target);
+                isa.gemm_q8(codes, panel, Some(&bias), &mut target);
             }
             Form::F32(w) => isa.gemm(rows, w, &bias, &mut target),
             Form::F16(_) | Form::Bf16(_) => {

@@ -34,11 +34,11 @@ pub(super) fn gemm(x: Rows<'_>, weights: &[f32], panels: usize, bias: Option<&[f
     }
 }
 
-pub(super) fn gemm_q4(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
+pub(super) fn gemm_q4(x: Codes<'_>, panel: Panel<'_>, bias: Option<&[f32; LANES]>, out: &mut Target<'_>) {
     integer(x, panel, bias, out, 1, |word, k| i32::from(word.to_le_bytes()[k]));
 }
 
-pub(super) fn gemm_q8(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
+pub(super) fn gemm_q8(x: Codes<'_>, panel: Panel<'_>, bias: Option<&[f32; LANES]>, out: &mut Target<'_>) {
     integer(x, panel, bias, out, 0, |word, k| i32::from(word.to_le_bytes()[k].cast_signed()));
 }
 
@@ -46,14 +46,14 @@ pub(super) fn gemm_q8(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: 
 fn integer(
     x: Codes<'_>,
     panel: Panel<'_>,
-    bias: &[f32; LANES],
+    bias: Option<&[f32; LANES]>,
     out: &mut Target<'_>,
     corrected: i32,
     code: impl Fn(u32, usize) -> i32,
 ) {
     const EACH: usize = BLOCK / Q8_WORDS;
     for row in 0..x.count {
-        let mut sums = *bias;
+        let mut sums = bias.copied().unwrap_or_default();
         for block in 0..x.blocks {
             let at = row * x.blocks + block;
             let mut dots = [corrected * (i32::from(x.corrections[at] as i16) + (x.corrections[at] >> 16)); LANES];
@@ -69,6 +69,7 @@ fn integer(
                 *sum += dot as f32 * (scale * x.scales[at]);
             }
         }
-        out.values[row * out.stride..][..LANES].copy_from_slice(&sums);
+        let to = &mut out.values[row * out.stride..][..LANES];
+        to.iter_mut().zip(sums).for_each(|(y, sum)| *y = if bias.is_some() { sum } else { *y + sum });
     }
 }

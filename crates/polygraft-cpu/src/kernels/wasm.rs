@@ -108,7 +108,7 @@ pub(super) unsafe fn gemm_q4(
     lowering: Lowering,
     x: Codes<'_>,
     panel: Panel<'_>,
-    bias: &[f32; LANES],
+    bias: Option<&[f32; LANES]>,
     out: &mut Target<'_>,
 ) {
     // SAFETY: as the caller promised.
@@ -126,7 +126,7 @@ pub(super) unsafe fn gemm_q4(
 
 /// # Safety
 /// The lengths were checked (`Codes::check`).
-pub(super) unsafe fn gemm_q8(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
+pub(super) unsafe fn gemm_q8(x: Codes<'_>, panel: Panel<'_>, bias: Option<&[f32; LANES]>, out: &mut Target<'_>) {
     // SAFETY: as the caller promised.
     unsafe { gemm_codes::<Q8>(x, panel, bias, out) }
 }
@@ -156,13 +156,17 @@ type Dots = [[v128; 2]; SIDE];
 /// # Safety
 /// The lengths were checked (`Codes::check`).
 #[inline(always)]
-unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LANES], out: &mut Target<'_>) {
+unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panel: Panel<'_>, bias: Option<&[f32; LANES]>, out: &mut Target<'_>) {
+    let zeros = [0.0; LANES];
+    let first = bias.unwrap_or(&zeros).as_ptr();
+    // SAFETY: eight floats are there.
+    let from = unsafe { [load(first), load(first.add(4))] };
     // A number that the compiler does not know.
     let turns = black_box(W::TURNS);
     for row in (0..x.count).step_by(SIDE) {
         // SAFETY: the slices hold whole groups of rows and whole blocks.
         unsafe {
-            let mut sums = [[load(bias.as_ptr()), load(bias.as_ptr().add(4))]; SIDE];
+            let mut sums = [from; SIDE];
             for block in 0..x.blocks {
                 let at = row * x.blocks + block * SIDE;
                 let words = panel.words.as_ptr().add(block * W::WORDS * LANES);
@@ -178,8 +182,9 @@ unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panel: Panel<'_>, bias: &[f32; LA
             }
             for (r, [low, high]) in sums.into_iter().take(x.count - row).enumerate() {
                 let to = out.values.as_mut_ptr().add((row + r) * out.stride);
-                v128_store(to.cast(), low);
-                v128_store(to.add(4).cast(), high);
+                let there = if bias.is_some() { [f32x4_splat(0.0); 2] } else { [load(to), load(to.add(4))] };
+                v128_store(to.cast(), f32x4_add(low, there[0]));
+                v128_store(to.add(4).cast(), f32x4_add(high, there[1]));
             }
         }
     }
