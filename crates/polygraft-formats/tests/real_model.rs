@@ -13,6 +13,7 @@ use polygraft::reference::Reference;
 use polygraft::session::Batch;
 use polygraft::{Compose, text};
 use polygraft_cpu::Cpu;
+use polygraft_gpu::GpuBackend;
 use polygraft_formats::{AdapterOptions, MemoryFiles, Tokenizer, load_adapter};
 use std::fs;
 
@@ -95,6 +96,17 @@ fn reference_embeddings_are_pytorchs() {
 fn cpu_exact_embeddings_are_pytorchs() {
     let worst = worst(&embeddings(Cpu::new(), Precision::Exact));
     assert!(worst >= 0.99999, "{worst}");
+}
+
+/// On whatever device this machine has, Mesa's software one in continuous integration.
+#[test]
+fn gpu_embeddings_are_pytorchs() {
+    let exact = worst(&embeddings(GpuBackend::open().unwrap(), Precision::Exact));
+    assert!(exact >= 0.9999, "{exact}");
+    let mut rounding = GpuBackend::open().unwrap();
+    rounding.gpu_mut().round(true);
+    let fast = worst(&embeddings(rounding, Precision::Fast));
+    assert!((0.998..0.99999).contains(&fast), "{fast}: rounded, and close");
 }
 
 #[test]
