@@ -13,8 +13,8 @@ use polygraft::reference::Reference;
 use polygraft::session::Batch;
 use polygraft::{Compose, text};
 use polygraft_cpu::Cpu;
-use polygraft_gpu::GpuBackend;
 use polygraft_formats::{AdapterOptions, MemoryFiles, Tokenizer, load_adapter};
+use polygraft_gpu::GpuBackend;
 use std::fs;
 
 fn model() -> MemoryFiles {
