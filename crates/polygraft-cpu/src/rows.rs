@@ -17,7 +17,13 @@ pub(crate) fn embed(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &
     let StepKind::Embed { out, word, position, token_type } = step.kind else { return Ok(Ended::Yes) };
     let (width, tables) = (frame.width(out), frame.tables());
     let mut row = vec![0.0; width];
+    let embedded = tables.embedded.as_deref();
     slices.each(frame.pieces(step, CHUNK), |tokens| {
+        if let Some(rows) = embedded {
+            let span = tokens.start * width..tokens.end * width;
+            y[span.clone()].copy_from_slice(&rows[span]);
+            return Ok(());
+        }
         for t in tokens {
             let y = &mut y[t * width..(t + 1) * width];
             frame.store.row(word, tables.ids[t] as usize, y)?;

@@ -181,6 +181,7 @@ fn batch() -> Result<Tables> {
             Table { segments: vec![segment(1..2, 3, 0.7)] },
         ],
         payloads: ops.into_iter().enumerate().map(payload).collect(),
+        embedded: None,
     })
 }
 

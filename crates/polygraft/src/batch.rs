@@ -85,7 +85,7 @@ impl Layout {
 
 /// Position ids: BERT counts tokens; RoBERTa counts the tokens that are not padding, from its offset, and gives a
 /// padding id inside a row the padding's own position (`create_position_ids_from_input_ids`).
-fn positions(ids: &[u32], spec: &ModelSpec) -> Vec<u32> {
+pub(crate) fn positions(ids: &[u32], spec: &ModelSpec) -> Vec<u32> {
     let Some(pad) = spec.position_offset.checked_sub(1) else { return (0..ids.len() as u32).collect() };
     let mut next = spec.position_offset;
     let place = |id: &u32| {

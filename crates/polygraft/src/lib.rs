@@ -25,6 +25,7 @@ pub mod program;
 pub mod quant;
 pub mod reference;
 pub mod session;
+pub mod share;
 pub mod steps;
 pub mod tasks;
 pub mod tensor;

@@ -4,7 +4,7 @@ use crate::backend::{Backend, Call, Poll};
 use crate::error::{Error, Result};
 use crate::ir::PayloadId;
 use crate::model::{ModelSpec, WeightId};
-use crate::program::BufferId;
+use crate::program::{BufferId, StepKind};
 use crate::steps::{Machine, Weights};
 use crate::tensor::Matrix;
 
@@ -85,8 +85,12 @@ impl Backend for Reference {
 
     fn advance(&mut self, run: &mut Run, pause: &mut dyn FnMut() -> bool) -> Result<Poll> {
         while let Some(step) = run.call.program.steps.get(run.next) {
-            Machine { program: &run.call.program, tables: &run.call.tables, weights: self, buffers: &mut run.buffers }
-                .eval(step)?;
+            if let (StepKind::Embed { out, .. }, Some(rows)) = (step.kind, &run.call.tables.embedded) {
+                run.buffers[out.0 as usize].copy_from_slice(rows);
+            } else {
+                let (program, tables) = (&run.call.program, &run.call.tables);
+                Machine { program, tables, weights: self, buffers: &mut run.buffers }.eval(step)?;
+            }
             run.next += 1;
             if pause() {
                 return Ok(Poll::More);

@@ -11,6 +11,8 @@ use crate::program::{self, OutputKind, Program, Tables};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+mod embed;
+
 /// Programs kept; a page uses a handful of shapes.
 const PROGRAMS_KEPT: usize = 32;
 
@@ -200,7 +202,7 @@ impl<B: Backend> Session<B> {
     ) -> Result<(Call, Layout, Vec<Resolved>)> {
         let resolved: Vec<Resolved> = batch.compositions.iter().map(|c| self.resolve(c)).collect::<Result<_>>()?;
         let refs: Vec<&Resolved> = resolved.iter().collect();
-        let (call, layout) = self.prepare_resolved(&batch.rows, &batch.of, &refs, want, precision)?;
+        let (call, layout) = self.prepare_resolved(&batch.rows, &batch.of, &refs, want, precision, None)?;
         Ok((call, layout, resolved))
     }
 
@@ -211,6 +213,7 @@ impl<B: Backend> Session<B> {
         resolved: &[&Resolved],
         want: Want,
         precision: Precision,
+        embedded: Option<&[f32]>,
     ) -> Result<(Call, Layout)> {
         rows.iter().enumerate().try_for_each(|(i, row)| batch::check_row(i, row, &self.spec))?;
         if of.len() != rows.len() || of.iter().any(|&c| c >= resolved.len()) {
@@ -221,7 +224,8 @@ impl<B: Backend> Session<B> {
         }
         let program = self.program(Shape::of(resolved.iter().copied()), want)?;
         let layout = Layout::new(of);
-        let tables = batch::fill(&program, &self.spec, rows, &layout, resolved);
+        let mut tables = batch::fill(&program, &self.spec, rows, &layout, resolved);
+        tables.embedded = embedded.map(|v| embed::packed(rows, &layout, v, self.spec.hidden)).transpose()?;
         Ok((Call { program, tables: Arc::new(tables), precision }, layout))
     }
 
@@ -259,10 +263,39 @@ impl<B: Backend> Session<B> {
         want: Want,
         precision: Precision,
     ) -> Result<Job<B>> {
-        let (call, layout) = self.prepare_resolved(rows, of, resolved, want, precision)?;
+        self.begin_embedded(rows, of, resolved, want, precision, None)
+    }
+
+    /// The same, without the embedding tables where `embedded` has what they would give: [`Session::embed`] of the rows.
+    ///
+    /// # Errors
+    /// As [`Session::begin`]; `embedded` of another length.
+    pub fn begin_embedded(
+        &mut self,
+        rows: &[Row],
+        of: &[usize],
+        resolved: &[&Resolved],
+        want: Want,
+        precision: Precision,
+        embedded: Option<&[f32]>,
+    ) -> Result<Job<B>> {
+        let (call, layout) = self.prepare_resolved(rows, of, resolved, want, precision, embedded)?;
         let heads = layout.compositions.iter().map(|&c| resolved[c].head.clone()).collect();
         let run = self.backend.begin(call.clone())?;
         Ok(Job { run, call, layout, heads })
+    }
+
+    /// What the `Embed` step gives for `rows`, one after the other: `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// A row that the model cannot run.
+    pub fn embed(&self, rows: &[Row]) -> Result<Vec<f32>> {
+        embed::gather(rows, &self.spec, &self.backend)
+    }
+
+    /// Tells the backend that payload `id` will not come again.
+    pub fn forget(&mut self, id: PayloadId) {
+        self.backend.forget(id);
     }
 
     /// Computes until done or until `pause` says so.

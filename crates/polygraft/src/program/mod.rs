@@ -297,6 +297,9 @@ pub struct Tables {
     pub tables: Vec<Table>,
     /// The numbers that the segments point to. A call owns them: unloading an adapter does not disturb it.
     pub payloads: Vec<Arc<Payload>>,
+    /// What the `Embed` step gives, `[T, H]`: gathered by whoever holds the tables, for a backend that lacks them. A
+    /// backend that has them may gather all the same, which gives the same bits.
+    pub embedded: Option<Vec<f32>>,
 }
 
 impl Tables {
@@ -357,6 +360,10 @@ impl Tables {
             cu_seqlens: self.cu_seqlens[rows.start..=rows.end].iter().map(|&c| c - first).collect(),
             tables: self.tables.iter().zip(&program.tables).map(|(t, d)| cut(t, d.extent)).collect(),
             payloads: self.payloads.clone(),
+            embedded: self.embedded.as_ref().map(|values| {
+                let width = values.len() / self.tokens().max(1);
+                values[tokens.start * width..tokens.end * width].to_vec()
+            }),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The workhorse of every task: texts → rows → chunks of packed batches → one output an item, resumably.
 
+use super::share::Out;
 use super::{Cache, Engine};
 use crate::backend::{Backend, Poll, Precision};
 use crate::batch::Row;
@@ -11,7 +12,7 @@ use crate::text;
 use serde::Serialize;
 
 /// Tokens in one packed batch: enough rows for tall matrices, about 12 KB of scratch a token.
-const CHUNK_TOKENS: usize = 1024;
+pub(super) const CHUNK_TOKENS: usize = 1024;
 
 /// What becomes one item's rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,17 +61,22 @@ pub struct Encoded {
 /// The task. Embeddings are those of the *backbone*: offsets are applied by whoever asked ([`Resolved::shift`]).
 pub struct Encode<B: Backend> {
     items: Vec<Item>,
-    resolved: Vec<Resolved>,
-    want: Want,
-    precision: Precision,
+    pub(super) resolved: Vec<Resolved>,
+    pub(super) want: Want,
+    pub(super) precision: Precision,
     windows: bool,
     tokenized: usize,
-    rows: Vec<Row>,
+    pub(super) rows: Vec<Row>,
     /// Item and composition of each row.
-    of: Vec<(usize, usize)>,
+    pub(super) of: Vec<(usize, usize)>,
     outputs: Vec<Option<RowOutput>>,
-    todo: Option<Vec<usize>>,
-    running: Option<(Job<B>, Vec<usize>)>,
+    /// Rows that nobody works on; the next ones are at the end.
+    pub(super) todo: Option<Vec<usize>>,
+    /// Tokens of `todo`.
+    pub(super) todo_tokens: usize,
+    pub(super) running: Option<(Job<B>, Vec<usize>)>,
+    /// Chunks that are with satellites.
+    pub(super) out: Vec<Out>,
     done_tokens: usize,
     report: Report,
 }
@@ -91,7 +97,9 @@ impl<B: Backend> Encode<B> {
             of: Vec::new(),
             outputs: Vec::new(),
             todo: None,
+            todo_tokens: 0,
             running: None,
+            out: Vec::new(),
             done_tokens: 0,
             report: Report::default(),
         }
@@ -103,7 +111,8 @@ impl<B: Backend> Encode<B> {
         (self.done_tokens, if self.todo.is_some() { self.report.tokens } else { 0 })
     }
 
-    /// Computes until done or until `pause` says so.
+    /// Computes until done or until `pause` says so; [`Poll::Waiting`]: what is left is with satellites
+    /// ([`Encode::take_in`]).
     ///
     /// # Errors
     /// When a text cannot be encoded or a step fails.
@@ -116,10 +125,14 @@ impl<B: Backend> Encode<B> {
         }
         if self.todo.is_none() {
             self.schedule(engine);
+            if engine.satellites() > 0 {
+                // Whoever shares the work out gets to it now: the others would wait for a slice of ours.
+                return Ok(Poll::More);
+            }
         }
         loop {
             if self.running.is_none() && !self.start_chunk(engine)? {
-                return Ok(Poll::Done);
+                return Ok(if self.out.is_empty() { Poll::Done } else { Poll::Waiting });
             }
             let Some((job, _)) = &mut self.running else { continue };
             match engine.session.advance(job, pause)? {
@@ -199,34 +212,48 @@ impl<B: Backend> Encode<B> {
                 None => todo.push(index),
             }
         }
-        todo.sort_by_key(|&i| self.of[i].1);
+        // By composition, for long segments; where work is shared, the longest rows first: the last chunks, for which
+        // all wait, are then of short ones.
+        let shared = engine.satellites() > 0;
+        todo.sort_by_key(|&i| (if shared { usize::MAX - self.rows[i].ids.len() } else { 0 }, self.of[i].1));
         todo.reverse();
+        self.todo_tokens = todo.iter().map(|&i| self.rows[i].ids.len()).sum();
         self.todo = Some(todo);
     }
 
-    fn start_chunk(&mut self, engine: &mut Engine<B>) -> Result<bool> {
-        let Some(todo) = &mut self.todo else { return Ok(false) };
+    /// Takes the next rows out of `todo`.
+    pub(super) fn next_chunk(&mut self, engine: &Engine<B>) -> Option<Vec<usize>> {
+        let room = self.room(engine);
+        let todo = self.todo.as_mut()?;
         let mut chunk: Vec<usize> = Vec::new();
         let mut tokens = 0;
         while let Some(&next) = todo.last() {
             let len = self.rows[next].ids.len();
-            if !chunk.is_empty() && tokens + len > CHUNK_TOKENS {
+            if !chunk.is_empty() && tokens + len > room {
                 break;
             }
             tokens += len;
             chunk.push(next);
             todo.pop();
         }
-        if chunk.is_empty() {
-            return Ok(false);
-        }
-        let rows: Vec<Row> = chunk.iter().map(|&i| self.rows[i].clone()).collect();
-        // Only the compositions that this chunk uses: what others bring would only lengthen its Program.
+        self.todo_tokens -= tokens;
+        (!chunk.is_empty()).then_some(chunk)
+    }
+
+    /// The compositions that a chunk uses, and which of them each row takes: what others bring would only lengthen its
+    /// Program.
+    pub(super) fn compositions(&self, chunk: &[usize]) -> (Vec<&Resolved>, Vec<usize>) {
         let mut used: Vec<usize> = chunk.iter().map(|&i| self.of[i].1).collect();
         used.sort_unstable();
         used.dedup();
         let of: Vec<usize> = chunk.iter().map(|&i| used.binary_search(&self.of[i].1).unwrap_or(0)).collect();
-        let resolved: Vec<&Resolved> = used.iter().map(|&c| &self.resolved[c]).collect();
+        (used.iter().map(|&c| &self.resolved[c]).collect(), of)
+    }
+
+    fn start_chunk(&mut self, engine: &mut Engine<B>) -> Result<bool> {
+        let Some(chunk) = self.next_chunk(engine) else { return Ok(false) };
+        let rows: Vec<Row> = chunk.iter().map(|&i| self.rows[i].clone()).collect();
+        let (resolved, of) = self.compositions(&chunk);
         let job = engine.session.begin_resolved(&rows, &of, &resolved, self.want, self.precision)?;
         self.running = Some((job, chunk));
         Ok(true)
@@ -235,6 +262,12 @@ impl<B: Backend> Encode<B> {
     fn end_chunk(&mut self, engine: &mut Engine<B>) -> Result<()> {
         let Some((job, chunk)) = self.running.take() else { return Ok(()) };
         let outputs = engine.session.finish(&job)?;
+        self.keep(engine, chunk, outputs);
+        Ok(())
+    }
+
+    /// Keeps a chunk's outputs, and remembers its embeddings.
+    pub(super) fn keep(&mut self, engine: &mut Engine<B>, chunk: Vec<usize>, outputs: Vec<RowOutput>) {
         for (index, output) in chunk.into_iter().zip(outputs) {
             let row = &self.rows[index];
             self.done_tokens += row.ids.len();
@@ -246,6 +279,5 @@ impl<B: Backend> Encode<B> {
             }
             self.outputs[index] = Some(output);
         }
-        Ok(())
     }
 }

@@ -98,6 +98,11 @@ impl<B: Backend> BuildIndex<B> {
         self.encode.progress()
     }
 
+    /// The encoding under it, whose chunks can be shared out.
+    pub fn encode(&mut self) -> &mut Encode<B> {
+        &mut self.encode
+    }
+
     /// Computes until done or until `pause` says so.
     ///
     /// # Errors
@@ -210,6 +215,11 @@ impl<B: Backend> Search<B> {
         let encode = Encode::new(items, std::slice::from_ref(&query), want, precision, false);
         let documents = distinct.into_iter().map(|(_, r, _)| r).collect();
         Ok(Self { encode, query, documents, of, top_n: request.top_n, warnings })
+    }
+
+    /// The encoding under it, whose chunks can be shared out.
+    pub fn encode(&mut self) -> &mut Encode<B> {
+        &mut self.encode
     }
 
     /// Computes until done or until `pause` says so.

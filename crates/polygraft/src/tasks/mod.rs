@@ -5,6 +5,7 @@ mod index;
 mod language;
 pub mod metrics;
 mod rerank;
+mod share;
 
 pub use encode::{Encode, Encoded, Item, Report, Source};
 pub use index::{BuildIndex, Index, IndexEntry, Search, SearchRequest};
@@ -27,13 +28,14 @@ pub struct Engine<B: Backend> {
     /// How activations are computed unless a call says otherwise.
     pub precision: Precision,
     cache: Cache,
+    satellites: share::Satellites,
 }
 
 impl<B: Backend> Engine<B> {
     /// An engine over a session.
     #[must_use]
     pub fn new(session: Session<B>, tokenizer: Box<dyn Tokenizer>, precision: Precision) -> Self {
-        Self { session, tokenizer, precision, cache: Cache::default() }
+        Self { session, tokenizer, precision, cache: Cache::default(), satellites: share::Satellites::default() }
     }
 
     /// Forgets the embeddings that are remembered, so that the next ones all come from the same device.

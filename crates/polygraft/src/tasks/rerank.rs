@@ -145,6 +145,11 @@ impl<B: Backend> Rerank<B> {
         self.encode.progress()
     }
 
+    /// The encoding under it, whose chunks can be shared out.
+    pub fn encode(&mut self) -> &mut Encode<B> {
+        &mut self.encode
+    }
+
     /// Computes until done or until `pause` says so.
     ///
     /// # Errors
