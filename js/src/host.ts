@@ -1,11 +1,12 @@
 // Where the computing is, in the worker or inline: calls wait in a queue and run one after the other, in slices, so that
 // the event loop gets its turn and an abort gets through.
 
+import { Crew } from './crew.js';
 import { DeviceKeeper } from './device.js';
 import { PolygraftError } from './errors.js';
 import { loadModel, readAdapter, release, type ModelIo } from './loading.js';
 import type { Call, Reply, Request, TaskName, TaskResult } from './protocol.js';
-import type { DeviceState, Progress } from './types.js';
+import type { DeviceState, Memory, Progress } from './types.js';
 import { abortError, toWire } from './wire.js';
 import * as wasm from './wasm/polygraft.js';
 
@@ -39,6 +40,7 @@ export class Host {
   #running: Pending | undefined;
   #model: wasm.Model | undefined;
   #keeper: DeviceKeeper | undefined;
+  #crew: Crew | undefined;
   #disposed = false;
 
   constructor(around: Surroundings) {
@@ -48,6 +50,10 @@ export class Host {
   receive(request: Request): void {
     if ('abort' in request) {
       this.#abort(request.id);
+      return;
+    }
+    if ('lost' in request) {
+      this.#crew?.lose(request.lost, request.why);
       return;
     }
     const pending: Pending = { ...request, abort: new AbortController() };
@@ -108,9 +114,13 @@ export class Host {
     switch (call.op) {
       case 'load': {
         wasm.initSync({ module: call.module });
-        this.#model = await loadModel(call.place, call.precision, { ...this.#io(pending), cache: call.cache });
+        const io = this.#io(pending);
+        const crew = new Crew(call.satellites, io.warn);
+        this.#crew = crew;
+        this.#model = await loadModel(call.place, call.precision, { ...io, cache: call.cache, crew });
+        const threads = 1 + (await crew.ready(this.#model));
         const device = await this.#startDevice(this.#model, call, pending);
-        return { ...(JSON.parse(this.#model.info()) as object), thread: call.thread, device };
+        return { ...(JSON.parse(this.#model.info()) as object), thread: call.thread, threads, device };
       }
       case 'loadAdapter': {
         const files = await pending.files;
@@ -128,7 +138,7 @@ export class Host {
       case 'explain':
         return JSON.parse(this.#need().explain(JSON.stringify(call.args)));
       case 'memory':
-        return { wasm: wasm.memoryBytes(), weights: this.#need().weights() };
+        return this.#memory(this.#need());
       case 'saveIndex': {
         const bytes = this.#need().saveIndex(call.index);
         transfer.push(bytes.buffer);
@@ -139,6 +149,12 @@ export class Host {
       case 'dropIndex':
         return this.#need().dropIndex(call.index);
     }
+  }
+
+  /** Memory of all threads. */
+  async #memory(model: wasm.Model): Promise<Memory> {
+    const others = await this.#crew?.memory();
+    return { wasm: wasm.memoryBytes() + (others?.wasm ?? 0), weights: model.weights() + (others?.weights ?? 0) };
   }
 
   /** Chooses where calls run; what changes later is told as an event. */
@@ -192,10 +208,11 @@ export class Host {
     const job = model.start(task, JSON.stringify(args));
     try {
       for (;;) {
+        this.#crew?.feed(model, job);
         const [state = 0, loaded = 0, total = 0] = model.step(job, this.#around.sliceMs);
         progress?.(total > 0 ? { phase: 'run', loaded, total } : { phase: 'run', loaded });
         if (state === 1) return job;
-        if (state === 2) await this.#keeper?.answered();
+        if (state === 2) await (this.#crew?.busy ? this.#crew.news(signal) : this.#keeper?.answered());
         else await this.#around.tick();
         if (signal.aborted) throw abortError();
       }
@@ -206,6 +223,8 @@ export class Host {
         // The instance has trapped: it is the first error that tells why.
       }
       throw error;
+    } finally {
+      this.#crew?.end();
     }
   }
 
@@ -244,7 +263,7 @@ function drop({ abort, files }: Pending): void {
 }
 
 /** An error as it is told. A trap ends the instance: a panic, which is a defect, or the end of its memory or stack. */
-function seen(error: unknown): unknown {
+export function seen(error: unknown): unknown {
   const { name = '', message = '' } = error instanceof Error ? error : {};
   const hint = 'Dispose of the model and load it again (with worker: false, reload the page first).';
   if (error instanceof WebAssembly.RuntimeError || /call stack|recursion/.test(message)) {

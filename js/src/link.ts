@@ -27,6 +27,13 @@ export interface Told {
   device(state: DeviceState): void;
 }
 
+/** What goes along with a call. */
+export interface CallOptions {
+  signal?: AbortSignal | undefined;
+  progress?: (progress: Progress) => void;
+  transfer?: Transferable[];
+}
+
 /** Calls in flight over one line. */
 export class Link {
   readonly #line: Line;
@@ -44,8 +51,8 @@ export class Link {
   }
 
   /** Sends a call. An abort of a computation rejects at once; of anything else when the host has answered. */
-  call(call: Call, options: { signal?: AbortSignal | undefined; progress?: (progress: Progress) => void } = {}): Promise<unknown> {
-    const { signal, progress = () => {} } = options;
+  call(call: Call, options: CallOptions = {}): Promise<unknown> {
+    const { signal, progress = () => {}, transfer = [] } = options;
     if (this.#closed) return Promise.reject(this.#closed);
     if (signal?.aborted) return Promise.reject(abortError(signal.reason));
     this.#last += 1;
@@ -68,13 +75,18 @@ export class Link {
       signal?.addEventListener('abort', abort, { once: true });
     });
     try {
-      this.#line.post({ id, call });
+      this.#line.post({ id, call }, transfer);
     } catch (error) {
       // Structured clone refuses what callers put into compositions, such as functions.
       const why = `an argument cannot be sent to the worker: ${(error as Error).message}`;
       this.#waiting.get(id)?.reject(new PolygraftError('ARGUMENT', why, { cause: error }));
     }
     return answer;
+  }
+
+  /** Tells the host that a satellite is gone. */
+  lost(index: number, why: string): void {
+    if (!this.#closed) this.#line.post({ lost: index, why });
   }
 
   /** Ends the line; calls in flight and later ones reject with `error`. */
@@ -140,7 +152,7 @@ export function through(start: () => Worker): Dial {
     };
     worker.onmessageerror = () => failed(new PolygraftError('WORKER', 'a message from the worker could not be read'));
     return {
-      post: (request) => worker.postMessage(request),
+      post: (request, transfer = []) => worker.postMessage(request, transfer),
       close: () => worker.terminate(),
     };
   };

@@ -1,6 +1,7 @@
 // Loading a model, whatever the surroundings.
 
 import { PolygraftError } from './errors.js';
+import { enlist, type Enlisted } from './enlist.js';
 import { inline, Link, through, type Dial } from './link.js';
 import { Events, guarded, RemoteModel } from './model.js';
 import * as check from './options.js';
@@ -23,7 +24,9 @@ export interface Surroundings {
   tick(): () => Promise<void>;
 }
 
-const OPTIONS = ['signal', 'onProgress', 'device', 'worker', 'cache', 'precision', 'wasm'];
+const OPTIONS = ['signal', 'onProgress', 'device', 'worker', 'cache', 'precision', 'wasm', 'threads'];
+/** More than any machine that runs a browser makes use of. */
+const MOST_THREADS = 16;
 
 /** Loads a model. */
 export async function loadIn(around: Surroundings, source: Source, options?: LoadOptions): Promise<Model> {
@@ -32,6 +35,12 @@ export async function loadIn(around: Surroundings, source: Source, options?: Loa
   const precision = check.choiceOf<Precision>('load: precision', o.precision, ['fast', 'exact']) ?? 'fast';
   const cache = check.flagOf('load: cache', o.cache) ?? typeof caches !== 'undefined';
   const workerAsked = check.flagOf('load: worker', o.worker);
+  const threads = check.countOf('load: threads', o.threads) ?? 1;
+  if (threads > MOST_THREADS) throw new PolygraftError('ARGUMENT', `load: threads must be at most ${MOST_THREADS}`);
+  if (threads > 1 && (workerAsked === false || !around.startWorker)) {
+    const why = workerAsked === false ? 'worker: false computes on this thread alone' : around.noWorker;
+    throw new PolygraftError('ARGUMENT', `load: threads: ${threads} needs workers. ${why}`, { hint: 'Leave threads out.' });
+  }
   const signal = check.signalOf('load: signal', o.signal);
   const listener = check.functionOf('load: onProgress', o.onProgress);
   if (signal?.aborted) throw abortError(signal.reason);
@@ -48,14 +57,24 @@ export async function loadIn(around: Surroundings, source: Source, options?: Loa
     if (workerAsked !== false) events.emit('warning', { code: 'WORKER_UNAVAILABLE', message: around.noWorker });
     dial = inline(around.tick());
   }
-  const link = new Link(dial, { warning: (warning) => events.emit('warning', warning), device: (state) => events.emit('device', state) });
+  let crew: Enlisted | undefined;
+  const withCrew: Dial = (reply, failed) => {
+    const line = dial(reply, failed);
+    return { post: line.post, close: () => (line.close(), crew?.close()) };
+  };
+  const link = new Link(withCrew, { warning: (warning) => events.emit('warning', warning), device: (state) => events.emit('device', state) });
+  if (threads > 1 && around.startWorker) {
+    crew = enlist(around.startWorker, threads - 1, module, (index, why) => link.lost(index, why));
+  }
   // An abort ends the worker with whatever it is doing.
   const abort = () => link.close(new PolygraftError('DISPOSED', 'loading was aborted'));
   signal?.addEventListener('abort', abort, { once: true });
   try {
     const progress = (value: Progress) => guarded(listener, value);
-    const call = { op: 'load', module, place: thread === 'worker' ? sendable(place) : place, precision, cache, thread, device } as const;
-    const { device: state, ...info } = (await link.call(call, { progress })) as ModelInfo & { device: DeviceState };
+    const satellites = crew?.ports ?? [];
+    const sent = thread === 'worker' ? sendable(place) : place;
+    const call = { op: 'load', module, place: sent, precision, cache, thread, device, satellites } as const;
+    const { device: state, ...info } = (await link.call(call, { progress, transfer: satellites })) as ModelInfo & { device: DeviceState };
     return new RemoteModel(info, state, link, events, around.locate);
   } catch (error) {
     link.close(new PolygraftError('DISPOSED', 'loading failed'));

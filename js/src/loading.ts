@@ -1,5 +1,6 @@
 // A base model from its files into WebAssembly, tensor by tensor: its numbers are in memory once, plus one tensor.
 
+import type { Crew } from './crew.js';
 import { PolygraftError } from './errors.js';
 import { openAdapter, openModel, type Folder, type Io } from './folder.js';
 import type { Place } from './place.js';
@@ -16,12 +17,14 @@ const CONVERT = 'npx polygraft quantize SRC OUT makes a folder that loads.';
 export interface ModelIo extends Io {
   /** Returns to the event loop, so that an abort gets through. */
   tick: () => Promise<void>;
+  /** Satellites that get the layers as they pass. */
+  crew?: Crew;
 }
 
 /** Loads a base model. */
 export async function loadModel(place: Place, precision: string, io: ModelIo): Promise<wasm.Model> {
   const folder = await openModel(place, io);
-  return (await streamed(folder, new wasm.Loader(await smallFiles(folder)), io)).finish(precision);
+  return (await streamed(folder, new wasm.Loader(await smallFiles(folder, io.crew)), io)).finish(precision);
 }
 
 /** Makes a converted folder of a base model: its files in memory. `name` is for a model that has none. */
@@ -43,7 +46,7 @@ async function streamed(folder: Folder, loader: wasm.Loader, io: ModelIo): Promi
 }
 
 /** The files that the loader reads at once; weights are announced by name and length. */
-async function smallFiles(folder: Folder): Promise<wasm.Folder> {
+async function smallFiles(folder: Folder, crew?: Crew): Promise<wasm.Folder> {
   const names = [...folder.entries.keys()];
   if (!names.some((name) => /tokenizer\.(kit|json)$/.test(name))) {
     const why = names.includes('adapter_config.json') ? 'this is an adapter; load it with model.loadAdapter' : CONVERT;
@@ -53,8 +56,15 @@ async function smallFiles(folder: Folder): Promise<wasm.Folder> {
   let handed = false;
   try {
     for (const [name, entry] of folder.entries) {
-      if (/\.(json|kit|txt)$/.test(name)) out.add(name, await folder.whole(name, SMALL_LIMIT));
-      else out.announce(name, entry.length ?? 0);
+      if (/\.(json|kit|txt)$/.test(name)) {
+        const bytes = await folder.whole(name, SMALL_LIMIT);
+        out.add(name, bytes);
+        // Satellites read no text.
+        if (!/tokenizer\.(json|kit)$|vocab\.txt$/.test(name)) crew?.tell({ op: 'file', name, bytes });
+      } else {
+        out.announce(name, entry.length ?? 0);
+        crew?.tell({ op: 'announce', name, length: entry.length ?? 0 });
+      }
     }
     handed = true;
   } finally {
@@ -78,12 +88,20 @@ async function loadShard(folder: Folder, shard: string, loader: wasm.Loader, io:
     // A header is longer than 16 bytes as soon as there is a tensor in it.
     if (length > first.length) header.set(await reader.read(length - first.length), first.length);
     const plans = loader.begin(shard, header, entry.length);
+    const tables = new Set(io.crew ? loader.tables(shard) : []);
+    io.crew?.tell({ op: 'shard', shard, header, length: entry.length });
     for (let i = 0; i < plans.length; i += 3) {
       const [index = 0, offset = 0, bytes = 0] = plans.subarray(i, i + 3);
       await reader.skip(offset - reader.at);
       loader.expect(bytes);
-      for await (const piece of reader.pieces(bytes)) loader.part(piece);
+      const crew = tables.has(index) ? undefined : io.crew;
+      crew?.tell({ op: 'expect', bytes });
+      for await (const piece of reader.pieces(bytes)) {
+        loader.part(piece);
+        crew?.part(piece);
+      }
       loader.tensor(shard, index);
+      crew?.tell({ op: 'tensor', shard, index });
       await io.tick();
       io.signal.throwIfAborted();
     }

@@ -1,12 +1,12 @@
 // What page and worker say to each other. Everything here survives structured clone.
 
-import type { Composition, DeviceChoice, DeviceState, Precision, Progress, Warning } from './types.js';
+import type { Composition, DeviceChoice, DeviceState, Memory, Precision, Progress, Warning } from './types.js';
 import type { Place } from './place.js';
 import type { WireError } from './wire.js';
 
 /** A call, by operation, without its number. */
 export type Call =
-  | { op: 'load'; module: WebAssembly.Module; place: Place; precision: Precision; cache: boolean; thread: 'worker' | 'inline'; device: DeviceChoice }
+  | { op: 'load'; module: WebAssembly.Module; place: Place; precision: Precision; cache: boolean; thread: 'worker' | 'inline'; device: DeviceChoice; satellites: MessagePort[] }
   | { op: 'loadAdapter'; name: string; place: Place; options: { strict: boolean; allow_base_mismatch: boolean } }
   | { op: 'unloadAdapter'; name: string }
   | { op: 'run'; task: TaskName; args: object }
@@ -32,7 +32,11 @@ export interface TaskResult {
 }
 
 /** Page to worker. */
-export type Request = { id: number; call: Call } | { id: number; abort: true };
+export type Request =
+  | { id: number; call: Call }
+  | { id: number; abort: true }
+  /** A satellite's worker failed: only the page is told. */
+  | { lost: number; why: string };
 
 /** Worker to page. */
 export type Reply =
@@ -41,3 +45,32 @@ export type Reply =
   | { id: number; progress: Progress }
   | { device: DeviceState }
   | { warning: Warning };
+
+/** Page to a worker that shall be a satellite, in place of a host. */
+export interface Enlist {
+  /** The port to the owner. */
+  satellite: MessagePort;
+  module: WebAssembly.Module;
+}
+
+/** Owner to satellite. Layers first: files, shards with their tensors, `finish`; then parcels, in any number. */
+export type ToSatellite =
+  | { op: 'file'; name: string; bytes: Uint8Array }
+  | { op: 'announce'; name: string; length: number }
+  | { op: 'shard'; shard: string; header: Uint8Array; length: number }
+  | { op: 'expect'; bytes: number }
+  | { op: 'part'; bytes: Uint8Array }
+  | { op: 'tensor'; shard: string; index: number }
+  | { op: 'finish' }
+  | { op: 'parcel'; job: number; bytes: Uint8Array }
+  | { op: 'drop' }
+  | { op: 'memory' }
+  | { op: 'close' };
+
+/** Satellite to owner. */
+export type FromSatellite =
+  | { ready: true }
+  | { job: number; answer: Uint8Array }
+  | { job: number; failed: WireError }
+  | { memory: Memory }
+  | { gone: WireError };

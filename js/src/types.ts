@@ -78,6 +78,12 @@ export interface LoadOptions extends Common {
   device?: DeviceChoice | undefined;
   /** Computes in a worker, so that the page stays fluid. Default: true where workers exist. */
   worker?: boolean | undefined;
+  /**
+   * Workers that compute, each on whole rows of a call, 1 to 16; more than one needs workers. Nothing is shared between
+   * them, so that any page may have them; each holds the layers (e5-small in 4 bits: 15 MB, and what the rows at work take). Counts while the
+   * CPU computes. Default: 1.
+   */
+  threads?: number | undefined;
   /** Keeps downloaded files in the browser's Cache storage. Default: true where it exists. */
   cache?: boolean | undefined;
   /** Default: `fast`. */
@@ -146,13 +152,15 @@ export interface ModelInfo {
   precision: Precision;
   /** Where it computes. */
   thread: 'worker' | 'inline';
+  /** How many threads compute, at the time of loading. */
+  threads: number;
 }
 
 /** Bytes in use. */
 export interface Memory {
-  /** The WebAssembly memory. It never shrinks while the model lives. */
+  /** The WebAssembly memory, of all threads. It never shrinks while the model lives. */
   wasm: number;
-  /** Of that: weights and packed adapters. */
+  /** Of that: weights and packed adapters, of all threads. */
   weights: number;
 }
 
@@ -363,7 +371,7 @@ export interface Explanation {
 
 /** Something to know that is no error. */
 export interface Warning {
-  /** Stable, such as `WORKER_UNAVAILABLE` or `CACHE_UNAVAILABLE`. */
+  /** Stable, such as `WORKER_UNAVAILABLE`, `CACHE_UNAVAILABLE` or `THREAD_LOST`. */
   code: string;
   /** In words. */
   message: string;

@@ -1,12 +1,14 @@
-// The worker: a host behind a message port.
+// The worker: a host behind a message port, or one of a host's satellites.
 
 import { Host, messageTick } from './host.js';
-import type { Reply, Request } from './protocol.js';
+import type { Enlist, Reply, Request } from './protocol.js';
+import { SatelliteHost } from './satellite.js';
 
 /** The part of a worker's global scope that is used: the library `webworker` cannot be mixed with `dom`. */
 interface Scope {
   postMessage(message: Reply, transfer: Transferable[]): void;
-  onmessage: ((event: MessageEvent<Request>) => void) | null;
+  onmessage: ((event: MessageEvent<Request | Enlist>) => void) | null;
+  close(): void;
 }
 
 const scope = globalThis as unknown as Scope;
@@ -15,4 +17,7 @@ const host = new Host({
   tick: messageTick(),
   sliceMs: 20,
 });
-scope.onmessage = (event) => host.receive(event.data);
+scope.onmessage = ({ data }) => {
+  if ('satellite' in data) new SatelliteHost(data, messageTick(), () => scope.close());
+  else host.receive(data);
+};

@@ -48,6 +48,9 @@ test('values of the wrong kind are refused by name', async () => {
   await assert.rejects(model.embed('a', 'rank'), refused('ARGUMENT', /options must be an object/));
   await assert.rejects(model.embed('a', { side: 'passage' }), refused('ARGUMENT', /"query" or "document"/));
   await assert.rejects(model.languageVector(['a'], {}), refused('ARGUMENT', /lang must be a string/));
+  for (const threads of [0, 1.5, '2', 17]) await assert.rejects(load(tiny.model(), { threads }), refused('ARGUMENT', /threads must be/));
+  await assert.rejects(load(tiny.model(), { threads: 2 }), refused('ARGUMENT', /threads: 2 needs workers.*Node/));
+  await assert.rejects(load(tiny.model(), { threads: 2, worker: false }), refused('ARGUMENT', /worker: false/));
   await assert.rejects(load(3), refused('ARGUMENT', /source/));
   await assert.rejects(load(''), refused('ARGUMENT', /empty address/));
   await assert.rejects(load(new Map()), refused('ARGUMENT', /no files/));

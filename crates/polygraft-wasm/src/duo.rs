@@ -11,6 +11,9 @@ use polygraft_cpu::Cpu;
 use polygraft_gpu::Gpu;
 use std::pin::Pin;
 
+/// More tokens than any call has.
+const BEYOND: usize = 1 << 24;
+
 /// Both.
 #[derive(Debug)]
 pub(crate) struct Duo {
@@ -63,6 +66,11 @@ impl Duo {
     /// Sends calls of at least `tokens` to the GPU, if there is one.
     pub(crate) fn cross_at(&mut self, tokens: usize) {
         self.crossover = tokens;
+    }
+
+    /// Whether the GPU takes any calls at all.
+    pub(crate) fn shares(&self) -> bool {
+        self.gpu.is_some() && self.crossover < BEYOND
     }
 
     /// What the GPU is, when there is one.

@@ -21,14 +21,16 @@ pub(crate) type Host = crate::duo::Duo;
 
 /// A loaded model: its engine, the calls in flight, the indexes that JavaScript holds.
 pub(crate) struct Core {
-    engine: Engine<Host>,
+    pub(crate) engine: Engine<Host>,
     /// Calls in flight, each with whether it is done.
-    jobs: BTreeMap<u32, (Job, bool)>,
+    pub(crate) jobs: BTreeMap<u32, (Job, bool)>,
+    /// Satellites that there are, whether or not they are of use now.
+    pub(crate) satellites: usize,
     indexes: BTreeMap<u32, Index>,
     last_handle: u32,
 }
 
-enum Job {
+pub(crate) enum Job {
     Embed(Box<Embed>),
     Rerank(Box<Rerank<Host>>),
     Index(Box<BuildIndex<Host>>),
@@ -36,8 +38,8 @@ enum Job {
     Language(Box<LanguageVector<Host>>, Option<String>),
 }
 
-struct Embed {
-    encode: Encode<Host>,
+pub(crate) struct Embed {
+    pub(crate) encode: Encode<Host>,
     resolved: Vec<Resolved>,
     /// Composition of each text, into `resolved`.
     of: Vec<usize>,
@@ -73,7 +75,7 @@ struct LanguageAnswer<'a> {
 impl Core {
     /// A model without adapters.
     pub(crate) fn new(engine: Engine<Host>) -> Self {
-        Self { engine, jobs: BTreeMap::new(), indexes: BTreeMap::new(), last_handle: 0 }
+        Self { engine, jobs: BTreeMap::new(), satellites: 0, indexes: BTreeMap::new(), last_handle: 0 }
     }
 
     /// The model in JSON.
@@ -105,6 +107,7 @@ impl Core {
         let (spec, duo) = self.engine.session.parts();
         duo.attach(spec, gpu)?;
         duo.cross_at(crossover);
+        self.count_satellites();
         Ok(())
     }
 
@@ -112,12 +115,14 @@ impl Core {
     pub(crate) fn detach_gpu(&mut self) {
         self.engine.forget_embeddings();
         self.engine.session.backend_mut().detach();
+        self.count_satellites();
     }
 
     /// Which calls go to the GPU.
     pub(crate) fn cross_at(&mut self, tokens: usize) {
         self.engine.forget_embeddings();
         self.engine.session.backend_mut().cross_at(tokens);
+        self.count_satellites();
     }
 
     /// Gives the device up as if it had been lost: what tests and impatient callers do.
@@ -334,7 +339,7 @@ fn embedded(embed: Embed) -> Result<Output> {
     Ok(Output { json, bytes: Vec::new(), floats })
 }
 
-fn no_job(handle: u32) -> Failure {
+pub(crate) fn no_job(handle: u32) -> Failure {
     Failure::argument("job", format!("{handle} is not in flight"))
 }
 

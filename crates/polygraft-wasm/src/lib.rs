@@ -11,6 +11,7 @@ mod failure;
 mod folder;
 mod loading;
 mod requests;
+mod satellite;
 #[cfg(test)]
 mod tests;
 

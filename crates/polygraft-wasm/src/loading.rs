@@ -6,6 +6,7 @@ use crate::folder::Folder;
 use polygraft::backend::{Backend, Precision};
 use polygraft::model::{ModelSpec, WeightId};
 use polygraft::session::Session;
+use polygraft::share::{self, Satellite};
 use polygraft::tasks::Engine;
 use polygraft::tensor::Matrix;
 use polygraft_formats::base::write::{self, Written};
@@ -41,6 +42,17 @@ impl Loading {
     pub(crate) fn to_convert(files: Folder) -> Result<Self> {
         let loader = BaseLoader::new(&files)?;
         Ok(Self { files, loader, weights: Weights::Kept(Vec::new()), pending: Vec::new() })
+    }
+
+    /// Reads the small files of a model whose layers alone will run: a satellite's.
+    pub(crate) fn to_satellite(files: Folder) -> Result<Self> {
+        let loader = BaseLoader::layers(&files)?;
+        Ok(Self { files, loader, weights: Weights::Backend(Box::new(Host::new())), pending: Vec::new() })
+    }
+
+    /// Which of a weight file's tensors a satellite does without, by index, once its header is here.
+    pub(crate) fn tables(&self, shard: &str) -> Vec<u32> {
+        self.loader.tables(shard).into_iter().filter_map(|index| u32::try_from(index).ok()).collect()
     }
 
     /// The weight files, in the order in which they are wanted.
@@ -97,6 +109,18 @@ impl Loading {
         let tokenizer = Tokenizer::load(&self.files, spec.vocab)?;
         let session = Session::new(spec, *backend)?;
         Ok(Core::new(Engine::new(session, Box::new(tokenizer), precision)))
+    }
+
+    /// The layers, once every tensor of theirs has passed.
+    pub(crate) fn finish_satellite(self) -> Result<Satellite<Host>> {
+        let Weights::Backend(mut backend) = self.weights else {
+            return Err(Failure::argument("finish", "this model is on its way to be converted"));
+        };
+        let spec = self.loader.finish()?;
+        for id in share::tables(&spec) {
+            backend.load_weight(id, share::absent(spec.weight(id).cols))?;
+        }
+        Ok(Satellite::new(Session::new(spec, *backend)?))
     }
 
     /// The model as a converted folder, once every tensor has passed; `name` is for a model that has none.

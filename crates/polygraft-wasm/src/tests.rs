@@ -2,13 +2,17 @@
 
 use crate::engine::{Core, Host};
 use crate::failure::Failure;
-use polygraft::backend::{Backend, Precision};
-use polygraft::model::WeightId;
+use crate::folder::Folder;
+use crate::loading::Loading;
+use polygraft::backend::{Backend, Poll, Precision};
+use polygraft::model::{ModelSpec, WeightId};
 use polygraft::session::Session;
+use polygraft::share::Satellite;
 use polygraft::tasks::Engine;
-use polygraft::tensor::Scheme;
+use polygraft::tensor::{Matrix, Scheme};
 use polygraft::testing::{self, Dims};
 use polygraft::text::Tokenizer;
+use polygraft_formats::base::write;
 use serde_json::{Value, json};
 
 /// A token a byte.
@@ -40,7 +44,7 @@ fn run(core: &mut Core, op: &str, args: &Value) -> Result<(Value, Vec<u8>, Vec<f
         let (poll, tokens, _) = core.step(job, &mut || true)?;
         assert!(tokens >= last, "progress falls");
         last = tokens;
-        if poll == polygraft::backend::Poll::Done {
+        if poll == Poll::Done {
             break;
         }
     }
@@ -78,7 +82,7 @@ fn every_operation_answers() {
     let vector = json!({"texts": texts, "pivot": null, "lang": "hu", "under": null, "name": "hu", "precision": null});
     let (made, bytes, _) = run(&mut core, "languageVector", &vector).unwrap();
     assert_eq!(made["adapter"]["language"], "hu");
-    let mut files = crate::folder::Folder::default();
+    let mut files = Folder::default();
     files.add("hu.safetensors".into(), bytes);
     core.load_adapter("again", &files, r#"{"strict": true, "allow_base_mismatch": false}"#).unwrap();
     core.explain(&json!({"texts": texts, "adapters": ["hu", "again", null]}).to_string()).unwrap();
@@ -103,7 +107,7 @@ fn arguments_are_read_strictly() {
     assert_eq!(code(&mut core, "embed", embed(("adapters", json!(["a b"])))), "COMPOSE_INVALID");
     assert_eq!(code(&mut core, "translate", json!({})), "ARGUMENT");
     assert_eq!(core.start("embed", "{").unwrap_err().code, "ARGUMENT");
-    let files = crate::folder::Folder::default();
+    let files = Folder::default();
     assert_eq!(core.load_adapter("a", &files, r#"{"Strict": true}"#).unwrap_err().code, "ARGUMENT");
 }
 
@@ -118,4 +122,121 @@ fn jobs_that_are_gone_say_so() {
     core.cancel(job);
     core.cancel(job);
     assert_eq!(core.result(job).unwrap_err().code, "ARGUMENT");
+}
+
+/// A model whose matrices are in 4 bits, tables included.
+fn quantized() -> (ModelSpec, Vec<Matrix>) {
+    let dims = Dims { hidden: 32, heads: 4, ffn: 64, layers: 2, vocab: 100, scheme: Scheme::Q4_0 };
+    let (mut spec, weights) = testing::model(dims, 2);
+    spec.head = None;
+    (spec, weights)
+}
+
+/// The layers of [`quantized`], from its files: all tensors but the tables'.
+fn satellite() -> Satellite<Host> {
+    let (spec, weights) = quantized();
+    let mut weights: Vec<Option<Matrix>> = weights.into_iter().map(Some).collect();
+    let mut bytes = Vec::new();
+    write::weights(&mut bytes, &spec, |id| weights[id.0 as usize].take()).unwrap();
+    let mut files = Folder::default();
+    files.add(write::CONFIG.into(), write::config(&spec));
+    files.announce(write::WEIGHTS.into(), bytes.len() as u64);
+    let mut loading = Loading::to_satellite(files).unwrap();
+    let (shard, len) = (write::WEIGHTS, bytes.len() as u64);
+    let header = Loading::header_length(shard, &bytes[..16]).unwrap() as usize;
+    let plans = loading.begin(shard, &bytes[..header], len).unwrap();
+    // Codes and scales of the word table, positions, types.
+    assert_eq!(loading.tables(shard).len(), 4);
+    for plan in plans.chunks(3) {
+        let (index, at, len) = (plan[0] as usize, plan[1] as usize, plan[2] as usize);
+        assert!(!loading.tables(shard).contains(&(index as u32)));
+        loading.expect(len);
+        loading.part(&bytes[at..at + len]);
+        loading.tensor(shard, index).unwrap();
+    }
+    loading.finish_satellite().unwrap()
+}
+
+/// A job run to its end by the owner and `crew`; gives its answer and how many parcels the crew answered.
+fn run_shared(core: &mut Core, crew: &mut [Satellite<Host>], op: &str, args: &Value) -> ((Value, Vec<f32>), usize) {
+    core.set_satellites(crew.len());
+    let job = core.start(op, &args.to_string()).unwrap();
+    let mut answered = 0;
+    loop {
+        for (s, satellite) in crew.iter_mut().enumerate() {
+            while let Some(parcel) = core.share(job, s).unwrap() {
+                satellite.take(&parcel).unwrap();
+            }
+            if let Some(answer) = satellite.advance(&mut || true).unwrap() {
+                assert!(core.take_in(job, &answer.to_bytes()).unwrap());
+                answered += 1;
+            }
+        }
+        if core.step(job, &mut || true).unwrap().0 == Poll::Done {
+            break;
+        }
+    }
+    let output = core.result(job).unwrap();
+    let mut json: Value = serde_json::from_str(&output.json).unwrap();
+    json["index"].take();
+    ((json, output.floats), answered)
+}
+
+#[test]
+fn answers_are_the_same_whoever_computes_along() {
+    let new = || {
+        let (spec, weights) = quantized();
+        let mut backend = Host::new();
+        for (id, matrix) in weights.into_iter().enumerate() {
+            backend.load_weight(WeightId(id as u32), matrix).unwrap();
+        }
+        let mut session = Session::new(spec, backend).unwrap();
+        for (i, name) in ["a", "b"].iter().enumerate() {
+            let mut adapter = testing::adapter(session.spec(), 5 + i as u64);
+            adapter.head = None;
+            adapter.patches.retain(|p| !p.site.is_head());
+            session.graft(name, adapter, polygraft::ir::Graft::default()).unwrap();
+        }
+        Core::new(Engine::new(session, Box::new(Bytes), Precision::Fast))
+    };
+    let texts: Vec<String> = (0..40).map(|i| "some water for many people".repeat(1 + i % 2) + &i.to_string()).collect();
+    let adapters: Vec<&str> = (0..40).map(|i| ["a", "b", "base"][i % 3]).collect();
+    for precision in ["fast", "exact"] {
+        let rerank = json!({"query": "water", "documents": texts, "queryAdapters": null, "documentAdapters": adapters,
+            "topN": null, "windows": true, "precision": precision});
+        let embed = json!({"texts": texts, "side": null, "adapters": adapters, "precision": precision});
+        let index = json!({"documents": texts, "documentAdapters": ["a"], "windows": false, "precision": precision});
+        let language =
+            json!({"texts": texts, "pivot": null, "lang": "hu", "under": null, "name": null, "precision": precision});
+        for (op, args) in [("rerank", rerank), ("embed", embed), ("index", index), ("languageVector", language)] {
+            let (alone, none) = run_shared(&mut new(), &mut [], op, &args);
+            let (shared, some) = run_shared(&mut new(), &mut [satellite(), satellite()], op, &args);
+            assert_eq!(shared, alone, "{op} {precision}");
+            assert!(none == 0 && some > 2, "{op}: {some} parcels");
+        }
+    }
+}
+
+#[test]
+fn what_is_given_up_is_computed_here() {
+    let mut core = core();
+    core.set_satellites(1);
+    let texts: Vec<String> = (0..40).map(|i| "many people, some water".to_owned() + &i.to_string()).collect();
+    let args = json!({"texts": texts, "side": null, "adapters": [null], "precision": null});
+    let job = core.start("embed", &args.to_string()).unwrap();
+    core.step(job, &mut || false).unwrap();
+    let mut taken = 0;
+    while core.share(job, 0).unwrap().is_some() {
+        taken += 1;
+    }
+    assert!(taken > 0);
+    assert_eq!(core.step(job, &mut || false).unwrap().0, Poll::Waiting);
+    assert_eq!(core.result(job).err().unwrap().code, "ARGUMENT");
+    let job = core.start("embed", &args.to_string()).unwrap();
+    core.step(job, &mut || false).unwrap();
+    core.share(job, 0).unwrap().unwrap();
+    core.take_back(job, 0).unwrap();
+    assert_eq!(core.step(job, &mut || false).unwrap().0, Poll::Done);
+    assert_eq!(core.result(job).unwrap().floats.len(), 40 * 32);
+    assert_eq!(core.share(job, 0).unwrap_err().code, "ARGUMENT");
 }

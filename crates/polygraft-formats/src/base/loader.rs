@@ -52,6 +52,8 @@ pub struct BaseLoader {
     extra: Vec<String>,
     head: Option<HeadClass>,
     lineage: Lineage,
+    /// Whether the embedding tables stay away.
+    layers_only: bool,
 }
 
 #[derive(Debug)]
@@ -108,7 +110,39 @@ impl BaseLoader {
             extra: Vec::new(),
             head: None,
             lineage: Lineage::default(),
+            layers_only: false,
         })
+    }
+
+    /// The same without the embedding tables: they are in no plan, and the spec describes them all the same. The
+    /// tokenizer's files may be absent; special tokens are then not to be relied on.
+    ///
+    /// # Errors
+    /// As [`BaseLoader::new`].
+    pub fn layers(files: &dyn Files) -> Result<Self> {
+        Ok(Self { layers_only: true, ..Self::new(files)? })
+    }
+
+    /// Which of `shard`'s tensors belong to an embedding table, by index, once its header is here.
+    #[must_use]
+    pub fn tables(&self, shard: &str) -> Vec<usize> {
+        let tables: Vec<WeightId> = self
+            .placed
+            .iter()
+            .filter(|(slot, _)| matches!(slot.part, Part::Word | Part::Position | Part::TokenType))
+            .map(|(_, placed)| placed.id)
+            .collect();
+        let Some(open) = self.open.get(shard) else { return Vec::new() };
+        let codes = open.roles.values().filter_map(|role| match role {
+            Role::Scales { codes, id, .. } if tables.contains(id) => Some(codes),
+            Role::Scales { .. } | Role::Whole { .. } | Role::Codes { .. } => None,
+        });
+        let codes: Vec<&String> = codes.collect();
+        let is_table = |role: &Role| match role {
+            Role::Whole { id, .. } | Role::Scales { id, .. } => tables.contains(id),
+            Role::Codes { name } => codes.contains(&name),
+        };
+        open.roles.iter().filter(|(_, role)| is_table(role)).map(|(index, _)| *index).collect()
     }
 
     /// The weight files, in the order in which they are read.
@@ -151,12 +185,16 @@ impl BaseLoader {
             self.place(shard, dense, &mut open, index, &info)?;
         }
         open.pending = open.roles.keys().copied().collect();
-        let plans = open.roles.keys().map(|&index| {
-            let t = &open.header.tensors[index];
-            TensorPlan { index, offset: t.offset, bytes: t.bytes }
-        });
-        let plans = plans.collect();
         self.open.insert(shard.to_owned(), open);
+        let left_out = if self.layers_only { self.tables(shard) } else { Vec::new() };
+        let mut plans = Vec::new();
+        if let Some(open) = self.open.get_mut(shard) {
+            open.pending.retain(|index| !left_out.contains(index));
+            plans.extend(open.pending.iter().map(|&index| {
+                let t = &open.header.tensors[index];
+                TensorPlan { index, offset: t.offset, bytes: t.bytes }
+            }));
+        }
         if self.open.len() == self.shards.len() {
             self.complete()?;
         }
