@@ -1,6 +1,6 @@
 // attention_direct: out = softmax(q kᵀ · scale) v inside each row, head by head      twin: crates/polygraft/src/steps/attention.rs
 // bindings: 0 params 1 q 2 k 3 v 4 tables 5 out(rw)   (5 of 8 storage)
-// tiling: one query of one head an invocation, 32 queries a workgroup; softmax in one pass with a running peak;
+// tiling: one query of one head an invocation, 32 queries a workgroup; softmax in one pass with a running peak, four keys at a time;
 //   no workgroup memory and no barrier
 // assumes: head width D, a multiple of 4; rows of any length
 
@@ -33,16 +33,26 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
   }
   var peak = -3.0e38;
   var total = 0.0;
-  for (var key = item.z; key < item.z + item.w; key++) {
-    let source = key * params.stride + head;
-    var product = 0.0;
-    for (var i = 0u; i < D4; i++) { product += dot(query[i], k[source + i]); }
-    let higher = max(peak, product);
+  let last = item.z + item.w - 1u;
+  for (var key = item.z; key <= last; key += 4u) {
+    // Four keys at a time; those past the last are the last again, without weight.
+    let four = min(vec4<u32>(key, key + 1u, key + 2u, key + 3u), vec4<u32>(last));
+    let source = four * params.stride + head;
+    var products = vec4<f32>(0.0);
+    for (var i = 0u; i < D4; i++) {
+      let part = query[i];
+      products += vec4<f32>(dot(part, k[source.x + i]), dot(part, k[source.y + i]), dot(part, k[source.z + i]), dot(part, k[source.w + i]));
+    }
+    let real = vec4<u32>(key, key + 1u, key + 2u, key + 3u) <= vec4<u32>(last);
+    products = select(vec4<f32>(-3.0e38), products, real);
+    let higher = max(peak, max(max(products.x, products.y), max(products.z, products.w)));
     let keep = exp(peak - higher);
-    let weight = exp(product - higher);
+    let weights = select(vec4<f32>(0.0), exp(products - higher), real);
     peak = higher;
-    total = total * keep + weight;
-    for (var i = 0u; i < D4; i++) { sums[i] = sums[i] * keep + weight * v[source + i]; }
+    total = total * keep + weights.x + weights.y + weights.z + weights.w;
+    for (var i = 0u; i < D4; i++) {
+      sums[i] = sums[i] * keep + weights.x * v[source.x + i] + weights.y * v[source.y + i] + weights.z * v[source.z + i] + weights.w * v[source.w + i];
+    }
   }
   for (var i = 0u; i < D4; i++) { out[at + i] = sums[i] / total; }
 }
