@@ -61,6 +61,7 @@ pub(crate) struct Variant {
 const LINEAR: &str = include_str!("../../../shaders/linear.wgsl");
 const ACTIVATION: &str = include_str!("../../../shaders/activation.wgsl");
 const TILE: &[&str] = &[LINEAR, ACTIVATION, include_str!("../../../shaders/linear_tile.wgsl")];
+const NORM: &str = include_str!("../../../shaders/norm.wgsl");
 const LINEAR_ACCESS: &[Access] = &[Read, Read, Read, Read, Write];
 
 /// Every variant of every kernel. Of several that cover the same, [`choose`] picks.
@@ -149,7 +150,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "norm by row",
         covers: Covers::Norm,
-        sources: &[include_str!("../../../shaders/norm_direct.wgsl")],
+        sources: &[NORM, include_str!("../../../shaders/norm_direct.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Write],
         tile: (32, 0),
@@ -158,7 +159,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "norm by workgroup",
         covers: Covers::Norm,
-        sources: &[include_str!("../../../shaders/norm_group.wgsl")],
+        sources: &[NORM, include_str!("../../../shaders/norm_group.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Write],
         tile: (1, 0),
