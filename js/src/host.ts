@@ -40,6 +40,7 @@ export class Host {
   #running: Pending | undefined;
   #model: wasm.Model | undefined;
   #keeper: DeviceKeeper | undefined;
+  #profiles = false;
   #crew: Crew | undefined;
   #disposed = false;
 
@@ -120,6 +121,8 @@ export class Host {
         this.#model = await loadModel(call.place, call.precision, { ...io, cache: call.cache, crew });
         const threads = 1 + (await crew.ready(this.#model));
         const device = await this.#startDevice(this.#model, call, pending);
+        this.#profiles = call.profile;
+        if (call.profile) this.#model.measure();
         return { ...(JSON.parse(this.#model.info()) as object), thread: call.thread, threads, device };
       }
       case 'loadAdapter': {
@@ -179,6 +182,7 @@ export class Host {
     const started = performance.now();
     const model = this.#need();
     const job = await this.#completed(model, task, args, io);
+    if (this.#profiles) this.#around.post({ profile: JSON.parse(model.takeProfile()) as Record<string, number> }, []);
     const output = model.result(job);
     const [bytes, floats] = [output.takeBytes(), output.takeFloats()];
     const answer: unknown = JSON.parse(output.takeJson());

@@ -25,6 +25,7 @@ interface Waiting {
 export interface Told {
   warning(warning: Warning): void;
   device(state: DeviceState): void;
+  profile(spent: Record<string, number>): void;
 }
 
 /** What goes along with a call. */
@@ -100,6 +101,10 @@ export class Link {
   #receive(reply: Reply): void {
     if ('warning' in reply) {
       this.#told.warning(reply.warning);
+      return;
+    }
+    if ('profile' in reply) {
+      this.#told.profile(reply.profile);
       return;
     }
     if ('device' in reply) {

@@ -24,7 +24,7 @@ export interface Surroundings {
   tick(): () => Promise<void>;
 }
 
-const OPTIONS = ['signal', 'onProgress', 'device', 'worker', 'cache', 'precision', 'wasm', 'threads'];
+const OPTIONS = ['signal', 'onProgress', 'device', 'worker', 'cache', 'precision', 'wasm', 'threads', 'profile'];
 /** More than any machine that runs a browser makes use of. */
 const MOST_THREADS = 16;
 
@@ -33,6 +33,7 @@ export async function loadIn(around: Surroundings, source: Source, options?: Loa
   const o = check.checkOptions('load', options, OPTIONS);
   const device = check.choiceOf<DeviceChoice>('load: device', o.device, ['auto', 'cpu', 'webgpu']) ?? 'auto';
   const precision = check.choiceOf<Precision>('load: precision', o.precision, ['fast', 'exact']) ?? 'fast';
+  const profile = check.flagOf('load: profile', o.profile) ?? false;
   const cache = check.flagOf('load: cache', o.cache) ?? typeof caches !== 'undefined';
   const workerAsked = check.flagOf('load: worker', o.worker);
   const threads = check.countOf('load: threads', o.threads) ?? 1;
@@ -62,7 +63,11 @@ export async function loadIn(around: Surroundings, source: Source, options?: Loa
     const line = dial(reply, failed);
     return { post: line.post, close: () => (line.close(), crew?.close()) };
   };
-  const link = new Link(withCrew, { warning: (warning) => events.emit('warning', warning), device: (state) => events.emit('device', state) });
+  const link = new Link(withCrew, {
+    warning: (warning) => events.emit('warning', warning),
+    device: (state) => events.emit('device', state),
+    profile: (spent) => events.emit('profile', spent),
+  });
   if (threads > 1 && around.startWorker) {
     crew = enlist(around.startWorker, threads - 1, module, (index, why) => link.lost(index, why));
   }
@@ -73,7 +78,7 @@ export async function loadIn(around: Surroundings, source: Source, options?: Loa
     const progress = (value: Progress) => guarded(listener, value);
     const satellites = crew?.ports ?? [];
     const sent = thread === 'worker' ? sendable(place) : place;
-    const call = { op: 'load', module, place: sent, precision, cache, thread, device, satellites } as const;
+    const call = { op: 'load', module, place: sent, precision, cache, thread, device, profile, satellites } as const;
     const { device: state, ...info } = (await link.call(call, { progress, transfer: satellites })) as ModelInfo & { device: DeviceState };
     return new RemoteModel(info, state, link, events, around.locate);
   } catch (error) {

@@ -32,6 +32,7 @@ export class Events {
     progress: new Set(),
     warning: new Set(),
     device: new Set(),
+    profile: new Set(),
   };
   #early: T.Warning[] = [];
 

@@ -6,7 +6,7 @@ import type { WireError } from './wire.js';
 
 /** A call, by operation, without its number. */
 export type Call =
-  | { op: 'load'; module: WebAssembly.Module; place: Place; precision: Precision; cache: boolean; thread: 'worker' | 'inline'; device: DeviceChoice; satellites: MessagePort[] }
+  | { op: 'load'; module: WebAssembly.Module; place: Place; precision: Precision; cache: boolean; thread: 'worker' | 'inline'; device: DeviceChoice; profile: boolean; satellites: MessagePort[] }
   | { op: 'loadAdapter'; name: string; place: Place; options: { strict: boolean; allow_base_mismatch: boolean } }
   | { op: 'unloadAdapter'; name: string }
   | { op: 'run'; task: TaskName; args: object }
@@ -44,6 +44,7 @@ export type Reply =
   | { id: number; error: WireError }
   | { id: number; progress: Progress }
   | { device: DeviceState }
+  | { profile: Record<string, number> }
   | { warning: Warning };
 
 /** Page to a worker that shall be a satellite, in place of a host. */

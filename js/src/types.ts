@@ -88,6 +88,8 @@ export interface LoadOptions extends Common {
   cache?: boolean | undefined;
   /** Default: `fast`. */
   precision?: Precision | undefined;
+  /** Measures where the time goes and tells it after each call, as the event `profile`. Default: false. */
+  profile?: boolean | undefined;
   /** Where `polygraft_bg.wasm` is, or its bytes or module, when a bundler moved it. */
   wasm?: string | URL | BufferSource | WebAssembly.Module | undefined;
 }
@@ -383,6 +385,8 @@ export interface ModelEvents {
   progress: Progress;
   /** Something to know that is no error. */
   warning: Warning;
+  /** After a call, with `profile: true`: milliseconds by kernel on the CPU of the model's own thread. */
+  profile: Readonly<Record<string, number>>;
   /** Calls run elsewhere from now on: the GPU was lost, and opened again or given up. */
   device: DeviceState;
 }

@@ -210,3 +210,16 @@ test('after dispose, pending and later calls reject with DISPOSED', async () => 
   await other.dispose();
   assert.equal((await model.embed('a')).embeddings.length, 1);
 });
+
+test('a profile says where the time of a call went, by kernel', async () => {
+  const measured = await load(tiny.model(), { profile: true });
+  const seen = [];
+  measured.on('profile', (spent) => seen.push(spent));
+  await measured.embed(documents);
+  await new Promise((resolve) => setImmediate(resolve));
+  await measured.dispose();
+  assert.equal(seen.length, 1);
+  const kernels = Object.entries(seen[0]);
+  assert.ok(kernels.some(([name]) => /linear/i.test(name)) && kernels.some(([name]) => /attention/i.test(name)), JSON.stringify(seen[0]));
+  assert.ok(kernels.every(([, ms]) => ms >= 0) && kernels.some(([, ms]) => ms > 0));
+});

@@ -48,6 +48,26 @@ fn every_variant_is_valid_and_within_default_limits() {
     }
 }
 
+/// Chromium's own compiler, where its command line is on the PATH.
+#[test]
+fn tint_accepts_every_variant() {
+    use std::process::Command;
+    if Command::new("tint").arg("--help").output().is_err() {
+        eprintln!("tint is not here: the browser tests compile what they use with it");
+        return;
+    }
+    let file = std::env::temp_dir().join(format!("polygraft-tint-{}.wgsl", std::process::id()));
+    for variant in VARIANTS {
+        for extra in extras(variant) {
+            std::fs::write(&file, source(variant, extra)).unwrap();
+            let done = Command::new("tint").args(["--format", "wgsl"]).arg(&file).output().unwrap();
+            let why = String::from_utf8_lossy(&done.stderr);
+            assert!(done.status.success(), "{} {extra:?}: {why}", variant.name);
+        }
+    }
+    std::fs::remove_file(file).unwrap();
+}
+
 #[test]
 fn every_uniform_block_is_its_shaders() {
     for (name, fields) in params::all() {

@@ -9,6 +9,7 @@ use polygraft::program::BufferId;
 use polygraft::tensor::Matrix;
 use polygraft_cpu::Cpu;
 use polygraft_gpu::Gpu;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 
 /// More tokens than any call has.
@@ -22,6 +23,8 @@ pub(crate) struct Duo {
     /// Calls of at least so many tokens go to the GPU.
     crossover: usize,
     waiting: Option<Waiting>,
+    /// Milliseconds by kernel since they were last taken, when a clock is there.
+    spent: BTreeMap<&'static str, f64>,
 }
 
 /// A call in flight on one of them.
@@ -42,7 +45,7 @@ impl std::fmt::Debug for Waiting {
 impl Duo {
     /// No GPU and no weights.
     pub(crate) fn new() -> Self {
-        Self { cpu: Cpu::new(), gpu: None, crossover: usize::MAX, waiting: None }
+        Self { cpu: Cpu::new(), gpu: None, crossover: usize::MAX, waiting: None, spent: BTreeMap::new() }
     }
 
     /// Uploads the base's layers to `gpu`, in place of one that was there.
@@ -71,6 +74,16 @@ impl Duo {
     /// Whether the GPU takes any calls at all.
     pub(crate) fn shares(&self) -> bool {
         self.gpu.is_some() && self.crossover < BEYOND
+    }
+
+    /// Has calls on the CPU measure themselves by kernel, from now on.
+    pub(crate) fn measure(&mut self, clock: polygraft_cpu::Clock) {
+        self.cpu.measure(Some(clock));
+    }
+
+    /// Milliseconds by kernel since this was last asked.
+    pub(crate) fn take_spent(&mut self) -> BTreeMap<&'static str, f64> {
+        std::mem::take(&mut self.spent)
     }
 
     /// What the GPU is, when there is one.
@@ -131,7 +144,15 @@ impl Backend for Duo {
 
     fn advance(&mut self, run: &mut Run, pause: &mut dyn FnMut() -> bool) -> polygraft::Result<Poll> {
         match run {
-            Run::Cpu(run) => self.cpu.advance(run, pause),
+            Run::Cpu(run) => {
+                let poll = self.cpu.advance(run, pause)?;
+                if poll == Poll::Done {
+                    for timing in run.profile() {
+                        *self.spent.entry(timing.kernel).or_default() += timing.milliseconds;
+                    }
+                }
+                Ok(poll)
+            }
             Run::Gpu(run) => {
                 let gpu = self.gpu.as_mut().ok_or_else(gone)?;
                 let poll = gpu.advance(run, &self.cpu, pause)?;

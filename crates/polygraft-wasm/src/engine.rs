@@ -132,6 +132,16 @@ impl Core {
         }
     }
 
+    /// Has the CPU measure itself by kernel from now on.
+    pub(crate) fn measure(&mut self, clock: polygraft_cpu::Clock) {
+        self.engine.session.backend_mut().measure(clock);
+    }
+
+    /// Milliseconds by kernel since this was last asked, in JSON.
+    pub(crate) fn take_profile(&mut self) -> String {
+        json!(self.engine.session.backend_mut().take_spent()).to_string()
+    }
+
     /// What the GPU owes to the job that is waiting for it.
     pub(crate) fn take_waiting(&mut self) -> Option<crate::duo::Waiting> {
         self.engine.session.backend_mut().take_waiting()
