@@ -7,8 +7,9 @@ use crate::slices::{Ended, Slices};
 use polygraft::Result;
 use polygraft::backend::Precision;
 use polygraft::ir::Op;
-use polygraft::model::{Activation, Pooling};
+use polygraft::model::{Activation, EmbeddingWeights, Pooling};
 use polygraft::program::{Step, StepKind};
+use polygraft::steps::embed_token;
 
 /// Rows of a task.
 const CHUNK: usize = 64;
@@ -16,6 +17,7 @@ const CHUNK: usize = 64;
 pub(crate) fn embed(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
     let StepKind::Embed { out, word, position, token_type } = step.kind else { return Ok(Ended::Yes) };
     let (width, tables) = (frame.width(out), frame.tables());
+    let weights = EmbeddingWeights { word, position, token_type };
     let mut row = vec![0.0; width];
     let embedded = tables.embedded.as_deref();
     slices.each(frame.pieces(step, CHUNK), |tokens| {
@@ -26,13 +28,7 @@ pub(crate) fn embed(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &
         }
         for t in tokens {
             let y = &mut y[t * width..(t + 1) * width];
-            frame.store.row(word, tables.ids[t] as usize, y)?;
-            let others = [(Some(position), tables.positions[t]), (token_type, tables.token_types[t])];
-            for (table, index) in others {
-                let Some(table) = table else { continue };
-                frame.store.row(table, index as usize, &mut row)?;
-                y.iter_mut().zip(&row).for_each(|(y, x)| *y += x);
-            }
+            embed_token(weights, tables.embedding(t), y, &mut row, |id, row, out| frame.store.row(id, row, out))?;
         }
         Ok(())
     })

@@ -7,7 +7,7 @@ use crate::failed;
 use crate::gpu::Gpu;
 use crate::run::Run;
 use polygraft::Result;
-use polygraft::backend::{Backend, Call, Poll};
+use polygraft::backend::{Backend, Call, Matrices, Poll};
 use polygraft::ir::PayloadId;
 use polygraft::model::{ModelSpec, WeightId};
 use polygraft::program::BufferId;
@@ -22,12 +22,11 @@ pub struct GpuBackend {
 }
 
 #[derive(Debug, Default)]
-struct Host(Vec<Option<Matrix>>);
+struct Host(Matrices);
 
 impl Host {
     fn get(&self, id: WeightId) -> Result<&Matrix> {
-        let matrix = self.0.get(id.0 as usize).and_then(Option::as_ref);
-        matrix.ok_or_else(|| failed(format!("weight {} was never loaded", id.0)))
+        self.0.get(id).ok_or_else(|| failed(format!("weight {} was never loaded", id.0)))
     }
 }
 
@@ -82,11 +81,7 @@ impl Backend for GpuBackend {
     }
 
     fn load_weight(&mut self, id: WeightId, matrix: Matrix) -> Result<()> {
-        let index = id.0 as usize;
-        if self.host.0.len() <= index {
-            self.host.0.resize(index + 1, None);
-        }
-        self.host.0[index] = Some(matrix);
+        self.host.0.load(id, matrix);
         Ok(())
     }
 
@@ -107,7 +102,7 @@ impl Backend for GpuBackend {
     }
 
     fn memory(&self) -> usize {
-        self.gpu.memory() + self.host.0.iter().flatten().map(Matrix::bytes).sum::<usize>()
+        self.gpu.memory() + self.host.0.bytes()
     }
 
     fn begin(&mut self, call: Call) -> Result<Run> {

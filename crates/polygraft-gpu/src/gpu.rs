@@ -10,9 +10,9 @@ use crate::store::{Own, Store};
 use crate::variants::{Tuning, Variant};
 use polygraft::backend::Call;
 use polygraft::ir::{Payload, PayloadId};
-use polygraft::model::{ModelSpec, WeightId};
+use polygraft::model::{EmbeddingWeights, ModelSpec, WeightId};
 use polygraft::program::{Program, StepKind, Tables};
-use polygraft::steps::Weights;
+use polygraft::steps::{Weights, embed_token};
 use polygraft::tensor::Matrix;
 use polygraft::{Error, Result};
 use std::cell::RefCell;
@@ -94,11 +94,10 @@ impl Gpu {
     /// # Errors
     /// When the device is lost or its memory full.
     pub fn load(&mut self, spec: &ModelSpec, id: WeightId, matrix: &Matrix) -> Result<()> {
-        let e = spec.embeddings;
         let linear = spec.linears.values().any(|l| l.weight == id);
         if linear {
             self.store.load(&self.device, id, matrix);
-        } else if id != e.word && id != e.position && Some(id) != e.token_type {
+        } else if spec.embeddings.ids().all(|table| table != id) {
             self.store.load_vector(&self.device, id, &matrix.to_f32())?;
         }
         self.device.check()
@@ -205,15 +204,10 @@ impl Gpu {
             let stride = width.next_multiple_of(4);
             let mut values = vec![0.0f32; tables.tokens() * stride];
             let mut row = vec![0.0; width];
+            let weights = EmbeddingWeights { word, position, token_type };
             for (t, y) in values.chunks_exact_mut(stride).enumerate() {
                 let y = &mut y[..width];
-                host.row(word, tables.ids[t] as usize, y)?;
-                let others = [(Some(position), tables.positions[t]), (token_type, tables.token_types[t])];
-                for (table, index) in others {
-                    let Some(table) = table else { continue };
-                    host.row(table, index as usize, &mut row)?;
-                    y.iter_mut().zip(&row).for_each(|(y, x)| *y += x);
-                }
+                embed_token(weights, tables.embedding(t), y, &mut row, |id, row, out| host.row(id, row, out))?;
             }
             let to = scratch.activations.get(out.0 as usize).ok_or_else(|| Error::Program("no buffer".into()))?;
             self.device.queue.write_buffer(&to.raw, 0, bytemuck::cast_slice(&values));

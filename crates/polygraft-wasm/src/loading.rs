@@ -117,7 +117,7 @@ impl Loading {
             return Err(Failure::argument("finish", "this model is on its way to be converted"));
         };
         let spec = self.loader.finish()?;
-        for id in share::tables(&spec) {
+        for id in spec.embeddings.ids() {
             backend.load_weight(id, share::absent(spec.weight(id).cols))?;
         }
         Ok(Satellite::new(Session::new(spec, *backend)?))

@@ -38,6 +38,33 @@ pub struct Call {
     pub precision: Precision,
 }
 
+/// Weights as they came, by id: for backends that do not pack them.
+#[derive(Debug, Default)]
+pub struct Matrices(Vec<Option<Matrix>>);
+
+impl Matrices {
+    /// Takes weight `id`, in place of one that was there.
+    pub fn load(&mut self, id: WeightId, matrix: Matrix) {
+        let index = id.0 as usize;
+        if self.0.len() <= index {
+            self.0.resize(index + 1, None);
+        }
+        self.0[index] = Some(matrix);
+    }
+
+    /// Weight `id`, if it was loaded.
+    #[must_use]
+    pub fn get(&self, id: WeightId) -> Option<&Matrix> {
+        self.0.get(id.0 as usize)?.as_ref()
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.iter().flatten().map(Matrix::bytes).sum()
+    }
+}
+
 /// Replays Programs.
 ///
 /// The seam is narrow on purpose: weights go in one at a time and are owned, payloads arrive with the call that uses

@@ -132,6 +132,13 @@ pub struct EmbeddingWeights {
     pub token_type: Option<WeightId>,
 }
 
+impl EmbeddingWeights {
+    /// All of them: two or three.
+    pub fn ids(&self) -> impl Iterator<Item = WeightId> + use<> {
+        [Some(self.word), Some(self.position), self.token_type].into_iter().flatten()
+    }
+}
+
 /// What a head reads and computes. The linear layers are at [`LinearSite::HeadDense`] and [`LinearSite::HeadOutput`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HeadKind {

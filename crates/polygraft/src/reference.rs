@@ -1,6 +1,6 @@
 //! The oracle: replays a Program by the definition of each step, in f32, one step at a time.
 
-use crate::backend::{Backend, Call, Poll};
+use crate::backend::{Backend, Call, Matrices, Poll};
 use crate::error::{Error, Result};
 use crate::ir::PayloadId;
 use crate::model::{ModelSpec, WeightId};
@@ -11,7 +11,7 @@ use crate::tensor::Matrix;
 /// The reference backend. Precision is always exact.
 #[derive(Debug, Default)]
 pub struct Reference {
-    weights: Vec<Option<Matrix>>,
+    weights: Matrices,
 }
 
 /// A call in flight.
@@ -31,8 +31,7 @@ impl Reference {
 
     fn weight(&self, id: WeightId) -> Result<&Matrix> {
         self.weights
-            .get(id.0 as usize)
-            .and_then(Option::as_ref)
+            .get(id)
             .ok_or_else(|| Error::Backend { backend: "reference", why: format!("weight {} was never loaded", id.0) })
     }
 }
@@ -56,11 +55,7 @@ impl Backend for Reference {
     }
 
     fn load_weight(&mut self, id: WeightId, matrix: Matrix) -> Result<()> {
-        let index = id.0 as usize;
-        if self.weights.len() <= index {
-            self.weights.resize(index + 1, None);
-        }
-        self.weights[index] = Some(matrix);
+        self.weights.load(id, matrix);
         Ok(())
     }
 
@@ -75,7 +70,7 @@ impl Backend for Reference {
     fn forget(&mut self, _id: PayloadId) {}
 
     fn memory(&self) -> usize {
-        self.weights.iter().flatten().map(Matrix::bytes).sum()
+        self.weights.bytes()
     }
 
     fn begin(&mut self, call: Call) -> Result<Run> {

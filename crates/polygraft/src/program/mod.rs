@@ -315,6 +315,12 @@ impl Tables {
         self.cu_seqlens.len().saturating_sub(1)
     }
 
+    /// Token `t`'s id, position and type: its rows of the three embedding tables.
+    #[must_use]
+    pub fn embedding(&self, t: usize) -> [u32; 3] {
+        [self.ids[t], self.positions[t], self.token_types[t]]
+    }
+
     /// Token range of row `row`.
     #[must_use]
     pub fn row(&self, row: usize) -> Range<usize> {

@@ -4,6 +4,7 @@ use crate::backend::Backend;
 use crate::batch::{self, Layout, Row};
 use crate::error::{Error, Result};
 use crate::model::ModelSpec;
+use crate::steps::embed_token;
 
 /// `word + position + type` of every token, in the order of the rows, added as the step adds them.
 pub(super) fn gather<B: Backend>(rows: &[Row], spec: &ModelSpec, backend: &B) -> Result<Vec<f32>> {
@@ -16,13 +17,8 @@ pub(super) fn gather<B: Backend>(rows: &[Row], spec: &ModelSpec, backend: &B) ->
         let positions = batch::positions(&row.ids, spec);
         for (t, (&id, position)) in row.ids.iter().zip(positions).enumerate() {
             let Some(y) = targets.next() else { break };
-            backend.weight_row(tables.word, id as usize, y)?;
             let kind = row.token_types.get(t).copied().unwrap_or(0);
-            for (table, index) in [(Some(tables.position), position), (tables.token_type, kind)] {
-                let Some(table) = table else { continue };
-                backend.weight_row(table, index as usize, &mut other)?;
-                y.iter_mut().zip(&other).for_each(|(y, x)| *y += x);
-            }
+            embed_token(tables, [id, position, kind], y, &mut other, |id, row, out| backend.weight_row(id, row, out))?;
         }
     }
     Ok(out)

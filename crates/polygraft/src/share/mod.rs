@@ -19,7 +19,7 @@ use crate::batch::Row;
 use crate::compose::Resolved;
 use crate::error::{Error, Result};
 use crate::ir::{Payload, PayloadId};
-use crate::model::{ModelSpec, WeightId};
+use crate::model::ModelSpec;
 use crate::plan::Want;
 use crate::session::RowOutput;
 use crate::tensor::{Matrix, Storage};
@@ -82,18 +82,10 @@ pub fn absent(cols: usize) -> Matrix {
     Matrix::new(0, cols, Storage::F32(Vec::new())).expect("no rows, no numbers")
 }
 
-/// The weights that a satellite does without: the embedding tables.
-#[must_use]
-pub fn tables(spec: &ModelSpec) -> Vec<WeightId> {
-    let e = spec.embeddings;
-    [Some(e.word), Some(e.position), e.token_type].into_iter().flatten().collect()
-}
-
 /// Whether a satellite can give what is wanted: a head that is tied to the word table stays with the owner.
 #[must_use]
 pub fn fits(spec: &ModelSpec, want: Want) -> bool {
-    let tables = tables(spec);
-    !want.logits || spec.linears.values().all(|l| !tables.contains(&l.weight))
+    !want.logits || spec.linears.values().all(|l| spec.embeddings.ids().all(|table| table != l.weight))
 }
 
 impl Parcel {

@@ -9,6 +9,7 @@ mod norm;
 mod pointwise;
 mod pool;
 
+pub use embed::embed_token;
 pub use norm::normalize;
 pub use pointwise::offset;
 
