@@ -2,9 +2,9 @@
 // bindings: 0 params 1 q 2 k 3 v 4 tables 5 out(rw)   (5 of 8 storage)
 // tiling: one query of one head an invocation, 32 queries a workgroup; softmax in one pass with a running peak, four keys at a time;
 //   no workgroup memory and no barrier
-// assumes: head width D, a multiple of 4; rows of any length
+// assumes: head width 4 D; rows of any length
 
-const D4: u32 = 8u; // head width / 4
+const D: u32 = 8u; // head width / 4
 
 struct Params {
   stride: u32,  // vec4 a token
@@ -23,11 +23,11 @@ struct Params {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) lane: vec3<u32>) {
   let item = tables[params.items + group.x];
   if (lane.x >= item.y) { return; }
-  let head = group.y * D4;
+  let head = group.y * D;
   let at = (item.x + lane.x) * params.stride + head;
-  var query: array<vec4<f32>, D4>;
-  var sums: array<vec4<f32>, D4>;
-  for (var i = 0u; i < D4; i++) {
+  var query: array<vec4<f32>, D>;
+  var sums: array<vec4<f32>, D>;
+  for (var i = 0u; i < D; i++) {
     query[i] = q[at + i] * params.scale;
     sums[i] = vec4<f32>(0.0);
   }
@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let four = min(vec4<u32>(key, key + 1u, key + 2u, key + 3u), vec4<u32>(last));
     let source = four * params.stride + head;
     var products = vec4<f32>(0.0);
-    for (var i = 0u; i < D4; i++) {
+    for (var i = 0u; i < D; i++) {
       let part = query[i];
       products += vec4<f32>(dot(part, k[source.x + i]), dot(part, k[source.y + i]), dot(part, k[source.z + i]), dot(part, k[source.w + i]));
     }
@@ -50,9 +50,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let weights = select(vec4<f32>(0.0), exp(products - higher), real);
     peak = higher;
     total = total * keep + weights.x + weights.y + weights.z + weights.w;
-    for (var i = 0u; i < D4; i++) {
+    for (var i = 0u; i < D; i++) {
       sums[i] = sums[i] * keep + weights.x * v[source.x + i] + weights.y * v[source.y + i] + weights.z * v[source.z + i] + weights.w * v[source.w + i];
     }
   }
-  for (var i = 0u; i < D4; i++) { out[at + i] = sums[i] / total; }
+  for (var i = 0u; i < D; i++) { out[at + i] = sums[i] / total; }
 }

@@ -94,7 +94,7 @@ impl Arena {
         let mut encoder = device.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(&self.held.raw, 0, &held.raw, 0, old as u64);
         device.queue.submit([encoder.finish()]);
-        self.held.replace(held);
+        self.held = held;
         self.release(Span { start: (old / 16) as u32, length: ((bytes - old) / 16) as u32 });
         Ok(self.free.len() - 1)
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// A storage buffer; destroyed when dropped, because a browser frees nothing before.
+/// A buffer; destroyed when dropped, because a browser frees nothing before.
 #[derive(Debug)]
 pub(crate) struct Held {
     /// Never used twice.
@@ -15,8 +15,18 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Storage.
     pub(crate) fn new(device: &Device, label: &str, bytes: usize) -> Self {
-        let raw = device.storage(label, bytes);
+        Self::of(device.storage(label, bytes))
+    }
+
+    /// Uniform blocks.
+    pub(crate) fn uniform(device: &Device, label: &str, bytes: usize) -> Self {
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        Self::of(device.buffer(label, bytes, usage))
+    }
+
+    fn of(raw: wgpu::Buffer) -> Self {
         Self { id: NEXT.fetch_add(1, Ordering::Relaxed), bytes: raw.size() as usize, raw }
     }
 
@@ -30,12 +40,8 @@ impl Held {
     /// Makes it at least `bytes` long; contents are lost when it grows.
     pub(crate) fn reserve(&mut self, device: &Device, label: &str, bytes: usize) {
         if self.bytes < bytes {
-            self.replace(Self::new(device, label, bytes));
+            *self = Self::new(device, label, bytes);
         }
-    }
-
-    pub(crate) fn replace(&mut self, with: Self) {
-        *self = with;
     }
 }
 

@@ -105,12 +105,6 @@ impl Device {
         &self.info
     }
 
-    /// Gives the device up: what is on it is freed at once, and every call that needs it fails from now on.
-    pub fn destroy(&self) {
-        self.raw.destroy();
-        lock(&self.faults).lost.get_or_insert("it was given up".into());
-    }
-
     /// Whether the device is there and has not failed.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// A buffer that a launch binds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Bind<'a> {
     /// Vectors and adapters.
     Arena,
@@ -33,13 +33,6 @@ pub(crate) enum Bind<'a> {
     /// A weight's codes or scales.
     Weight(&'a Held),
 }
-
-impl PartialEq for Held {
-    fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
-    }
-}
-impl Eq for Held {}
 
 /// One dispatch.
 pub(crate) struct Launch<'a> {

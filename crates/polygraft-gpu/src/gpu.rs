@@ -9,7 +9,7 @@ use crate::run::Readback;
 use crate::store::{Own, Store};
 use crate::variants::{Tuning, Variant};
 use polygraft::backend::Call;
-use polygraft::ir::{Payload, PayloadId};
+use polygraft::ir::PayloadId;
 use polygraft::model::{EmbeddingWeights, ModelSpec, WeightId};
 use polygraft::program::{Program, StepKind, Tables};
 use polygraft::steps::{Weights, embed_token};
@@ -38,15 +38,12 @@ struct Scratch {
     codes: Option<Held>,
     code_scales: Option<Held>,
     tables: Option<Held>,
-    params: Option<Params>,
-    groups: HashMap<(usize, Vec<u64>), wgpu::BindGroup>,
+    params: Option<Held>,
+    groups: HashMap<GroupKey, wgpu::BindGroup>,
 }
 
-#[derive(Debug)]
-struct Params {
-    raw: wgpu::Buffer,
-    id: u64,
-}
+/// A pipeline and the buffers that are bound to it, by identity.
+type GroupKey = (usize, Vec<u64>);
 
 /// Bind groups kept: those of a few Programs over a twelve-layer base.
 const GROUPS_KEPT: usize = 4096;
@@ -101,14 +98,6 @@ impl Gpu {
             self.store.load_vector(&self.device, id, &matrix.to_f32())?;
         }
         self.device.check()
-    }
-
-    /// The payload's numbers on the device.
-    ///
-    /// # Errors
-    /// When the device is lost or its memory full.
-    pub(crate) fn own(&mut self, payload: &Payload) -> Result<Arc<Own>> {
-        self.store.own(&self.device, payload)
     }
 
     /// Drops what is kept for payload `id`, once no call reads it.
@@ -173,22 +162,23 @@ impl Gpu {
         let mut scratch = self.scratch.borrow_mut();
         scratch.fit(&self.device, program, tables, params.len() * 4, words.len() * 4, [hidden, blocks]);
         self.upload(&scratch, program, tables, host)?;
-        if let (Some(to), Some(block)) = (&scratch.tables, &scratch.params) {
-            self.device.queue.write_buffer(&to.raw, 0, bytemuck::cast_slice(&words));
-            if !params.is_empty() {
-                self.device.queue.write_buffer(&block.raw, 0, bytemuck::cast_slice(&params));
+        for (to, words) in [(&scratch.tables, &words), (&scratch.params, &params)] {
+            if let Some(to) = to
+                && !words.is_empty()
+            {
+                self.device.queue.write_buffer(&to.raw, 0, bytemuck::cast_slice(words));
             }
         }
-        scratch.bind(self, &launches);
+        let groups = scratch.bind(self, &launches);
         let mut commands = self.device.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
             let mut pass = commands.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             let mut last = None;
-            for (i, launch) in launches.iter().enumerate() {
+            for (i, (launch, group)) in launches.iter().zip(&groups).enumerate() {
                 if last.replace(launch.pipeline.id) != Some(launch.pipeline.id) {
                     pass.set_pipeline(&launch.pipeline.raw);
                 }
-                pass.set_bind_group(0, scratch.group(&self.store, launch), &[(i * STRIDE) as u32]);
+                pass.set_bind_group(0, scratch.groups.get(group), &[(i * STRIDE) as u32]);
                 let [x, y, z] = launch.groups;
                 pass.dispatch_workgroups(x, y, z);
             }
@@ -246,14 +236,9 @@ impl Scratch {
             grow(&mut self.code_scales, device, "code scales", rows * blocks * 8);
         }
         grow(&mut self.tables, device, "tables", words);
-        if self.params.as_ref().is_none_or(|p| p.raw.size() < params as u64) {
-            if let Some(old) = self.params.take() {
-                old.raw.destroy();
-            }
-            let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        if self.params.as_ref().is_none_or(|p| p.bytes < params) {
             // A block is bound whole, the last one too.
-            let raw = device.buffer("params", (params + STRIDE).next_power_of_two(), usage);
-            self.params = Some(Params { id: Held::new(device, "identity", 16).id, raw });
+            self.params = Some(Held::uniform(device, "params", (params + STRIDE).next_power_of_two()));
         }
         if self.groups.len() > GROUPS_KEPT {
             self.groups.clear();
@@ -272,16 +257,16 @@ impl Scratch {
         }
     }
 
-    fn key(&self, store: &Store, launch: &Launch<'_>) -> (usize, Vec<u64>) {
+    fn key(&self, store: &Store, launch: &Launch<'_>) -> GroupKey {
         let ids = launch.binds.iter().filter_map(|b| Some(self.held(store, b)?.id));
         (launch.pipeline.id, ids.chain(self.params.as_ref().map(|p| p.id)).collect())
     }
 
-    /// Makes the bind groups that are not there yet.
-    fn bind(&mut self, gpu: &Gpu, launches: &[Launch<'_>]) {
-        for launch in launches {
-            let key = self.key(&gpu.store, launch);
-            if self.groups.contains_key(&key) {
+    /// Makes the bind groups that are not there yet; the key of each launch's.
+    fn bind(&mut self, gpu: &Gpu, launches: &[Launch<'_>]) -> Vec<GroupKey> {
+        let keys: Vec<GroupKey> = launches.iter().map(|launch| self.key(&gpu.store, launch)).collect();
+        for (launch, key) in launches.iter().zip(&keys) {
+            if self.groups.contains_key(key) {
                 continue;
             }
             let Some(params) = &self.params else { continue };
@@ -297,12 +282,9 @@ impl Scratch {
                 layout: &launch.pipeline.layout,
                 entries: &entries,
             });
-            self.groups.insert(key, group);
+            self.groups.insert(key.clone(), group);
         }
-    }
-
-    fn group(&self, store: &Store, launch: &Launch<'_>) -> Option<&wgpu::BindGroup> {
-        self.groups.get(&self.key(store, launch))
+        keys
     }
 }
 

@@ -11,7 +11,7 @@ fn extras(variant: &Variant) -> Vec<Extra> {
         (Covers::Packed, _) => [3, 4].map(|form| Some(("FORM", form))).into(),
         (Covers::Linear, _) => [0, 3, 4].map(|form| Some(("FORM", form))).into(),
         (Covers::Attention, "attention scalar") => [1, 5, 64].map(|d| Some(("D", d))).into(),
-        (Covers::Attention, _) => [1, 8, 16, 32].map(|d| Some(("D4", d))).into(),
+        (Covers::Attention, _) => [1, 8, 16, 32].map(|d| Some(("D", d))).into(),
         _ => vec![None],
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Variant {
     pub(crate) constants: &'static [(&'static str, u32)],
     /// Storage bindings 1, 2, ….
     pub(crate) access: &'static [Access],
+    /// Numbers along a head that it reads at once: the head's width must be a multiple, and is counted in them.
+    pub(crate) reads: u32,
     /// Rows and columns (of four) that a workgroup makes.
     pub(crate) tile: (u32, u32),
     /// Whether invocations of a workgroup wait for each other, which software devices pay dearly for.
@@ -72,6 +74,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: &[LINEAR, ACTIVATION, include_str!("../../../shaders/linear_direct.wgsl")],
         constants: &[("X", 16), ("Y", 4)],
         access: LINEAR_ACCESS,
+        reads: 1,
         tile: (16, 16),
         barriers: false,
     },
@@ -81,6 +84,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: TILE,
         constants: &[("X", 8), ("Y", 8)],
         access: LINEAR_ACCESS,
+        reads: 1,
         tile: (64, 16),
         barriers: true,
     },
@@ -90,6 +94,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: TILE,
         constants: &[("X", 16), ("Y", 4)],
         access: LINEAR_ACCESS,
+        reads: 1,
         tile: (32, 32),
         barriers: true,
     },
@@ -99,6 +104,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: TILE,
         constants: &[("X", 8), ("Y", 16)],
         access: LINEAR_ACCESS,
+        reads: 1,
         tile: (128, 16),
         barriers: true,
     },
@@ -108,6 +114,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: TILE,
         constants: &[("X", 16), ("Y", 16)],
         access: LINEAR_ACCESS,
+        reads: 1,
         tile: (128, 32),
         barriers: true,
     },
@@ -117,6 +124,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: &[ACTIVATION, include_str!("../../../shaders/linear_packed.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Read, Write, Read],
+        reads: 1,
         tile: (64, 16),
         barriers: true,
     },
@@ -126,6 +134,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: &[include_str!("../../../shaders/round.wgsl")],
         constants: &[],
         access: &[Read, Write, Write],
+        reads: 1,
         tile: (1, 64),
         barriers: false,
     },
@@ -135,6 +144,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: &[include_str!("../../../shaders/attention_direct.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Read, Write],
+        reads: 4,
         tile: (32, 0),
         barriers: false,
     },
@@ -144,6 +154,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: &[include_str!("../../../shaders/attention_scalar.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Read, Write],
+        reads: 1,
         tile: (32, 0),
         barriers: false,
     },
@@ -153,6 +164,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: &[NORM, include_str!("../../../shaders/norm_direct.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Write],
+        reads: 1,
         tile: (32, 0),
         barriers: false,
     },
@@ -162,6 +174,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: &[NORM, include_str!("../../../shaders/norm_group.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Write],
+        reads: 1,
         tile: (1, 0),
         barriers: true,
     },
@@ -171,6 +184,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: &[ACTIVATION, include_str!("../../../shaders/pointwise.wgsl")],
         constants: &[],
         access: &[Read, Read, Write],
+        reads: 1,
         tile: (1, 64),
         barriers: false,
     },
@@ -180,6 +194,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: &[include_str!("../../../shaders/shrink.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Write],
+        reads: 1,
         tile: (8, 8),
         barriers: false,
     },
@@ -189,6 +204,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: &[include_str!("../../../shaders/expand.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Write],
+        reads: 1,
         tile: (8, 64),
         barriers: false,
     },
@@ -198,6 +214,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: &[include_str!("../../../shaders/offset.wgsl")],
         constants: &[],
         access: &[Read, Read, Write],
+        reads: 1,
         tile: (1, 64),
         barriers: false,
     },
@@ -207,6 +224,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: &[include_str!("../../../shaders/pool.wgsl")],
         constants: &[],
         access: &[Read, Read, Write],
+        reads: 1,
         tile: (1, 64),
         barriers: false,
     },
@@ -216,6 +234,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         sources: &[include_str!("../../../shaders/normalize.wgsl")],
         constants: &[],
         access: &[Write],
+        reads: 1,
         tile: (32, 0),
         barriers: false,
     },
@@ -250,10 +269,7 @@ impl Tuning {
 
 impl Variant {
     fn fits(&self, shape: Shape) -> bool {
-        match self.name {
-            "attention direct" => shape.head.is_multiple_of(4),
-            _ => true,
-        }
+        shape.head.is_multiple_of(self.reads)
     }
 
     /// Whether [`choose`] could pick it on this device for some shape like this one.

@@ -86,11 +86,6 @@ impl Duo {
         std::mem::take(&mut self.spent)
     }
 
-    /// What the GPU is, when there is one.
-    pub(crate) fn gpu(&self) -> Option<&Gpu> {
-        self.gpu.as_ref()
-    }
-
     /// The answer that the last call that was waiting waits for.
     pub(crate) fn take_waiting(&mut self) -> Option<Waiting> {
         self.waiting.take()

@@ -125,13 +125,6 @@ impl Core {
         self.count_satellites();
     }
 
-    /// Gives the device up as if it had been lost: what tests and impatient callers do.
-    pub(crate) fn destroy_gpu(&mut self) {
-        if let Some(gpu) = self.engine.session.backend().gpu() {
-            gpu.device().destroy();
-        }
-    }
-
     /// Has the CPU measure itself by kernel from now on.
     pub(crate) fn measure(&mut self, clock: polygraft_cpu::Clock) {
         self.engine.session.backend_mut().measure(clock);

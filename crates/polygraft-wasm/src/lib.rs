@@ -265,12 +265,6 @@ impl GpuDevice {
     pub fn name(&self) -> String {
         self.0.device().info().name.clone()
     }
-
-    /// Whether it is a program on the CPU.
-    #[must_use]
-    pub fn software(&self) -> bool {
-        self.0.device().info().software
-    }
 }
 
 /// A base with its adapters.
@@ -374,12 +368,6 @@ impl Model {
     #[wasm_bindgen(js_name = detachGpu)]
     pub fn detach_gpu(&mut self) {
         self.0.detach_gpu();
-    }
-
-    /// Destroys the device under the model, as a driver might: for tests.
-    #[wasm_bindgen(js_name = destroyGpu)]
-    pub fn destroy_gpu(&mut self) {
-        self.0.destroy_gpu();
     }
 
     /// The answer of a job that is done; its handle is spent.

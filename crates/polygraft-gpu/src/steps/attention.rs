@@ -20,7 +20,7 @@ pub(crate) fn encode(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
     }
     let count = items.len() as u32;
     let block = params::Attention { stride: e.stride(out), items: e.table(items), scale: f32::from_bits(scale_bits) };
-    let extra = if variant.name == "attention scalar" { ("D", head) } else { ("D4", head / 4) };
+    let extra = ("D", head / variant.reads);
     let binds =
         vec![Bind::Activation(q), Bind::Activation(k), Bind::Activation(v), Bind::Tables, Bind::Activation(out)];
     e.launch(Covers::Attention, shape, Some(extra), &block, binds, |_| [count, heads as u32, 1])
