@@ -2,19 +2,9 @@
 //
 // What must go wrong is put in front of the worker's own script, by the address that the page imports it from.
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
-import http from 'node:http';
-import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { chromium } from 'playwright-core';
+import * as site from './site.mjs';
 import * as tiny from './tiny.mjs';
-
-const dist = fileURLToPath(new URL('../dist', import.meta.url));
-const types = { '.js': 'text/javascript', '.wasm': 'application/wasm', '.html': 'text/html' };
-const policy = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'";
-const found = [process.env.POLYGRAFT_CHROMIUM, '/usr/bin/chromium', '/usr/bin/google-chrome'].find((file) => file && existsSync(file));
 
 /** Keeps every device, counts its submissions, and destroys it in front of one of them. */
 const destroying = (which) => `
@@ -40,33 +30,26 @@ const faults = {
     GPUDevice.prototype.createBuffer = function (d) { const buffer = create.call(this, d); if (d.label === 'weight') queueMicrotask(() => this.dispatchEvent(new GPUUncapturedErrorEvent('uncapturederror', { error: new GPUOutOfMemoryError('full') }))); return buffer; };`,
 };
 
-let browser, server;
+/** Counts submissions, and tells them in place of the model's name. */
+faults.counted =
+  'const submit = GPUQueue.prototype.submit; globalThis.submits = 0; GPUQueue.prototype.submit = function (...args) { globalThis.submits += 1; return submit.apply(this, args); }; const post = globalThis.postMessage; globalThis.postMessage = (message, transfer) => post({ ...message, ...(message.value?.device ? { value: { ...message.value, name: String(globalThis.submits) } } : {}) }, transfer);';
+
+let open;
 /** Submissions of the test of known answers, counted on a device that works. */
 let tested = 0;
 before(async () => {
-  assert.ok(found, 'no Chromium: set POLYGRAFT_CHROMIUM');
-  const files = tiny.listed();
-  const rank = tiny.lora();
-  server = http.createServer(async (request, response) => {
-    const name = new URL(request.url, 'http://x').pathname;
-    const send = (bytes, type = 'application/octet-stream') => {
-      if (!bytes) return response.writeHead(404).end();
-      response.writeHead(200, { 'Content-Type': type, 'Content-Security-Policy': policy }).end(bytes);
-    };
-    if (name === '/') return send('<!doctype html><title>polygraft</title>', 'text/html');
-    if (name.startsWith('/model/')) return send(files.get(name.slice(7)));
-    if (name.startsWith('/rank/')) return send(rank.get(name.slice(6)));
-    const [, fault, rest] = /^\/with\/(\w+)\/(.*)$/.exec(name) ?? [];
-    let bytes = rest && (await readFile(path.join(dist, rest)).catch(() => null));
-    if (bytes && rest === 'worker.js') {
-      const counting = fault === 'counted' ? 'const submit = GPUQueue.prototype.submit; globalThis.submits = 0; GPUQueue.prototype.submit = function (...args) { globalThis.submits += 1; return submit.apply(this, args); }; const post = globalThis.postMessage; globalThis.postMessage = (message, transfer) => post({ ...message, ...(message.value?.device ? { value: { ...message.value, name: String(globalThis.submits) } } : {}) }, transfer);' : faults[fault];
-      bytes = `${counting.replaceAll(TESTED, String(tested))}\n${bytes}`;
-    }
-    send(bytes, types[path.extname(name)]);
-  });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const folders = { model: tiny.listed(), rank: tiny.lora() };
   const gpu = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--enable-features=Vulkan', '--use-vulkan=swiftshader'];
-  browser = await chromium.launch({ executablePath: found, args: ['--no-sandbox', ...gpu] });
+  open = await site.open(async (pathname) => {
+    if (pathname === '/') return site.blank;
+    const [, fault, rest] = /^\/with\/(\w+)\/(.*)$/.exec(pathname) ?? [];
+    if (fault) {
+      const bytes = await site.fileIn(site.dist, rest);
+      return { bytes: bytes && rest === 'worker.js' ? `${faults[fault].replaceAll(TESTED, String(tested))}\n${bytes}` : bytes };
+    }
+    const [, folder, name] = /^\/(\w+)\/(.*)$/.exec(pathname) ?? [];
+    return { bytes: folders[folder]?.get(name) };
+  }, gpu);
   tested = Number(await onPage('counted', async (from) => {
     const { load } = await import(`${from}/index.js`);
     const model = await load('/model', { device: 'webgpu', cache: false });
@@ -74,27 +57,10 @@ before(async () => {
   }));
   assert.ok(tested > 0, 'the self-test submits something');
 });
-after(async () => {
-  await browser?.close();
-  server?.closeAllConnections();
-  server?.close();
-});
+after(() => open?.close());
 
-/** Runs `work` in a fresh page whose package has the fault; an error on the page fails the test. */
-async function onPage(fault, work, argument) {
-  const context = await browser.newContext();
-  const page = await context.newPage();
-  const errors = [];
-  page.on('pageerror', (error) => errors.push(error.message));
-  await page.goto(`http://127.0.0.1:${server.address().port}/`);
-  try {
-    const value = await page.evaluate(work, argument ?? `/with/${fault}`);
-    assert.deepEqual(errors, []);
-    return value;
-  } finally {
-    await context.close();
-  }
-}
+/** Runs `work` in a fresh page whose package has the fault. */
+const onPage = (fault, work, argument) => open.onPage(work, argument ?? `/with/${fault}`);
 
 /** Loads on a device, embeds under adapters row by row, and tells what happened. */
 async function story({ from, device, batches }) {

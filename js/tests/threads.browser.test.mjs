@@ -1,82 +1,51 @@
 // In Chromium: threads without shared memory. The same numbers whoever computed them, one download, and a satellite that
 // fails, falls silent or never starts costs time and nothing else.
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
-import http from 'node:http';
-import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { chromium } from 'playwright-core';
+import * as site from './site.mjs';
 import * as tiny from './tiny.mjs';
 
-const dist = fileURLToPath(new URL('../dist', import.meta.url));
-const types = { '.js': 'text/javascript', '.wasm': 'application/wasm' };
-const policy = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'";
 const isolation = { 'Cross-Origin-Opener-Policy': 'same-origin', 'Cross-Origin-Embedder-Policy': 'require-corp' };
-const found = [process.env.POLYGRAFT_CHROMIUM, '/usr/bin/chromium', '/usr/bin/google-chrome'].find((file) => file && existsSync(file));
 
-let browser, server;
+let open;
 let requests = [];
 before(async () => {
-  assert.ok(found, 'no Chromium: set POLYGRAFT_CHROMIUM');
   const folders = { model: tiny.listed(), rank: tiny.lora(), other: tiny.lora(8) };
-  server = http.createServer(async (request, response) => {
-    const { pathname } = new URL(request.url, 'http://x');
+  open = await site.open(async (pathname, request) => {
     requests.push(pathname);
     const isolated = pathname.startsWith('/isolated') || request.headers.referer?.includes('/isolated');
     const [, folder, name] = /^\/(\w+)\/(.*)$/.exec(pathname) ?? [];
-    let bytes = folders[folder]?.get(name);
-    if (folder === 'dist') bytes = await readFile(path.join(dist, name)).catch(() => undefined);
-    if (pathname === '/' || pathname === '/isolated') bytes = '<!doctype html><title>polygraft</title>';
-    if (bytes === undefined) return response.writeHead(404).end();
-    const type = types[path.extname(pathname)] ?? (name ? 'application/octet-stream' : 'text/html');
     // The worker's script has to say so itself; that it is asked for by either page does no harm.
     const headers = isolated || folder === 'dist' ? { ...isolation, 'Cross-Origin-Resource-Policy': 'same-origin' } : {};
-    response.writeHead(200, { 'Content-Type': type, 'Content-Security-Policy': policy, ...headers }).end(bytes);
+    if (pathname === '/' || pathname === '/isolated') return { ...site.blank, headers };
+    const bytes = folder === 'dist' ? await site.fileIn(site.dist, name) : folders[folder]?.get(name);
+    return { bytes, headers };
   });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  browser = await chromium.launch({ executablePath: found, args: ['--no-sandbox'] });
 });
-after(async () => {
-  await browser?.close();
-  server?.closeAllConnections();
-  server?.close();
-});
+after(() => open?.close());
 
-/** Runs `work` in a fresh page; `window.made` has its workers, `window.tamper` may change what goes to a satellite. */
-async function onPage(work, argument, address = '/') {
-  const context = await browser.newContext();
-  const page = await context.newPage();
-  const errors = [];
-  page.on('pageerror', (error) => errors.push(error.message));
-  await page.addInitScript(() => {
-    window.made = [];
-    const Plain = window.Worker;
-    window.Worker = class extends Plain {
-      constructor(script, options) {
-        super(window.made.length === window.broken ? '/gone.js' : script, options);
-        window.made.push(this);
-      }
-      postMessage(message, transfer) {
-        if (!message.satellite || !window.tamper) return super.postMessage(message, transfer);
-        const { port1, port2 } = new MessageChannel();
-        const owner = message.satellite;
-        owner.onmessage = ({ data }) => window.tamper(data, (m) => port1.postMessage(m), (m) => owner.postMessage(m));
-        port1.onmessage = ({ data }) => owner.postMessage(data);
-        super.postMessage({ ...message, satellite: port2 }, [port2]);
-      }
-    };
-  });
-  await page.goto(`http://127.0.0.1:${server.address().port}${address}`);
-  try {
-    const value = await page.evaluate(work, argument);
-    assert.deepEqual(errors, []);
-    return value;
-  } finally {
-    await context.close();
-  }
+/** Runs in the page first: `window.made` has its workers, `window.tamper` may change what goes to a satellite. */
+function init() {
+  window.made = [];
+  const Plain = window.Worker;
+  window.Worker = class extends Plain {
+    constructor(script, options) {
+      super(window.made.length === window.broken ? '/gone.js' : script, options);
+      window.made.push(this);
+    }
+    postMessage(message, transfer) {
+      if (!message.satellite || !window.tamper) return super.postMessage(message, transfer);
+      const { port1, port2 } = new MessageChannel();
+      const owner = message.satellite;
+      owner.onmessage = ({ data }) => window.tamper(data, (m) => port1.postMessage(m), (m) => owner.postMessage(m));
+      port1.onmessage = ({ data }) => owner.postMessage(data);
+      super.postMessage({ ...message, satellite: port2 }, [port2]);
+    }
+  };
 }
+
+/** Runs `work` in a fresh page. */
+const onPage = (work, argument, address = '/') => open.onPage(work, argument, { address, init });
 
 const texts = tiny.texts(60, 40);
 

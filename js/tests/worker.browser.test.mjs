@@ -1,70 +1,38 @@
 // In Chromium: the worker, the cache, an abort that gets through, a page that stays fluid, and a bundled page.
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import http from 'node:http';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { chromium } from 'playwright-core';
 import { build } from 'vite';
+import * as site from './site.mjs';
 import * as tiny from './tiny.mjs';
 
-const dist = fileURLToPath(new URL('../dist', import.meta.url));
-const types = { '.js': 'text/javascript', '.wasm': 'application/wasm', '.html': 'text/html' };
-const policy = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'";
-const found = [process.env.POLYGRAFT_CHROMIUM, '/usr/bin/chromium', '/usr/bin/google-chrome'].find((file) => file && existsSync(file));
+const { dist } = site;
 
-let browser, server, bundle;
+let open, bundle;
 let requests = [];
 before(async () => {
-  assert.ok(found, 'no Chromium: set POLYGRAFT_CHROMIUM');
   bundle = await mkdtemp(path.join(os.tmpdir(), 'polygraft-'));
-  const files = tiny.listed();
-  const rank = tiny.lora();
-  const changed = new Map(files);
-  changed.set('model.safetensors', files.get('model.safetensors').map((byte, i, all) => (i === all.length - 1 ? byte ^ 1 : byte)));
-  server = http.createServer(async (request, response) => {
-    const name = new URL(request.url, 'http://x').pathname;
-    requests.push(name);
-    const send = (bytes, type = 'application/octet-stream') => {
-      if (!bytes) return response.writeHead(404).end();
-      response.writeHead(200, { 'Content-Type': type, 'Content-Security-Policy': policy }).end(bytes);
-    };
-    if (name === '/') return send('<!doctype html><title>polygraft</title>', 'text/html');
-    if (name.startsWith('/model/')) return send(files.get(name.slice(7)));
-    if (name.startsWith('/changed/')) return send(changed.get(name.slice(9)));
-    if (name.startsWith('/rank/')) return send(rank.get(name.slice(6)));
-    const [, root, rest] = /^\/(dist|bundle)\/(.*)$/.exec(name) ?? [];
-    const file = root && path.join(root === 'dist' ? dist : path.join(bundle, 'out'), rest);
-    send(file && (await readFile(file).catch(() => null)), types[path.extname(name)]);
+  const model = tiny.listed();
+  const changed = new Map(model);
+  changed.set('model.safetensors', model.get('model.safetensors').map((byte, i, all) => (i === all.length - 1 ? byte ^ 1 : byte)));
+  const folders = { model, changed, rank: tiny.lora() };
+  open = await site.open(async (pathname) => {
+    requests.push(pathname);
+    if (pathname === '/') return site.blank;
+    const [, folder, name] = /^\/(\w+)\/(.*)$/.exec(pathname) ?? [];
+    if (folder === 'dist') return { bytes: await site.fileIn(dist, name) };
+    if (folder === 'bundle') return { bytes: await site.fileIn(path.join(bundle, 'out'), name) };
+    return { bytes: folders[folder]?.get(name) };
   });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  browser = await chromium.launch({ executablePath: found, args: ['--no-sandbox'] });
 });
 after(async () => {
-  await browser?.close();
-  server?.closeAllConnections();
-  server?.close();
+  await open?.close();
   await rm(bundle, { recursive: true, force: true });
 });
-
 /** Runs `work` in a fresh page under a strict policy; an error on the page fails the test. */
-async function onPage(work, argument) {
-  const context = await browser.newContext();
-  const page = await context.newPage();
-  const errors = [];
-  page.on('pageerror', (error) => errors.push(error.message));
-  await page.goto(`http://127.0.0.1:${server.address().port}/`);
-  try {
-    const value = await page.evaluate(work, argument);
-    assert.deepEqual(errors, []);
-    return value;
-  } finally {
-    await context.close();
-  }
-}
+const onPage = (work, argument) => open.onPage(work, argument);
 
 test('worker and page thread give the same numbers', async () => {
   const rows = await onPage(async (texts) => {
