@@ -216,62 +216,14 @@ fn halves(sums: Dots) -> Dots {
     sums.map(|sums| sums.map(|sum| i32x4_dot_i16x8(sum, i16x8_splat(1))))
 }
 
-/// 4-bit codes.
-#[cfg(not(target_feature = "relaxed-simd"))]
-struct Q4;
-
-#[cfg(not(target_feature = "relaxed-simd"))]
-impl Weights for Q4 {
-    const WORDS: usize = Q4_WORDS * CUTS;
-
-    #[inline(always)]
-    unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, turns: usize) -> Dots {
-        // SAFETY: as the caller promised.
-        unsafe {
-            let mut sums = halves(corrections(from));
-            for word in 0..turns {
-                let w = words.add(word * LANES).cast();
-                let w = [load(w), load(w.add(4))];
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let a = splat(codes.add(word * RUN * SIDE), r);
-                    for (sum, w) in sums.iter_mut().zip(w) {
-                        *sum = i32x4_add(*sum, i32x4_dot_i16x8(a, w));
-                    }
-                }
-            }
-            sums
-        }
-    }
-}
-
-/// 4-bit codes where the relaxed product of bytes is an instruction that adds up pairs in 16 bits. Codes are 0 to 15,
-/// so that the product has one result on every engine. A pair of products is at most 3810 and a lane adds eight; less
-/// the offset of 8, from which the sums start, a block's sum is at most 16 256 and fits 16 bits.
-#[cfg(target_feature = "relaxed-simd")]
-struct Q4Pairs;
-
-#[cfg(target_feature = "relaxed-simd")]
-impl Weights for Q4Pairs {
-    const WORDS: usize = Q4_WORDS * CUTS;
-
-    #[inline(always)]
-    unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, turns: usize) -> Dots {
-        // SAFETY: as the caller promised.
-        unsafe {
-            let mut sums = corrections(from);
-            for word in 0..turns {
-                let w = words.add(word * LANES).cast();
-                let w = [load(w), load(w.add(4))];
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let a = splat(codes.add(word * RUN * SIDE), r);
-                    for (sum, w) in sums.iter_mut().zip(w) {
-                        *sum = i16x8_add(*sum, i16x8_relaxed_dot_i8x16_i7x16(a, w));
-                    }
-                }
-            }
-            halves(sums)
-        }
-    }
+/// The runs of four rows, each in every lane, by a load for each.
+///
+/// # Safety
+/// Four rows' runs can be read at `codes`.
+#[inline(always)]
+unsafe fn splats(codes: *const Code) -> [v128; SIDE] {
+    // SAFETY: as the caller promised.
+    std::array::from_fn(|r| unsafe { splat(codes, r) })
 }
 
 /// The runs of four rows, each in every lane, by one load and four shuffles: here a load for each is 5 % slower, and in
@@ -292,6 +244,68 @@ unsafe fn runs(codes: *const Code) -> [v128; SIDE] {
     ]
 }
 
+/// A block of 4-bit codes: each turn adds the products of a word of weights with four rows' runs to their sums.
+///
+/// # Safety
+/// As [`Weights::block`]; `runs` reads four rows' runs.
+#[inline(always)]
+unsafe fn block_q4(
+    words: *const u32,
+    codes: *const Code,
+    turns: usize,
+    mut sums: Dots,
+    runs: unsafe fn(*const Code) -> [v128; SIDE],
+    add: impl Fn(v128, v128, v128) -> v128,
+) -> Dots {
+    for word in 0..turns {
+        // SAFETY: as the caller promised.
+        unsafe {
+            let w = words.add(word * LANES).cast();
+            let w = [load(w), load(w.add(4))];
+            for (sums, a) in sums.iter_mut().zip(runs(codes.add(word * RUN * SIDE))) {
+                for (sum, w) in sums.iter_mut().zip(w) {
+                    *sum = add(*sum, a, w);
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// 4-bit codes.
+#[cfg(not(target_feature = "relaxed-simd"))]
+struct Q4;
+
+#[cfg(not(target_feature = "relaxed-simd"))]
+impl Weights for Q4 {
+    const WORDS: usize = Q4_WORDS * CUTS;
+
+    #[inline(always)]
+    unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, turns: usize) -> Dots {
+        let add = |sum, a, w| i32x4_add(sum, i32x4_dot_i16x8(a, w));
+        // SAFETY: as the caller promised.
+        unsafe { block_q4(words, codes, turns, halves(corrections(from)), splats, add) }
+    }
+}
+
+/// 4-bit codes where the relaxed product of bytes is an instruction that adds up pairs in 16 bits. Codes are 0 to 15,
+/// so that the product has one result on every engine. A pair of products is at most 3810 and a lane adds eight; less
+/// the offset of 8, from which the sums start, a block's sum is at most 16 256 and fits 16 bits.
+#[cfg(target_feature = "relaxed-simd")]
+struct Q4Pairs;
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Weights for Q4Pairs {
+    const WORDS: usize = Q4_WORDS * CUTS;
+
+    #[inline(always)]
+    unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, turns: usize) -> Dots {
+        let add = |sum, a, w| i16x8_add(sum, i16x8_relaxed_dot_i8x16_i7x16(a, w));
+        // SAFETY: as the caller promised.
+        halves(unsafe { block_q4(words, codes, turns, corrections(from), splats, add) })
+    }
+}
+
 /// 4-bit codes where the relaxed product of bytes adds up four in 32 bits with one instruction.
 #[cfg(target_feature = "relaxed-simd")]
 struct Q4Fours;
@@ -302,20 +316,9 @@ impl Weights for Q4Fours {
 
     #[inline(always)]
     unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, turns: usize) -> Dots {
+        let add = |sum, a, w| i32x4_relaxed_dot_i8x16_i7x16_add(a, w, sum);
         // SAFETY: as the caller promised.
-        unsafe {
-            let mut sums = halves(corrections(from));
-            for word in 0..turns {
-                let w = words.add(word * LANES).cast();
-                let w = [load(w), load(w.add(4))];
-                for (sums, a) in sums.iter_mut().zip(runs(codes.add(word * RUN * SIDE))) {
-                    for (sum, w) in sums.iter_mut().zip(w) {
-                        *sum = i32x4_relaxed_dot_i8x16_i7x16_add(a, w, *sum);
-                    }
-                }
-            }
-            sums
-        }
+        unsafe { block_q4(words, codes, turns, halves(corrections(from)), runs, add) }
     }
 }
 
