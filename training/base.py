@@ -59,8 +59,8 @@ def dequantize(raw: bytes, elements: int) -> np.ndarray:
     return (values * scale).reshape(-1)
 
 
-def read(data: bytes):
-    """(header, {name: flat f32 array})."""
+def contents(data: bytes):
+    """(header, [(name, elements, bytes)])."""
     r = Reader(data)
     magic, version = r.take("4sI")
     if magic != b"E5S1" or version != 1:
@@ -72,18 +72,26 @@ def read(data: bytes):
     r.skip(4 * (count + 1) + 4 * count + blob)
     _entries, size = r.take("iI")
     r.skip(size)
-    tensors = {}
+    tensors = []
     for _ in range(r.take("i")):
         name = data[r.at + 2 : r.at + 2 + r.take("H")].decode()
         r.skip(len(name))
         _dtype, elements, offset, size = r.take("BIQQ")
-        raw = data[offset : offset + size]
-        if size == 4 * elements:
+        tensors.append((name, elements, data[offset : offset + size]))
+    return head, tensors
+
+
+def read(data: bytes):
+    """(header, {name: flat f32 array})."""
+    head, entries = contents(data)
+    tensors = {}
+    for name, elements, raw in entries:
+        if len(raw) == 4 * elements:
             tensors[name] = np.frombuffer(raw, dtype="<f4").copy()
-        elif size == elements // 32 * 18:
+        elif len(raw) == elements // 32 * 18:
             tensors[name] = dequantize(raw, elements)
         else:
-            raise SystemExit(f"{name}: {elements} elements in {size} bytes")
+            raise SystemExit(f"{name}: {elements} elements in {len(raw)} bytes")
     return head, tensors
 
 

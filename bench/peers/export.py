@@ -26,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
-from base import Reader, read  # noqa: E402
+from base import contents, read  # noqa: E402
 
 CONTRIB = "com.microsoft"
 LINEARS = "q k v ao fi fo".split()
@@ -34,20 +34,11 @@ LINEARS = "q k v ao fi fo".split()
 
 def codes(data: bytes):
     """{name: (u8 codes 0–15 `[blocks, 32]`, f32 scales `[blocks]`)} of every 4-bit tensor of the source."""
-    r = Reader(data)
-    r.take("4sI"), r.take("7i"), r.take("fi")
-    count, *_ids, blob = r.take("5iQ")
-    r.skip(8 * count + 4 + blob)
-    _entries, size = r.take("iI")
-    r.skip(size)
     out = {}
-    for _ in range(r.take("i")):
-        name = data[r.at + 2 : r.at + 2 + r.take("H")].decode()
-        r.skip(len(name))
-        _dtype, elements, offset, size = r.take("BIQQ")
-        if size != elements // 32 * 18:
+    for name, elements, raw in contents(data)[1]:
+        if len(raw) != elements // 32 * 18:
             continue
-        raw = np.frombuffer(data, np.uint8, size, offset).reshape(-1, 18)
+        raw = np.frombuffer(raw, np.uint8).reshape(-1, 18)
         scale = raw[:, :2].copy().view(np.float16).astype(np.float32).reshape(-1)
         out[name] = np.concatenate([raw[:, 2:] & 15, raw[:, 2:] >> 4], axis=1), scale
     return out
