@@ -72,7 +72,7 @@ pub extern "C" fn check() -> f32 {
     let mut worst = 0.0f32;
     for case in cases::cases() {
         let (mut near, mut oracle) = (cases::session(Cpu::new(), &case), cases::session(case.oracle(), &case));
-        let batch = case.batch(&near);
+        let batch = case.batch(&mut near);
         let want = oracle.run(&batch, cases::ALL, Precision::Exact).expect("the oracle runs");
         for precision in [Precision::Exact, Precision::Fast] {
             let got = near.run(&batch, cases::ALL, precision).expect("the batch runs");

@@ -35,7 +35,7 @@ impl Own {
         match op {
             Op::LowRank(lora) => Self::LowRank { a: Packed::new(&lora.a), b: Packed::new(&lora.b) },
             Op::ReplaceLinear(dense) => Self::Linear(dense.weight.as_ref().map(Packed::new)),
-            Op::Offset(_) | Op::ReplaceNorm(_) => Self::Vectors,
+            Op::Offset(_) | Op::ReplaceNorm(_) | Op::Reweight(_) => Self::Vectors,
         }
     }
 

@@ -13,7 +13,7 @@ use support::{ALL, Case, cases, distance, session};
 fn exact_agrees_with_the_oracle() {
     for case in cases() {
         let (mut near, mut oracle) = (session(Cpu::new(), &case), session(case.oracle(), &case));
-        let batch = case.batch(&near);
+        let batch = case.batch(&mut near);
         let got = near.run(&batch, ALL, Precision::Exact).unwrap();
         let want = oracle.run(&batch, ALL, Precision::Exact).unwrap();
         for (i, (got, want)) in got.iter().zip(&want).enumerate() {
@@ -27,7 +27,7 @@ fn exact_agrees_with_the_oracle() {
 fn fast_stays_near_the_oracle() {
     for case in cases().into_iter().filter(|c| c.dims.scheme.is_quantized()) {
         let (mut near, mut oracle) = (session(Cpu::new(), &case), session(case.oracle(), &case));
-        let batch = case.batch(&near);
+        let batch = case.batch(&mut near);
         let got = near.run(&batch, ALL, Precision::Fast).unwrap();
         let want = oracle.run(&batch, ALL, Precision::Exact).unwrap();
         for (i, (got, want)) in got.iter().zip(&want).enumerate() {
@@ -48,7 +48,7 @@ fn alone(session: &mut Session<Cpu>, batch: &Batch, row: usize, precision: Preci
 fn a_row_has_the_same_bits_alone_and_in_any_batch() {
     for case in cases() {
         let mut session = session(Cpu::new(), &case);
-        let batch = case.batch(&session);
+        let batch = case.batch(&mut session);
         for precision in [Precision::Exact, Precision::Fast] {
             let together = session.run(&batch, ALL, precision).unwrap();
             for (i, row) in together.iter().enumerate() {
@@ -62,7 +62,7 @@ fn a_row_has_the_same_bits_alone_and_in_any_batch() {
 fn pauses_change_nothing() {
     for case in cases() {
         let mut session = session(Cpu::new(), &case);
-        let batch = case.batch(&session);
+        let batch = case.batch(&mut session);
         for precision in [Precision::Exact, Precision::Fast] {
             let whole = session.run(&batch, ALL, precision).unwrap();
             let mut random = Random(case.seed);

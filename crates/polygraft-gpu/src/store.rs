@@ -145,6 +145,7 @@ impl Store {
                 beta: norm.beta.as_deref().map(&mut put).transpose()?,
             },
             Op::Offset(offset) => Own::Offset(put(&offset.vector)?),
+            Op::Reweight(_) => return Err(failed("a change of weights came to the device unapplied".into())),
         })
     }
 

@@ -16,7 +16,7 @@ fn gpu() -> GpuBackend {
 fn exact_agrees_with_the_oracle() {
     for case in cases() {
         let (mut near, mut oracle) = (session(gpu(), &case), session(case.oracle(), &case));
-        let batch = case.batch(&near);
+        let batch = case.batch(&mut near);
         let got = near.run(&batch, ALL, Precision::Exact).unwrap();
         let want = oracle.run(&batch, ALL, Precision::Exact).unwrap();
         for (i, (got, want)) in got.iter().zip(&want).enumerate() {

@@ -19,6 +19,10 @@ use std::collections::BTreeMap;
 /// What computes.
 pub(crate) type Host = crate::duo::Duo;
 
+fn index(indexes: &BTreeMap<u32, Index>, handle: u32) -> Result<&Index> {
+    indexes.get(&handle).ok_or_else(|| Failure::argument("index", "it has been disposed of"))
+}
+
 /// A loaded model: its engine, the calls in flight, the indexes that JavaScript holds.
 pub(crate) struct Core {
     pub(crate) engine: Engine<Host>,
@@ -159,24 +163,30 @@ impl Core {
             "embed" => Job::Embed(Box::new(self.embed(requests::parse(op, args)?)?)),
             "rerank" => {
                 let request = requests::parse::<RerankArgs>(op, args)?.into_request()?;
-                Job::Rerank(Box::new(Rerank::new(&self.engine, request)?))
+                Job::Rerank(Box::new(Rerank::new(&mut self.engine, request)?))
             }
             "index" => {
                 let args: IndexArgs = requests::parse(op, args)?;
                 let (sides, precision) = (args.sides()?, args.precision());
-                Job::Index(Box::new(BuildIndex::new(&self.engine, args.documents, &sides, args.windows, precision)?))
+                Job::Index(Box::new(BuildIndex::new(
+                    &mut self.engine,
+                    args.documents,
+                    &sides,
+                    args.windows,
+                    precision,
+                )?))
             }
             "search" => {
                 let args: SearchArgs = requests::parse(op, args)?;
                 let handle = args.index;
                 let request = args.into_request()?;
-                Job::Search(Box::new(Search::new(&self.engine, self.index(handle)?, request)?), handle)
+                Job::Search(Box::new(Search::new(&mut self.engine, index(&self.indexes, handle)?, request)?), handle)
             }
             "languageVector" => {
                 let args: LanguageArgs = requests::parse(op, args)?;
                 let name = args.name.clone();
                 name.as_deref().map_or(Ok(()), polygraft::compose::check_name)?;
-                Job::Language(Box::new(LanguageVector::new(&self.engine, args.into_request()?)?), name)
+                Job::Language(Box::new(LanguageVector::new(&mut self.engine, args.into_request()?)?), name)
             }
             other => return Err(Failure::argument("operation", format!("{other:?} is not one"))),
         };
@@ -185,7 +195,7 @@ impl Core {
         Ok(handle)
     }
 
-    fn embed(&self, args: EmbedArgs) -> Result<Embed> {
+    fn embed(&mut self, args: EmbedArgs) -> Result<Embed> {
         if args.texts.is_empty() {
             return Err(Failure::argument("texts", "the list is empty; there is nothing to embed"));
         }
@@ -244,7 +254,7 @@ impl Core {
             Job::Embed(embed) => embedded(*embed),
             Job::Rerank(task) => Ok(Output { json: to_json(&task.finish()?)?, ..Output::default() }),
             Job::Search(task, index) => {
-                Ok(Output { json: to_json(&task.finish(self.index(index)?)?)?, ..Output::default() })
+                Ok(Output { json: to_json(&task.finish(self::index(&self.indexes, index)?)?)?, ..Output::default() })
             }
             Job::Index(task) => {
                 let (index, report) = task.finish()?;
@@ -277,7 +287,7 @@ impl Core {
 
     /// An index as a file.
     pub(crate) fn save_index(&self, handle: u32) -> Result<Vec<u8>> {
-        Ok(polygraft_formats::write_index(self.index(handle)?)?)
+        Ok(polygraft_formats::write_index(index(&self.indexes, handle)?)?)
     }
 
     /// A saved index, if it belongs to this base; gives its handle and how many documents it has.
@@ -312,10 +322,6 @@ impl Core {
         let mut warnings: Vec<String> = resolved.into_iter().flat_map(|r| r.warnings).collect();
         warnings.dedup();
         Ok(json!({"lines": lines, "text": text.join("\n"), "macs": macs, "warnings": warnings}).to_string())
-    }
-
-    fn index(&self, handle: u32) -> Result<&Index> {
-        self.indexes.get(&handle).ok_or_else(|| Failure::argument("index", "it has been disposed of"))
     }
 
     fn handle(&mut self) -> u32 {

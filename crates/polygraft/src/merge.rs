@@ -13,7 +13,10 @@ use std::collections::BTreeMap;
 /// # Errors
 /// [`Error::ComposeUndefined`] for an op that has no place in the weights, such as a language vector.
 pub fn merge(spec: &mut ModelSpec, weights: &mut BTreeMap<WeightId, Matrix>, resolved: &Resolved) -> Result<()> {
-    for placed in &resolved.placed {
+    // Changed weights have become replaced layers; low-rank updates of a site are added to those.
+    let (replaced, others): (Vec<_>, Vec<_>) =
+        resolved.placed.iter().partition(|p| matches!(p.payload.op, Op::ReplaceLinear(_)));
+    for placed in replaced.into_iter().chain(others) {
         match (placed.site, &placed.payload.op) {
             (Site::Linear(site), Op::LowRank(l)) => low_rank(spec, weights, &placed.adapter, (site, l), placed.scale)?,
             (Site::Linear(site), Op::ReplaceLinear(d)) => replace_linear(spec, weights, site, d),

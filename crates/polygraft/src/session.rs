@@ -12,6 +12,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 mod embed;
+mod variants;
+
+pub use variants::BUDGET as VARIANTS_BUDGET;
 
 /// Programs kept; a page uses a handful of shapes.
 const PROGRAMS_KEPT: usize = 32;
@@ -25,6 +28,7 @@ pub struct Session<B: Backend> {
     adapters: Adapters,
     programs: HashMap<(Shape, Want), Arc<Program>>,
     next_payload: u64,
+    variants: variants::Variants,
 }
 
 /// A batch: rows, and for each the index of its composition.
@@ -113,7 +117,14 @@ impl<B: Backend> Session<B> {
     /// When the backend lacks a weight.
     pub fn new(spec: ModelSpec, mut backend: B) -> Result<Self> {
         backend.ready(&spec)?;
-        Ok(Self { spec: Arc::new(spec), backend, adapters: Adapters::new(), programs: HashMap::new(), next_payload: 0 })
+        Ok(Self {
+            spec: Arc::new(spec),
+            backend,
+            adapters: Adapters::new(),
+            programs: HashMap::new(),
+            next_payload: 0,
+            variants: variants::Variants::default(),
+        })
     }
 
     /// The base.
@@ -178,7 +189,10 @@ impl<B: Backend> Session<B> {
 
     fn ungraft_if_loaded(&mut self, name: &str) -> bool {
         let Some(old) = self.adapters.remove(name) else { return false };
-        old.patches.iter().for_each(|(_, payload)| self.backend.forget(payload.id));
+        for (_, payload) in &old.patches {
+            self.variants.forget(payload.id).into_iter().for_each(|id| self.backend.forget(id));
+            self.backend.forget(payload.id);
+        }
         true
     }
 
@@ -186,8 +200,27 @@ impl<B: Backend> Session<B> {
     ///
     /// # Errors
     /// As [`compose::resolve`].
-    pub fn resolve(&self, compose: &Compose) -> Result<Resolved> {
-        compose::resolve(compose, &self.adapters, &self.spec)
+    pub fn resolve(&mut self, compose: &Compose) -> Result<Resolved> {
+        let mut out = compose::resolve(compose, &self.adapters, &self.spec)?;
+        self.materialize(&mut out)?;
+        Ok(out)
+    }
+
+    /// Bytes of changed layers that are kept for compositions that change weights, at most; 64 MB unless set.
+    pub fn set_variants_budget(&mut self, bytes: usize) {
+        self.variants.budget = bytes;
+    }
+
+    /// Bytes of changed layers that are held.
+    #[must_use]
+    pub fn variants_bytes(&self) -> usize {
+        self.variants.bytes()
+    }
+
+    /// Whether payload `id` may come again: of an adapter that is loaded, or of a composition's changed layers.
+    #[must_use]
+    pub fn holds(&self, id: PayloadId) -> bool {
+        self.variants.holds(id) || self.adapters.values().any(|a| a.patches.iter().any(|(_, p)| p.id == id))
     }
 
     /// The Program and tables for `batch`, without running them.

@@ -30,7 +30,7 @@ fn session<B: Backend>(mut backend: B, seed: u64) -> Session<B> {
 }
 
 /// Compositions that have a meaning for this seed's adapters: two that replace the same weights cannot stand together.
-fn compositions<B: Backend>(session: &Session<B>) -> Vec<Compose> {
+fn compositions<B: Backend>(session: &mut Session<B>) -> Vec<Compose> {
     ["base", "a", "b", "c", "a:0.5", "stack(a, b)", "sum(b:0.5, c:-0.25)", "stack(a, b, c)", "mix(a:2, c)"]
         .iter()
         .map(|t| t.parse::<Compose>().unwrap())
@@ -38,7 +38,7 @@ fn compositions<B: Backend>(session: &Session<B>) -> Vec<Compose> {
         .collect()
 }
 
-fn batch(session: &Session<Reference>, seed: u64) -> Batch {
+fn batch(session: &mut Session<Reference>, seed: u64) -> Batch {
     let mut random = Random(seed);
     let known = compositions(session);
     let lengths = [1, 2, 3, 7, 1, 17, 33, 5];
@@ -56,7 +56,7 @@ fn alone(session: &mut Session<Reference>, batch: &Batch, row: usize) -> RowOutp
 fn a_row_is_the_same_alone_and_in_any_batch() {
     for seed in 0..12 {
         let mut s = session(Reference::new(), seed * 10);
-        let batch = batch(&s, seed);
+        let batch = batch(&mut s, seed);
         let together = s.run(&batch, ALL, Precision::Exact).unwrap();
         for (i, row) in together.iter().enumerate() {
             assert_eq!(*row, alone(&mut s, &batch, i), "seed {seed} row {i}");
@@ -87,7 +87,7 @@ fn embeddings_shift_the_same_in_the_program_and_after_it() {
     for seed in 0..8 {
         let mut s = session(Reference::new(), seed * 7 + 100);
         let row = testing::row(s.spec(), 6, &mut Random(seed));
-        for compose in compositions(&s) {
+        for compose in compositions(&mut s) {
             let want = Want { embedding: true, ..Want::default() };
             let whole = s.run(&Batch::uniform(vec![row.clone()], compose.clone()), want, Precision::Exact).unwrap();
             let resolved = s.resolve(&compose).unwrap();
@@ -182,7 +182,7 @@ impl Backend for Replay {
 fn a_program_replays_across_the_seam() {
     let mut near = session(Reference::new(), 11);
     let mut far = session(Replay::default(), 11);
-    let batch = batch(&near, 4);
+    let batch = batch(&mut near, 4);
     assert_eq!(near.run(&batch, ALL, Precision::Exact).unwrap(), far.run(&batch, ALL, Precision::Exact).unwrap());
     far.run(&batch, ALL, Precision::Exact).unwrap();
     let hashes = &far.backend().programs_hashed;
@@ -192,7 +192,7 @@ fn a_program_replays_across_the_seam() {
 #[test]
 fn explain_names_the_adapters() {
     let mut s = session(Reference::new(), 21);
-    let batch = batch(&s, 9);
+    let batch = batch(&mut s, 9);
     let (call, _, _) = s.prepare(&batch, ALL, Precision::Exact).unwrap();
     let lines = s.explain(&call.program, &call.tables);
     let text: Vec<String> = lines.iter().map(ToString::to_string).collect();

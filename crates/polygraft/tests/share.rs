@@ -52,7 +52,7 @@ fn satellite(seed: u64) -> Satellite<Reference> {
     Satellite::new(session(seed, false))
 }
 
-fn compositions(engine: &Engine<Reference>) -> Vec<Compose> {
+fn compositions(engine: &mut Engine<Reference>) -> Vec<Compose> {
     ["base", "a", "b", "c", "a:0.5", "stack(a, b)", "sum(b:0.5, c:-0.25)"]
         .iter()
         .map(|t| t.parse::<Compose>().unwrap())
@@ -61,7 +61,7 @@ fn compositions(engine: &Engine<Reference>) -> Vec<Compose> {
 }
 
 /// `count` rows of odd lengths under random compositions.
-fn encode(engine: &Engine<Reference>, count: usize, seed: u64, want: Want) -> Encode<Reference> {
+fn encode(engine: &mut Engine<Reference>, count: usize, seed: u64, want: Want) -> Encode<Reference> {
     let known = compositions(engine);
     let mut random = Random(seed);
     let items = (0..count).map(|_| {
@@ -78,7 +78,7 @@ fn rows(encode: Encode<Reference>) -> Vec<RowOutput> {
 
 fn alone(seed: u64, count: usize, want: Want) -> Vec<RowOutput> {
     let mut engine = engine(seed);
-    let mut encode = encode(&engine, count, seed, want);
+    let mut encode = encode(&mut engine, count, seed, want);
     while encode.advance(&mut engine, &mut || true).unwrap() != Poll::Done {}
     rows(encode)
 }
@@ -122,7 +122,7 @@ fn rows_have_the_same_bits_wherever_they_ran() {
                 let mut engine = engine(seed * 10);
                 engine.set_satellites(count);
                 let mut crew: Vec<_> = (0..count).map(|_| satellite(seed * 10)).collect();
-                let mut shared = encode(&engine, 40, seed * 10, want);
+                let mut shared = encode(&mut engine, 40, seed * 10, want);
                 let did = drive(&mut shared, &mut engine, &mut crew);
                 assert!(did.iter().all(|&n| n > 0), "{did:?}");
                 assert_eq!(rows(shared), expected, "seed {seed}, {count} satellites");
@@ -135,7 +135,7 @@ fn rows_have_the_same_bits_wherever_they_ran() {
 fn a_call_with_its_rows_embedded_gives_the_same_bits() {
     for seed in 0..4 {
         let mut engine = engine(seed);
-        let known = compositions(&engine);
+        let known = compositions(&mut engine);
         let mut random = Random(seed);
         let batch = Batch::by_row(
             [3, 1, 9, 2, 30].iter().map(|&n| testing::row(engine.session.spec(), n, &mut random)).collect(),
@@ -160,7 +160,7 @@ fn what_a_satellite_does_not_do_the_owner_does() {
     let expected = alone(7, 40, ALL);
     let mut engine = engine(7);
     engine.set_satellites(2);
-    let mut shared = encode(&engine, 40, 7, ALL);
+    let mut shared = encode(&mut engine, 40, 7, ALL);
     // Nothing to share yet: this orders the rows.
     assert_eq!(shared.advance(&mut engine, &mut || false).unwrap(), Poll::More);
     let mut lost = Vec::new();
@@ -220,7 +220,7 @@ fn payloads_are_sent_once_and_forgotten_when_they_are_gone() {
 fn small_work_stays_here() {
     let mut engine = engine(5);
     engine.set_satellites(1);
-    let mut shared = encode(&engine, 1, 5, ALL);
+    let mut shared = encode(&mut engine, 1, 5, ALL);
     assert_eq!(drive(&mut shared, &mut engine, &mut [satellite(5)]), [0]);
 }
 
@@ -238,7 +238,7 @@ fn a_head_on_the_word_table_stays_here() {
 fn bytes_that_are_no_message_are_refused() {
     let mut engine = engine(9);
     engine.set_satellites(1);
-    let mut shared = encode(&engine, 40, 9, ALL);
+    let mut shared = encode(&mut engine, 40, 9, ALL);
     shared.advance(&mut engine, &mut || false).unwrap();
     let parcel = shared.share(&mut engine, 0).unwrap().unwrap();
     let mut satellite = satellite(9);

@@ -13,7 +13,7 @@ pub(crate) fn run(args: Center) -> Result<()> {
     let under = args.compose.unwrap_or_default();
     load::warn_unused(&args.model, &[&under]);
     let request = LanguageVectorRequest { texts, pivot, language: args.lang, under, precision: None };
-    let mut task = LanguageVector::new(&engine, request)?;
+    let mut task = LanguageVector::new(&mut engine, request)?;
     drive("centring", |pause| Ok((task.advance(&mut engine, pause)?, task.progress())))?;
     let (adapter, report) = task.finish()?;
     say_report("texts", &report, &[]);

@@ -28,7 +28,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         windows: args.windows,
         precision: None,
     };
-    let mut task = Rerank::new(&engine, request)?;
+    let mut task = Rerank::new(&mut engine, request)?;
     drive("ranking", |pause| Ok((task.advance(&mut engine, pause)?, task.progress())))?;
     let ranking = task.finish()?;
     say_report("passages", &ranking.report, &ranking.warnings);

@@ -34,7 +34,7 @@ impl Case {
     }
 
     /// Rows of odd lengths under random compositions; every third case is a single row.
-    pub(crate) fn batch<B: Backend>(&self, session: &Session<B>) -> Batch {
+    pub(crate) fn batch<B: Backend>(&self, session: &mut Session<B>) -> Batch {
         let mut random = Random(self.seed ^ 77);
         let texts = ["base", "a", "b", "c", "a:0", "b:0.5", "stack(a, b)", "sum(b:0.5, c:-0.25)", "mix(a:2, c)"];
         let parsed = texts.iter().map(|t| t.parse::<Compose>().expect("random cases are valid"));

@@ -123,7 +123,7 @@ fn promised_biases(
         .filter(|p| match &p.op {
             Op::ReplaceLinear(d) => d.bias.is_some(),
             Op::ReplaceNorm(n) => n.beta.is_some(),
-            Op::LowRank(_) | Op::Offset(_) => false,
+            Op::LowRank(_) | Op::Offset(_) | Op::Reweight(_) => false,
         })
         .map(|p| p.site)
         .collect();

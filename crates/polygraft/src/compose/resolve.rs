@@ -74,7 +74,6 @@ pub fn resolve(compose: &Compose, adapters: &Adapters, spec: &ModelSpec) -> Resu
     let owner = leaves.iter().rposition(|l| l.adapter.head.is_some());
     let head = owner.map_or(spec.head.clone(), |i| leaves[i].adapter.head.clone());
     let mut out = Resolved { placed: Vec::new(), head, warnings: warnings(compose, &leaves), text };
-    let mut counts: BTreeMap<(Site, OpKind), u16> = BTreeMap::new();
     let mut replaced: BTreeMap<Site, &str> = BTreeMap::new();
     for (index, leaf) in leaves.iter().enumerate() {
         // A head's own layers come from the adapter whose head runs; an adapter without a head patches whichever runs.
@@ -83,7 +82,6 @@ pub fn resolve(compose: &Compose, adapters: &Adapters, spec: &ModelSpec) -> Resu
             if site.is_head() && (other_head || out.head.is_none()) {
                 continue;
             }
-            let kind = payload.op.kind();
             if payload.op.is_additive() {
                 if leaf.scale == 0.0 {
                     continue;
@@ -99,22 +97,22 @@ pub fn resolve(compose: &Compose, adapters: &Adapters, spec: &ModelSpec) -> Resu
                         ),
                     ));
                 }
-                if let Some(first) = replaced.insert(*site, leaf.name) {
+                let replaces = !matches!(payload.op, Op::Reweight(_));
+                if let Some(first) = replaces.then(|| replaced.insert(*site, leaf.name)).flatten() {
                     return Err(undefined(&out.text, &format!("{first} and {} both replace {site}", leaf.name)));
                 }
             }
-            let ordinal = counts.entry((*site, kind)).or_default();
             out.placed.push(Placed {
                 site: *site,
-                ordinal: *ordinal,
+                ordinal: 0,
                 head: if in_head_steps(*site) { out.head.as_ref().map(HeadSpec::key) } else { None },
                 payload: payload.clone(),
                 adapter: leaf.name.to_owned(),
                 scale: leaf.scale,
             });
-            *ordinal += 1;
         }
     }
+    out.number();
     Ok(out)
 }
 
@@ -212,6 +210,16 @@ impl Placed {
 }
 
 impl Resolved {
+    /// Gives each patch its place among those of its kind at its site.
+    pub(crate) fn number(&mut self) {
+        let mut counts: BTreeMap<(Site, OpKind), u16> = BTreeMap::new();
+        for placed in &mut self.placed {
+            let next = counts.entry((placed.site, placed.payload.op.kind())).or_default();
+            placed.ordinal = *next;
+            *next += 1;
+        }
+    }
+
     /// The composition without its offsets of the pooled embedding: what decides the expensive part of an embedding.
     #[must_use]
     pub fn backbone(&self) -> Self {

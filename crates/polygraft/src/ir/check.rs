@@ -151,6 +151,18 @@ fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Res
             finite("weight", weight.as_ref().is_none_or(|w| w.first_not_finite().is_none()))?;
             finite("bias", all_finite(bias.as_deref()))
         }
+        (Site::Linear(site), Op::Reweight(change)) => {
+            let wanted = shape_at(*site, adapter, spec).ok_or_else(missing)?;
+            let found = change.0.shape();
+            if found == wanted {
+                return Ok(());
+            }
+            Err(wrong(
+                "change of weights",
+                format!("{} × {}", wanted.0, wanted.1),
+                format!("{} × {}", found.0, found.1),
+            ))
+        }
         (Site::Norm(site), Op::ReplaceNorm(Norm { gamma, beta })) => {
             if !spec.norms.contains_key(site) && !patch.site.is_head() {
                 return Err(missing());

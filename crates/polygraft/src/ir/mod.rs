@@ -3,10 +3,12 @@
 
 mod check;
 mod payload;
+mod reweight;
 mod site;
 
 pub use check::{Graft, LoadReport, Verdict, check};
 pub use payload::{Dense, LowRank, Norm, Offset, Payload, PayloadId};
+pub use reweight::{Layer, Meeting, Reweigh, Reweight, fold};
 pub use site::{LayerLinear, LinearSite, NormSite, Site};
 
 use crate::model::HeadSpec;
@@ -31,6 +33,9 @@ pub enum Op {
     ReplaceLinear(Dense),
     /// Runs the adapter's own scale and/or shift in place of the base's.
     ReplaceNorm(Norm),
+    /// Runs a layer whose weight is a function of the base's: rotations, masks, sparse and dense deltas. A composition
+    /// turns it into [`Op::ReplaceLinear`] before anything runs.
+    Reweight(Reweight),
 }
 
 impl Op {
@@ -40,6 +45,7 @@ impl Op {
         match self {
             Self::LowRank(_) | Self::Offset(_) => true,
             Self::ReplaceLinear(_) | Self::ReplaceNorm(_) => false,
+            Self::Reweight(Reweight(change)) => change.meeting() == Meeting::Adds,
         }
     }
 }

@@ -77,6 +77,7 @@ impl super::Op {
             Self::Offset(o) => o.vector.len() * 4 + vec(&o.query),
             Self::ReplaceLinear(d) => d.weight.as_ref().map_or(0, Matrix::bytes) + vec(&d.bias),
             Self::ReplaceNorm(n) => vec(&n.gamma) + vec(&n.beta),
+            Self::Reweight(change) => change.0.bytes(),
         }
     }
 
@@ -88,6 +89,7 @@ impl super::Op {
             Self::Offset(_) => "offset",
             Self::ReplaceLinear(_) => "replace linear",
             Self::ReplaceNorm(_) => "replace norm",
+            Self::Reweight(_) => "change of weights",
         }
     }
 }

@@ -110,7 +110,7 @@ fn takes(
                 Some(p) => {
                     let detail = match &p.op {
                         Op::LowRank(l) => format!(" rank {}", l.a.rows()),
-                        Op::Offset(_) | Op::ReplaceLinear(_) | Op::ReplaceNorm(_) => String::new(),
+                        Op::Offset(_) | Op::ReplaceLinear(_) | Op::ReplaceNorm(_) | Op::Reweight(_) => String::new(),
                     };
                     let scale = if s.scale == 1.0 { String::new() } else { format!(" ×{}", s.scale) };
                     format!("{range}: {}{detail}{scale}", owner(p.id))
@@ -134,7 +134,7 @@ fn macs(program: &Program, tables: &Tables, kind: &StepKind, n: usize) -> u64 {
             .iter()
             .filter_map(|s| match &tables.payloads.get(s.payload? as usize)?.op {
                 Op::LowRank(l) => Some(s.range.len() as u64 * l.a.rows() as u64 * (width(x) + width(out))),
-                Op::Offset(_) | Op::ReplaceLinear(_) | Op::ReplaceNorm(_) => None,
+                Op::Offset(_) | Op::ReplaceLinear(_) | Op::ReplaceNorm(_) | Op::Reweight(_) => None,
             })
             .sum(),
         StepKind::Attention { out, .. } => {

@@ -89,6 +89,8 @@ pub enum OpKind {
     ReplaceLinear,
     /// Replaced layer norm.
     ReplaceNorm,
+    /// Changed weights, before they are a replaced linear layer: no step has it.
+    Reweight,
 }
 
 impl crate::ir::Op {
@@ -100,6 +102,7 @@ impl crate::ir::Op {
             Self::Offset(_) => OpKind::Offset,
             Self::ReplaceLinear(_) => OpKind::ReplaceLinear,
             Self::ReplaceNorm(_) => OpKind::ReplaceNorm,
+            Self::Reweight(_) => OpKind::Reweight,
         }
     }
 }

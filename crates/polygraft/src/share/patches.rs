@@ -120,6 +120,8 @@ pub(super) fn write_op(w: &mut Writer, op: &Op) {
             w.option(weight.as_ref(), write_matrix);
             w.option(bias.as_ref(), |w, v| w.f32s(v));
         }
+        // Compositions have turned it into a replaced layer.
+        Op::Reweight(_) => w.u8(u8::MAX),
         Op::ReplaceNorm(Norm { gamma, beta }) => {
             w.u8(3);
             w.option(gamma.as_ref(), |w, v| w.f32s(v));

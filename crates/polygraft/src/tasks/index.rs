@@ -51,7 +51,7 @@ impl<B: Backend> BuildIndex<B> {
     /// # Errors
     /// No documents; compositions that mean nothing.
     pub fn new(
-        engine: &Engine<B>,
+        engine: &mut Engine<B>,
         documents: Vec<String>,
         adapters: &Sides,
         windows: bool,
@@ -159,7 +159,7 @@ impl<B: Backend> Search<B> {
     ///
     /// # Errors
     /// An empty query; [`Error::IndexStale`] when base or backbone differ.
-    pub fn new(engine: &Engine<B>, index: &Index, request: SearchRequest) -> Result<Self> {
+    pub fn new(engine: &mut Engine<B>, index: &Index, request: SearchRequest) -> Result<Self> {
         if request.query.trim().is_empty() {
             return Err(Error::Argument {
                 what: "query".into(),
@@ -336,5 +336,7 @@ fn digest(op: &Op, hash: &mut u64) {
             feed(n.gamma.as_deref().unwrap_or_default());
             feed(n.beta.as_deref().unwrap_or_default());
         }
+        // Compositions have turned it into a replaced layer.
+        Op::Reweight(_) => {}
     }
 }

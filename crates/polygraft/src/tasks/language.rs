@@ -49,7 +49,7 @@ impl<B: Backend> LanguageVector<B> {
     ///
     /// # Errors
     /// No texts, or only empty ones; no language; a composition that means nothing or already shifts.
-    pub fn new(engine: &Engine<B>, request: LanguageVectorRequest) -> Result<Self> {
+    pub fn new(engine: &mut Engine<B>, request: LanguageVectorRequest) -> Result<Self> {
         let bad = |what: &str, why: String| Err(Error::Argument { what: what.into(), why });
         if request.language.trim().is_empty() || request.language.len() > 35 {
             return bad("lang", "name the language by its BCP 47 tag, such as `hu`".into());

@@ -87,7 +87,7 @@ impl<B: Backend> Rerank<B> {
     ///
     /// # Errors
     /// An empty query, no documents, compositions that mean nothing, a head of the wrong width.
-    pub fn new(engine: &Engine<B>, request: RerankRequest) -> Result<Self> {
+    pub fn new(engine: &mut Engine<B>, request: RerankRequest) -> Result<Self> {
         check(&request)?;
         let mut compositions: Vec<Compose> = Vec::new();
         let mut find = |c: &Compose| {

@@ -75,11 +75,9 @@ impl<B: Backend> Encode<B> {
         let resolved: Vec<Resolved> = resolved.into_iter().cloned().collect();
         let Satellites { known, last_ticket } = &mut engine.satellites;
         let known = &mut known[satellite];
-        let adapters = engine.session.adapters();
-        let grafted = |id: &PayloadId| adapters.values().any(|a| a.patches.iter().any(|(_, p)| p.id == *id));
         let mut forget = Vec::new();
         known.retain(|id| {
-            let keep = grafted(id);
+            let keep = engine.session.holds(*id);
             if !keep {
                 forget.push(*id);
             }

@@ -1,0 +1,209 @@
+//! Weight variants: linear layers as compositions change them, computed once and kept under a byte budget.
+
+use crate::backend::Backend;
+use crate::compose::{Placed, Resolved};
+use crate::error::{Error, Result};
+use crate::ir::{Dense, Layer, LinearSite, Meeting, Op, Payload, PayloadId, Reweight, Site, fold};
+use crate::model::ModelSpec;
+use crate::quant::{BLOCK, q8_0};
+use crate::tensor::{Matrix, Scheme, Storage};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Bytes of changed layers that a session keeps unless told otherwise.
+pub const BUDGET: usize = 64 << 20;
+
+/// What a variant is made of: payloads in order, with the bits of their scales.
+type Key = Vec<(PayloadId, u32)>;
+
+/// The variants that a session has made.
+#[derive(Debug)]
+pub(super) struct Variants {
+    made: BTreeMap<Key, Arc<Payload>>,
+    /// Keys, those that were used longest ago first.
+    order: Vec<Key>,
+    pub(super) budget: usize,
+}
+
+impl Default for Variants {
+    fn default() -> Self {
+        Self { made: BTreeMap::new(), order: Vec::new(), budget: BUDGET }
+    }
+}
+
+impl Variants {
+    pub(super) fn holds(&self, id: PayloadId) -> bool {
+        self.made.values().any(|p| p.id == id)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.made.values().map(|p| p.op.bytes()).sum()
+    }
+
+    fn found(&mut self, key: &Key) -> Option<Arc<Payload>> {
+        let found = self.made.get(key)?.clone();
+        self.order.retain(|k| k != key);
+        self.order.push(key.clone());
+        Some(found)
+    }
+
+    /// Variants that `id` is a part of leave with it.
+    pub(super) fn forget(&mut self, id: PayloadId) -> Vec<PayloadId> {
+        let keys: Vec<Key> = self.made.keys().filter(|k| k.iter().any(|(i, _)| *i == id)).cloned().collect();
+        self.order.retain(|k| !keys.contains(k));
+        keys.iter().filter_map(|k| self.made.remove(k)).map(|p| p.id).collect()
+    }
+
+    /// Keeps `payload`. What no call uses leaves, longest unused first, until the budget holds; `gone` are their ids.
+    fn keep(&mut self, key: Key, payload: Arc<Payload>, gone: &mut Vec<PayloadId>) -> Result<()> {
+        let needed = payload.op.bytes();
+        let idle: Vec<Key> = self.order.iter().filter(|k| Arc::strong_count(&self.made[*k]) == 1).cloned().collect();
+        for old in idle {
+            if self.bytes() + needed <= self.budget {
+                break;
+            }
+            self.order.retain(|k| *k != old);
+            gone.extend(self.made.remove(&old).map(|p| p.id));
+        }
+        if self.bytes() + needed > self.budget {
+            let why = format!(
+                "the layers that these adapters change take more than {} MB; use fewer of them in one call, or raise the budget of weight variants",
+                self.budget >> 20
+            );
+            return Err(Error::Argument { what: "adapters".into(), why });
+        }
+        self.order.push(key.clone());
+        self.made.insert(key, payload);
+        Ok(())
+    }
+}
+
+/// The patches of one linear site that become one variant, by their places in `placed`: all up to the last change of
+/// the weight that has to see them. Low-rank updates that nothing follows stay updates.
+fn folded(placed: &[Placed], site: LinearSite) -> Vec<usize> {
+    let here: Vec<usize> = (0..placed.len()).filter(|&i| placed[i].site == Site::Linear(site)).collect();
+    let change = |i: &usize| match &placed[*i].payload.op {
+        Op::Reweight(Reweight(change)) => Some(change),
+        _ => None,
+    };
+    if !here.iter().any(|i| change(i).is_some()) {
+        return Vec::new();
+    }
+    let last = here.iter().rposition(|i| change(i).is_some_and(|c| c.meeting() == Meeting::Follows)).unwrap_or(0);
+    let keep = |(at, i): (usize, &usize)| match &placed[*i].payload.op {
+        Op::LowRank(_) => at < last,
+        _ => true,
+    };
+    here.iter().enumerate().filter(|p| keep((p.0, p.1))).map(|(_, i)| *i).collect()
+}
+
+impl<B: Backend> super::Session<B> {
+    /// Puts changed layers in the place of the changes.
+    pub(super) fn materialize(&mut self, resolved: &mut Resolved) -> Result<()> {
+        let mut sites: Vec<LinearSite> = resolved
+            .placed
+            .iter()
+            .filter(|p| matches!(p.payload.op, Op::Reweight(_)))
+            .filter_map(|p| if let Site::Linear(site) = p.site { Some(site) } else { None })
+            .collect();
+        sites.dedup();
+        for site in sites {
+            let places = folded(&resolved.placed, site);
+            let Some(&first) = places.first() else { continue };
+            let parts: Vec<Placed> = places.iter().map(|&i| resolved.placed[i].clone()).collect();
+            let payload = self.variant(site, &parts)?;
+            let owners: Vec<&str> = parts.iter().map(|p| p.adapter.as_str()).collect();
+            let variant = Placed {
+                payload,
+                adapter: owners.join(" + "),
+                scale: 1.0,
+                ordinal: 0,
+                ..resolved.placed[first].clone()
+            };
+            let mut at = 0;
+            resolved.placed.retain(|_| {
+                at += 1;
+                !places.contains(&(at - 1))
+            });
+            resolved.placed.push(variant);
+        }
+        resolved.number();
+        Ok(())
+    }
+
+    fn variant(&mut self, site: LinearSite, parts: &[Placed]) -> Result<Arc<Payload>> {
+        let key: Key = parts.iter().map(|p| (p.payload.id, p.scale.to_bits())).collect();
+        if let Some(found) = self.variants.found(&key) {
+            return Ok(found);
+        }
+        let ops = parts.iter().map(|p| (&p.payload.op, p.scale));
+        let base = base(&self.spec, &self.backend, site, parts)?;
+        let bias_only = !parts.iter().any(|p| match &p.payload.op {
+            Op::Reweight(Reweight(change)) => change.changes_weight(),
+            Op::LowRank(_) => true,
+            _ => false,
+        });
+        let layer = fold(base, ops).map_err(|why| Error::ComposeUndefined {
+            text: parts.iter().map(|p| p.adapter.as_str()).collect::<Vec<_>>().join(", "),
+            why: format!("{site} cannot be changed: {why}"),
+        })?;
+        if let Some(at) = layer.weight.iter().chain(layer.bias.iter().flatten()).position(|x| !x.is_finite()) {
+            let what = format!("number {at} of {site} as {} change it", parts[0].adapter);
+            return Err(Error::NotFinite { what });
+        }
+        let replaced = parts.iter().any(|p| matches!(&p.payload.op, Op::ReplaceLinear(d) if d.weight.is_some()));
+        let weight = (!bias_only || replaced).then(|| self.stored(site, &layer)).flatten();
+        self.next_payload += 1;
+        let op = Op::ReplaceLinear(Dense { weight, bias: layer.bias });
+        let payload = Arc::new(Payload { id: PayloadId(self.next_payload), op });
+        let mut gone = Vec::new();
+        self.variants.keep(key, payload.clone(), &mut gone)?;
+        gone.into_iter().for_each(|id| self.backend.forget(id));
+        Ok(payload)
+    }
+
+    /// At 8 bits where the base's own layer is quantized: a small change would drown in 4; else f32.
+    fn stored(&self, site: LinearSite, layer: &Layer) -> Option<Matrix> {
+        let scheme = self.spec.linears.get(&site).map(|l| self.spec.weight(l.weight).scheme);
+        let blocks = layer.cols.is_multiple_of(BLOCK);
+        let storage = match scheme {
+            Some(Scheme::Q4_0 | Scheme::Q8_0) if blocks => {
+                let (codes, scales) = q8_0::encode(&layer.weight);
+                Storage::Q8_0 { codes, scales }
+            }
+            _ => Storage::F32(layer.weight.clone()),
+        };
+        Matrix::new(layer.rows, layer.cols, storage)
+    }
+}
+
+/// The base's layer at `site`; where it has none of that shape, the replaced one's shape.
+fn base<B: Backend>(spec: &ModelSpec, backend: &B, site: LinearSite, parts: &[Placed]) -> Result<Layer> {
+    let own = parts.iter().find_map(|p| match &p.payload.op {
+        Op::ReplaceLinear(d) => d.weight.as_ref().map(|w| (w.rows(), w.cols())),
+        _ => None,
+    });
+    let weights = spec.linears.get(&site).copied().filter(|l| {
+        let info = spec.weight(l.weight);
+        own.is_none_or(|shape| shape == (info.rows, info.cols))
+    });
+    let Some(linear) = weights else {
+        let Some((rows, cols)) = own else {
+            return Err(Error::AdapterSite { adapter: parts[0].adapter.clone(), site: site.to_string() });
+        };
+        return Ok(Layer { rows, cols, weight: vec![0.0; rows * cols], bias: None });
+    };
+    let (rows, cols) = (spec.weight(linear.weight).rows, spec.weight(linear.weight).cols);
+    let mut weight = vec![0.0; rows * cols];
+    for (row, out) in weight.chunks_exact_mut(cols).enumerate() {
+        backend.weight_row(linear.weight, row, out)?;
+    }
+    let bias = linear
+        .bias
+        .map(|id| {
+            let mut out = vec![0.0; rows];
+            backend.weight_row(id, 0, &mut out).map(|()| out)
+        })
+        .transpose()?;
+    Ok(Layer { rows, cols, weight, bias })
+}
