@@ -1,7 +1,8 @@
 //! What transformers calls the parts of BERT and RoBERTa: one table for base models and for adapters.
 
 use polygraft::ir::{LayerLinear, LinearSite, NormSite};
-use polygraft::model::{Arch, HeadKind};
+use polygraft::model::{Activation, Arch, HeadInput, HeadKind, HeadTask};
+use std::collections::BTreeMap;
 
 /// A module that holds weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,54 +39,46 @@ impl Param {
     }
 }
 
-/// The heads of transformers' classes, which decide what `classifier` means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadClass {
-    /// `…ForSequenceClassification`.
-    Sequence,
-    /// `…ForTokenClassification`.
-    Token,
-    /// `…ForQuestionAnswering`.
-    Question,
-    /// `…ForMaskedLM`, and `…ForPreTraining` without its sentence-order head.
-    MaskedLm,
+/// The task of a class of transformers, by its name in `architectures`.
+#[must_use]
+pub fn task_of_architecture(name: &str) -> Option<HeadTask> {
+    let (_, tail) = name.split_once("For")?;
+    Some(match tail {
+        "SequenceClassification" => HeadTask::Sequence,
+        "TokenClassification" => HeadTask::Token,
+        "QuestionAnswering" => HeadTask::Question,
+        "MaskedLM" | "PreTraining" => HeadTask::MaskedLm,
+        _ => return None,
+    })
 }
 
-impl HeadClass {
-    /// By the class name in `architectures`.
-    #[must_use]
-    pub fn from_architecture(name: &str) -> Option<Self> {
-        let (_, tail) = name.split_once("For")?;
-        Some(match tail {
-            "SequenceClassification" => Self::Sequence,
-            "TokenClassification" => Self::Token,
-            "QuestionAnswering" => Self::Question,
-            "MaskedLM" | "PreTraining" => Self::MaskedLm,
-            _ => return None,
-        })
-    }
+/// The task of a head by PEFT's `task_type`.
+#[must_use]
+pub fn task_of_peft(task: &str) -> Option<HeadTask> {
+    Some(match task {
+        "SEQ_CLS" => HeadTask::Sequence,
+        "TOKEN_CLS" => HeadTask::Token,
+        "QUESTION_ANS" => HeadTask::Question,
+        _ => return None,
+    })
+}
 
-    /// By PEFT's `task_type`.
-    #[must_use]
-    pub fn from_task(task: &str) -> Option<Self> {
-        Some(match task {
-            "SEQ_CLS" => Self::Sequence,
-            "TOKEN_CLS" => Self::Token,
-            "QUESTION_ANS" => Self::Question,
-            _ => return None,
-        })
-    }
-
-    /// How the head runs on `arch`.
-    #[must_use]
-    pub fn kind(self, arch: Arch) -> HeadKind {
-        match (self, arch) {
-            (Self::Sequence, Arch::Bert) => HeadKind::PooledClassifier,
-            (Self::Sequence, Arch::Roberta | Arch::XlmRoberta) => HeadKind::DenseClassifier,
-            (Self::Token | Self::Question, _) => HeadKind::Tokens,
-            (Self::MaskedLm, _) => HeadKind::MaskedLm,
-        }
-    }
+/// What transformers' heads look like on a base of `hidden` numbers a token.
+#[must_use]
+pub fn head_kinds(arch: Arch, hidden: usize, activation: Activation) -> BTreeMap<HeadTask, HeadKind> {
+    let width = u32::try_from(hidden).unwrap_or(u32::MAX);
+    let dense = |input, activation, norm| HeadKind::dense(input, 1, width, activation, norm);
+    let (sequence, inside) = match arch {
+        Arch::Bert => (HeadKind::linear(HeadInput::Pooled(Activation::Tanh)), activation),
+        // Its head for the vocabulary has the erf GELU, whatever `hidden_act` says.
+        Arch::Roberta | Arch::XlmRoberta => (dense(HeadInput::First, Activation::Tanh, false), Activation::Gelu),
+    };
+    BTreeMap::from([
+        (HeadTask::Sequence, sequence),
+        (HeadTask::Token, HeadKind::linear(HeadInput::Tokens)),
+        (HeadTask::Question, HeadKind::linear(HeadInput::Tokens)),
+        (HeadTask::MaskedLm, dense(HeadInput::Tokens, inside, true)),
+    ])
 }
 
 /// The attribute that holds the backbone inside a model with a head: keys may or may not begin with it.
@@ -128,14 +121,14 @@ pub fn part(arch: Arch, path: &str) -> Option<Part> {
         ("classifier" | "qa_outputs", _) => Part::Linear(LinearSite::HeadOutput),
         ("cls.predictions.transform.dense", Arch::Bert)
         | ("classifier.dense" | "lm_head.dense", Arch::Roberta | Arch::XlmRoberta) => {
-            Part::Linear(LinearSite::HeadDense)
+            Part::Linear(LinearSite::HeadDense(0))
         }
         ("cls.predictions.decoder", Arch::Bert)
         | ("classifier.out_proj" | "lm_head.decoder", Arch::Roberta | Arch::XlmRoberta) => {
             Part::Linear(LinearSite::HeadOutput)
         }
         ("cls.predictions.transform.LayerNorm", Arch::Bert)
-        | ("lm_head.layer_norm", Arch::Roberta | Arch::XlmRoberta) => Part::Norm(NormSite::Head),
+        | ("lm_head.layer_norm", Arch::Roberta | Arch::XlmRoberta) => Part::Norm(NormSite::HeadDense(0)),
         _ => return None,
     })
 }
@@ -166,24 +159,24 @@ pub fn does_nothing(arch: Arch, name: &str) -> bool {
     matches!(bare, "embeddings.position_ids" | "embeddings.token_type_ids") || bare.starts_with("cls.seq_relationship.")
 }
 
-/// The class of head that a set of tensor names shows; `classifier` alone is told apart by `hint`.
+/// The task of the head that a set of tensor names shows; `classifier` alone is told apart by `hint`.
 #[must_use]
-pub fn head_class<'a>(arch: Arch, names: impl Iterator<Item = &'a str>, hint: Option<HeadClass>) -> Option<HeadClass> {
+pub fn head_task<'a>(arch: Arch, names: impl Iterator<Item = &'a str>, hint: Option<HeadTask>) -> Option<HeadTask> {
     let mut found = None;
     for name in names {
         if name.starts_with("qa_outputs.") {
-            return Some(HeadClass::Question);
+            return Some(HeadTask::Question);
         }
         if name.starts_with("cls.predictions.") || name.starts_with("lm_head.") {
-            return Some(HeadClass::MaskedLm);
+            return Some(HeadTask::MaskedLm);
         }
         if name.starts_with("classifier.out_proj.") && arch != Arch::Bert {
-            return Some(HeadClass::Sequence);
+            return Some(HeadTask::Sequence);
         }
         if name == "classifier.weight" {
             found = Some(match arch {
-                Arch::Bert => hint.filter(|h| *h == HeadClass::Token).unwrap_or(HeadClass::Sequence),
-                Arch::Roberta | Arch::XlmRoberta => HeadClass::Token,
+                Arch::Bert => hint.filter(|h| *h == HeadTask::Token).unwrap_or(HeadTask::Sequence),
+                Arch::Roberta | Arch::XlmRoberta => HeadTask::Token,
             });
         }
     }
@@ -207,7 +200,7 @@ pub fn backbone(layers: u16) -> Vec<(String, Part)> {
 
 /// The name under which a converted model stores a module.
 #[must_use]
-pub fn path(arch: Arch, head: Option<HeadClass>, part: Part) -> String {
+pub fn path(arch: Arch, head: Option<HeadTask>, part: Part) -> String {
     let bert = arch == Arch::Bert;
     match part {
         Part::Word => "embeddings.word_embeddings".into(),
@@ -216,7 +209,7 @@ pub fn path(arch: Arch, head: Option<HeadClass>, part: Part) -> String {
         Part::Norm(NormSite::Embeddings) => "embeddings.LayerNorm".into(),
         Part::Norm(NormSite::AfterAttention(i)) => format!("encoder.layer.{i}.attention.output.LayerNorm"),
         Part::Norm(NormSite::AfterFfn(i)) => format!("encoder.layer.{i}.output.LayerNorm"),
-        Part::Norm(NormSite::Head) => {
+        Part::Norm(NormSite::HeadDense(_)) => {
             if bert { "cls.predictions.transform.LayerNorm" } else { "lm_head.layer_norm" }.into()
         }
         Part::Linear(LinearSite::Layer(i, which)) => {
@@ -225,17 +218,17 @@ pub fn path(arch: Arch, head: Option<HeadClass>, part: Part) -> String {
         }
         Part::Linear(LinearSite::Pooler) => "pooler.dense".into(),
         Part::Linear(LinearSite::Sentence(i)) => format!("sentence.{i}"),
-        Part::Linear(LinearSite::HeadDense) => match (head, bert) {
-            (Some(HeadClass::MaskedLm), true) => "cls.predictions.transform.dense",
-            (Some(HeadClass::MaskedLm), false) => "lm_head.dense",
+        Part::Linear(LinearSite::HeadDense(_)) => match (head, bert) {
+            (Some(HeadTask::MaskedLm), true) => "cls.predictions.transform.dense",
+            (Some(HeadTask::MaskedLm), false) => "lm_head.dense",
             _ => "classifier.dense",
         }
         .into(),
         Part::Linear(LinearSite::HeadOutput) => match (head, bert) {
-            (Some(HeadClass::MaskedLm), true) => "cls.predictions.decoder",
-            (Some(HeadClass::MaskedLm), false) => "lm_head.decoder",
-            (Some(HeadClass::Question), _) => "qa_outputs",
-            (Some(HeadClass::Sequence), false) => "classifier.out_proj",
+            (Some(HeadTask::MaskedLm), true) => "cls.predictions.decoder",
+            (Some(HeadTask::MaskedLm), false) => "lm_head.decoder",
+            (Some(HeadTask::Question), _) => "qa_outputs",
+            (Some(HeadTask::Sequence), false) => "classifier.out_proj",
             _ => "classifier",
         }
         .into(),

@@ -1,5 +1,9 @@
 //! What a base model is, apart from its numbers: architecture, named sites with their weights, sentence pipeline, heads.
 
+mod head;
+
+pub use head::{HeadInput, HeadKind, HeadSpec, HeadTask};
+
 use crate::ir::{LinearSite, NormSite};
 use crate::tensor::Scheme;
 use serde::{Deserialize, Serialize};
@@ -139,40 +143,6 @@ impl EmbeddingWeights {
     }
 }
 
-/// What a head reads and computes. The linear layers are at [`LinearSite::HeadDense`] and [`LinearSite::HeadOutput`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum HeadKind {
-    /// BERT sequence classification: first token → pooler → tanh → output.
-    PooledClassifier,
-    /// RoBERTa sequence classification: first token → dense → tanh → output.
-    DenseClassifier,
-    /// Every token → output: token classification, question answering.
-    Tokens,
-    /// Every token → dense → activation → norm → output: masked language model.
-    MaskedLm,
-}
-
-impl HeadKind {
-    /// Whether there is one row of logits a token, rather than one a row.
-    #[must_use]
-    pub fn per_token(self) -> bool {
-        matches!(self, Self::Tokens | Self::MaskedLm)
-    }
-}
-
-/// A head: of the base, or one that travels with an adapter.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HeadSpec {
-    /// Its shape.
-    pub kind: HeadKind,
-    /// Outputs.
-    pub labels: u32,
-    /// Names of the outputs, when the config has them.
-    pub label_names: Vec<String>,
-    /// What a cross-encoder's score passes through, when the model says so (Sentence-Transformers' `activation_fn`).
-    pub score_activation: Option<Activation>,
-}
-
 /// How token vectors become one vector a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Pooling {
@@ -280,6 +250,8 @@ pub struct ModelSpec {
     pub norms: BTreeMap<NormSite, NormWeights>,
     /// The base's own head.
     pub head: Option<HeadSpec>,
+    /// What the library's heads for each task look like on this base: adapters bring weights for them.
+    pub head_kinds: BTreeMap<HeadTask, HeadKind>,
     /// Sentence embeddings.
     pub sentence: SentenceSpec,
     /// Identity.
@@ -293,8 +265,8 @@ impl ModelSpec {
         &self.weights[id.0 as usize]
     }
 
-    /// `[outputs, inputs]` that a linear layer at `site` must have, whether or not the base brings its weights;
-    /// `None` where the site has no fixed width (a head's output) or the base has no such layer.
+    /// `[outputs, inputs]` that a linear layer at `site` must have, whether or not the base brings a pooler's weights;
+    /// `None` where the base has no such layer: an adapter's head has its own shapes ([`HeadKind::shape`]).
     #[must_use]
     pub fn linear_shape(&self, site: LinearSite) -> Option<(usize, usize)> {
         if let Some(w) = self.linears.get(&site) {
@@ -302,7 +274,7 @@ impl ModelSpec {
             return Some((info.rows, info.cols));
         }
         match site {
-            LinearSite::Pooler | LinearSite::HeadDense => Some((self.hidden, self.hidden)),
+            LinearSite::Pooler => Some((self.hidden, self.hidden)),
             _ => None,
         }
     }
@@ -341,15 +313,4 @@ pub enum Side {
     Query,
     /// A passage.
     Document,
-}
-
-impl ModelSpec {
-    /// Inside a masked-language-model head: BERT reads `hidden_act`, RoBERTa always uses erf GELU.
-    #[must_use]
-    pub fn head_activation(&self) -> Activation {
-        match self.arch {
-            Arch::Bert => self.activation,
-            Arch::Roberta | Arch::XlmRoberta => Activation::Gelu,
-        }
-    }
 }

@@ -5,8 +5,8 @@ use crate::ir::{
     AdapterIr, BaseClaim, Dense, LayerLinear, LinearSite, LowRank, Norm, NormSite, Offset, Op, Patch, Site,
 };
 use crate::model::{
-    Activation, Arch, EmbeddingWeights, Fingerprint, HeadKind, HeadSpec, LinearWeights, ModelSpec, NormWeights,
-    SentenceSpec, SpecialTokens, WeightId, WeightInfo,
+    Activation, Arch, EmbeddingWeights, Fingerprint, HeadInput, HeadKind, HeadSpec, HeadTask, LinearWeights, ModelSpec,
+    NormWeights, SentenceSpec, SpecialTokens, WeightId, WeightInfo,
 };
 use crate::quant::{q4_0, q8_0};
 use crate::tensor::{Matrix, Scheme, Storage};
@@ -124,6 +124,7 @@ pub fn model(dims: Dims, seed: u64) -> (ModelSpec, Vec<Matrix>) {
         linears,
         norms,
         head: Some(head(2)),
+        head_kinds: BTreeMap::from([(HeadTask::Sequence, head(2).kind)]),
         sentence: SentenceSpec::plain(),
         fingerprint: Fingerprint { name: format!("random-{seed}"), lineage: None },
     };
@@ -131,7 +132,8 @@ pub fn model(dims: Dims, seed: u64) -> (ModelSpec, Vec<Matrix>) {
 }
 
 fn head(labels: u32) -> HeadSpec {
-    HeadSpec { kind: HeadKind::PooledClassifier, labels, label_names: Vec::new(), score_activation: None }
+    let (kind, task) = (HeadKind::linear(HeadInput::Pooled(Activation::Tanh)), HeadTask::Sequence);
+    HeadSpec { kind, task, labels, label_names: Vec::new(), score_activation: None }
 }
 
 struct Build {

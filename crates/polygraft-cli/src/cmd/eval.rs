@@ -44,10 +44,10 @@ pub(crate) fn run(args: &Eval) -> Result<()> {
     load::warn_unused(&args.model, &chosen.distinct.iter().collect::<Vec<_>>());
     let resolved: Vec<Resolved> =
         chosen.distinct.iter().map(|c| engine.session.resolve(c)).collect::<polygraft::Result<_>>()?;
-    let crossed = chosen.documents.iter().any(|&c| {
-        use polygraft::model::HeadKind::{DenseClassifier, PooledClassifier};
-        resolved[c].head.as_ref().is_some_and(|h| matches!(h.kind, DenseClassifier | PooledClassifier))
-    });
+    let crossed = chosen
+        .documents
+        .iter()
+        .any(|&c| resolved[c].head.as_ref().is_some_and(|h| h.task == polygraft::model::HeadTask::Sequence));
     let (scores, report, scoring) = if crossed {
         (cross(&mut engine, &collection, &chosen)?, Report::default(), "head")
     } else {

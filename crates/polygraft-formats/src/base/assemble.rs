@@ -5,11 +5,11 @@ use super::layout::Slot;
 use super::sentence::{Dense, SentenceFolder};
 use crate::container::{Dtype, Header};
 use crate::error::{FormatError, Result};
-use crate::names::{self, HeadClass, Param, Part};
-use polygraft::ir::{LinearSite, NormSite};
+use crate::names::{self, Param, Part};
+use polygraft::ir::LinearSite;
 use polygraft::model::{
-    Arch, EmbeddingWeights, Fingerprint, HeadKind, HeadSpec, LinearWeights, ModelSpec, NormWeights, SentenceSpec,
-    SentenceStage, SpecialTokens, WeightId, WeightInfo,
+    EmbeddingWeights, Fingerprint, HeadInput, HeadKind, HeadSpec, HeadTask, LinearWeights, ModelSpec, NormWeights,
+    SentenceSpec, SentenceStage, SpecialTokens, WeightId, WeightInfo,
 };
 use std::collections::BTreeMap;
 
@@ -21,26 +21,16 @@ pub(crate) struct Placed {
 }
 
 /// The modules that the configuration and the head need, with whether their bias may be absent.
-pub(crate) fn needed(config: &EncoderConfig, folder: &SentenceFolder, head: Option<HeadClass>) -> Vec<(Part, bool)> {
+pub(crate) fn needed(config: &EncoderConfig, folder: &SentenceFolder, head: Option<HeadTask>) -> Vec<(Part, bool)> {
     let mut out: Vec<(Part, bool)> = vec![(Part::Word, true), (Part::Position, true)];
     if config.types > 0 {
         out.push((Part::TokenType, true));
     }
     out.extend(names::backbone(config.layers).into_iter().map(|(_, part)| (part, false)));
     let site = |s| Part::Linear(s);
-    match head.map(|h| h.kind(config.arch)) {
-        None => {}
-        Some(HeadKind::PooledClassifier) => {
-            out.extend([(site(LinearSite::Pooler), false), (site(LinearSite::HeadOutput), false)])
-        }
-        Some(HeadKind::DenseClassifier) => {
-            out.extend([(site(LinearSite::HeadDense), false), (site(LinearSite::HeadOutput), false)])
-        }
-        Some(HeadKind::Tokens) => out.push((site(LinearSite::HeadOutput), false)),
-        Some(HeadKind::MaskedLm) => {
-            out.extend([(site(LinearSite::HeadDense), false), (Part::Norm(NormSite::Head), false)]);
-            out.push((site(LinearSite::HeadOutput), config.tied));
-        }
+    if let Some((task, kind)) = head.and_then(|task| Some((task, *config.head_kinds().get(&task)?))) {
+        out.extend(kind.linears().map(|s| (site(s), s == LinearSite::HeadOutput && tied(config, task))));
+        out.extend(kind.norms().map(|s| (Part::Norm(s), false)));
     }
     for (i, dense) in folder.dense.iter().enumerate() {
         out.push((site(LinearSite::Sentence(u16::try_from(i).unwrap_or(u16::MAX))), !dense.bias));
@@ -48,16 +38,21 @@ pub(crate) fn needed(config: &EncoderConfig, folder: &SentenceFolder, head: Opti
     out
 }
 
+/// Whether the head's output layer is the word table, with a bias of its own.
+fn tied(config: &EncoderConfig, task: HeadTask) -> bool {
+    task == HeadTask::MaskedLm && config.tied
+}
+
 /// Names of tensors that are needed and not there.
 pub(crate) fn missing(
     config: &EncoderConfig,
     folder: &SentenceFolder,
-    head: Option<HeadClass>,
+    head: Option<HeadTask>,
     placed: &BTreeMap<Slot, Placed>,
 ) -> Vec<String> {
     let mut out = Vec::new();
     for (part, no_bias) in needed(config, folder, head) {
-        let tied = part == Part::Linear(LinearSite::HeadOutput) && head == Some(HeadClass::MaskedLm) && config.tied;
+        let tied = part == Part::Linear(LinearSite::HeadOutput) && head.is_some_and(|task| tied(config, task));
         for param in [Param::Weight, Param::Bias] {
             let optional = if param == Param::Bias { no_bias && !tied } else { tied };
             if !optional && !placed.contains_key(&Slot { part, param }) {
@@ -91,7 +86,7 @@ pub(crate) fn own_dense(file: &str, header: &Header, spec: &SentenceSpec) -> Res
 pub(crate) fn spec(
     config: EncoderConfig,
     sentence: SentenceSpec,
-    head: Option<HeadClass>,
+    head: Option<HeadTask>,
     special: SpecialTokens,
     weights: Vec<WeightInfo>,
     placed: &BTreeMap<Slot, Placed>,
@@ -117,7 +112,7 @@ pub(crate) fn spec(
     }
     let word = at(Part::Word, Param::Weight).ok_or_else(gone)?;
     let output = Part::Linear(LinearSite::HeadOutput);
-    if head == Some(HeadClass::MaskedLm) && config.tied {
+    if head.is_some_and(|task| tied(&config, task)) {
         linears.insert(LinearSite::HeadOutput, LinearWeights { weight: word, bias: at(output, Param::Bias) });
     }
     let embeddings = EmbeddingWeights {
@@ -125,8 +120,9 @@ pub(crate) fn spec(
         position: at(Part::Position, Param::Weight).ok_or_else(gone)?,
         token_type: at(Part::TokenType, Param::Weight),
     };
-    let head = head.map(|class| head_spec(&config, class, placed)).transpose()?;
+    let head = head.map(|task| head_spec(&config, task, placed)).transpose()?;
     let offset = config.position_offset();
+    let head_kinds = config.head_kinds();
     check_widths(&config, &sentence, &linears, &weights)?;
     Ok(ModelSpec {
         arch: config.arch,
@@ -146,28 +142,30 @@ pub(crate) fn spec(
         linears,
         norms,
         head,
+        head_kinds,
         sentence,
         fingerprint,
     })
 }
 
-fn head_spec(config: &EncoderConfig, class: HeadClass, placed: &BTreeMap<Slot, Placed>) -> Result<HeadSpec> {
-    let kind = class.kind(config.arch);
+fn head_spec(config: &EncoderConfig, task: HeadTask, placed: &BTreeMap<Slot, Placed>) -> Result<HeadSpec> {
+    let kind = config.head_kinds().get(&task).copied().unwrap_or(HeadKind::linear(HeadInput::Tokens));
     let rows = |param| placed.get(&Slot { part: Part::Linear(LinearSite::HeadOutput), param }).map(|p| p.rows);
     let bias = rows(Param::Bias);
     let labels = rows(Param::Weight).or(bias).unwrap_or_default();
-    let expected = if class == HeadClass::MaskedLm { config.vocab } else { config.labels.len() };
+    let expected = if task == HeadTask::MaskedLm { config.vocab } else { config.labels.len() };
     if labels != expected || bias.is_some_and(|b| b != labels) {
         return Err(FormatError::ModelShape {
             file: config.file.clone(),
-            tensor: names::path(config.arch, Some(class), Part::Linear(LinearSite::HeadOutput)),
+            tensor: names::path(config.arch, Some(task), Part::Linear(LinearSite::HeadOutput)),
             expected: format!("{expected} labels, as the configuration says"),
             found: format!("{labels} in its weight, {} in its bias", bias.unwrap_or(labels)),
         });
     }
-    let named = config.labels_named && matches!(class, HeadClass::Sequence | HeadClass::Token);
+    let named = config.labels_named && matches!(task, HeadTask::Sequence | HeadTask::Token);
     Ok(HeadSpec {
         kind,
+        task,
         labels: u32::try_from(labels).unwrap_or(u32::MAX),
         label_names: if named { config.labels.clone() } else { Vec::new() },
         score_activation: config.score_activation,
@@ -194,17 +192,4 @@ fn check_widths(
         width = info.rows;
     }
     Ok(())
-}
-
-/// The class of a spec's head, for its names in a file.
-#[must_use]
-pub(crate) fn class(arch: Arch, head: Option<&HeadSpec>) -> Option<HeadClass> {
-    let head = head?;
-    Some(match (head.kind, arch) {
-        (HeadKind::PooledClassifier | HeadKind::DenseClassifier, _) => HeadClass::Sequence,
-        // Two unnamed outputs a token: question answering; the same head otherwise.
-        (HeadKind::Tokens, _) if head.labels == 2 && head.label_names.is_empty() => HeadClass::Question,
-        (HeadKind::Tokens, _) => HeadClass::Token,
-        (HeadKind::MaskedLm, _) => HeadClass::MaskedLm,
-    })
 }

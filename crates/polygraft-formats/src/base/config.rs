@@ -2,7 +2,8 @@
 
 use crate::error::{FormatError, Result};
 use crate::json::Json;
-use polygraft::model::{Activation, Arch};
+use polygraft::model::{Activation, Arch, HeadKind, HeadTask};
+use std::collections::BTreeMap;
 
 /// The limits of a plausible encoder.
 const MAX_LAYERS: usize = 1024;
@@ -148,6 +149,12 @@ impl EncoderConfig {
             name: json.get("_name_or_path").and_then(Json::text).filter(|t| !t.is_empty()).map(str::to_owned),
             file: file.into(),
         })
+    }
+
+    /// What transformers' heads look like on this base.
+    #[must_use]
+    pub fn head_kinds(&self) -> BTreeMap<HeadTask, HeadKind> {
+        crate::names::head_kinds(self.arch, self.hidden, self.activation)
     }
 
     /// Position id of the first token.

@@ -34,7 +34,7 @@ pub(crate) fn shape(config: &EncoderConfig, dense: &[Dense], slot: Slot) -> (Opt
         Part::Norm(_) => (Some(h), 1),
         Part::Linear(LinearSite::Layer(_, LayerLinear::FfnIn)) => (Some(config.ffn), h),
         Part::Linear(LinearSite::Layer(_, LayerLinear::FfnOut)) => (Some(h), config.ffn),
-        Part::Linear(LinearSite::Layer(..) | LinearSite::Pooler | LinearSite::HeadDense) => (Some(h), h),
+        Part::Linear(LinearSite::Layer(..) | LinearSite::Pooler | LinearSite::HeadDense(_)) => (Some(h), h),
         Part::Linear(LinearSite::HeadOutput) => (None, h),
         Part::Linear(LinearSite::Sentence(i)) => {
             dense.get(usize::from(i)).map_or((Some(0), 0), |d| (Some(d.outputs), d.inputs))

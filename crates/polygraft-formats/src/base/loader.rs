@@ -10,10 +10,10 @@ use super::special::special;
 use crate::container::{Dtype, Header, TensorInfo};
 use crate::error::{FormatError, Result, shown};
 use crate::json::Json;
-use crate::names::{self, HeadClass, Param, Part};
+use crate::names::{self, Param, Part};
 use crate::source::{Files, SMALL};
 use polygraft::ir::{LinearSite, NormSite, Site};
-use polygraft::model::{ModelSpec, SpecialTokens, WeightId, WeightInfo};
+use polygraft::model::{HeadTask, ModelSpec, SpecialTokens, WeightId, WeightInfo};
 use polygraft::tensor::{Matrix, Scheme};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,7 +50,7 @@ pub struct BaseLoader {
     placed: BTreeMap<Slot, Placed>,
     weights: Vec<WeightInfo>,
     extra: Vec<String>,
-    head: Option<HeadClass>,
+    head: Option<HeadTask>,
     lineage: Lineage,
     /// Whether the embedding tables stay away.
     layers_only: bool,
@@ -173,10 +173,10 @@ impl BaseLoader {
             self.folder.dense = assemble::own_dense(shard, &header, &self.folder.spec)?;
             self.meta = Some(meta);
         }
-        let hint = self.config.architectures.iter().find_map(|a| HeadClass::from_architecture(a));
+        let hint = self.config.architectures.iter().find_map(|a| names::task_of_architecture(a));
         let dense = self.dense.get(shard).copied();
         if dense.is_none() {
-            let shown = names::head_class(self.config.arch, header.tensors.iter().map(|t| t.name.as_str()), hint);
+            let shown = names::head_task(self.config.arch, header.tensors.iter().map(|t| t.name.as_str()), hint);
             self.head = self.head.or(shown);
         }
         let mut open = Open { header, roles: BTreeMap::new(), pending: BTreeSet::new(), codes: BTreeMap::new() };
@@ -374,7 +374,7 @@ impl BaseLoader {
 /// Whether the weight belongs to the encoder itself: heads, poolers and sentence modules come and go.
 fn of_backbone(part: Part) -> bool {
     match part {
-        Part::Norm(site) => site != NormSite::Head,
+        Part::Norm(site) => !matches!(site, NormSite::HeadDense(_)),
         Part::Linear(site) => matches!(site, LinearSite::Layer(..)),
         Part::Word | Part::Position | Part::TokenType => false,
     }

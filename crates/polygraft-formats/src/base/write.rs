@@ -1,16 +1,15 @@
 //! polygraft's own form of a base: `config.json`, `model.safetensors` with quantized tensors, `tokenizer.kit`, and
 //! `polygraft.json`, which lists them with their sizes and hashes, so that one address is enough to load it all.
 
-use super::assemble;
 use super::lineage::hex;
 use super::meta::{FORMAT, KEY, Meta, Sentence, activation_name};
 use crate::container::Dtype;
 use crate::container::write::{Entry, Writer};
 use crate::error::{FormatError, Result};
-use crate::names::{self, HeadClass, Param, Part};
+use crate::names::{self, Param, Part};
 use crate::numbers;
 use polygraft::ir::{LinearSite, NormSite};
-use polygraft::model::{Arch, ModelSpec, WeightId};
+use polygraft::model::{Arch, HeadTask, ModelSpec, WeightId};
 use polygraft::quant::BLOCK;
 use polygraft::tensor::{Matrix, Scheme, Storage};
 use serde_json::json;
@@ -60,18 +59,18 @@ pub fn manifest(spec: &ModelSpec, files: &[Written]) -> Vec<u8> {
 /// A `config.json` that transformers would understand as well.
 #[must_use]
 pub fn config(spec: &ModelSpec) -> Vec<u8> {
-    let class = assemble::class(spec.arch, spec.head.as_ref());
+    let task = spec.head.as_ref().map(|h| h.task);
     let stem = match spec.arch {
         Arch::Bert => "Bert",
         Arch::Roberta => "Roberta",
         Arch::XlmRoberta => "XLMRoberta",
     };
-    let architecture = match class {
+    let architecture = match task {
         None => format!("{stem}Model"),
-        Some(HeadClass::Sequence) => format!("{stem}ForSequenceClassification"),
-        Some(HeadClass::Token) => format!("{stem}ForTokenClassification"),
-        Some(HeadClass::Question) => format!("{stem}ForQuestionAnswering"),
-        Some(HeadClass::MaskedLm) => format!("{stem}ForMaskedLM"),
+        Some(HeadTask::Sequence) => format!("{stem}ForSequenceClassification"),
+        Some(HeadTask::Token) => format!("{stem}ForTokenClassification"),
+        Some(HeadTask::Question) => format!("{stem}ForQuestionAnswering"),
+        Some(HeadTask::MaskedLm) => format!("{stem}ForMaskedLM"),
     };
     let pad = if spec.arch == Arch::Bert { spec.special.pad } else { spec.position_offset - 1 };
     let tied = spec.linears.get(&LinearSite::HeadOutput).is_none_or(|l| l.weight == spec.embeddings.word);
@@ -86,7 +85,7 @@ pub fn config(spec: &ModelSpec) -> Vec<u8> {
         "tie_word_embeddings": tied,
     });
     if let Some(head) = &spec.head {
-        if class != Some(HeadClass::MaskedLm) {
+        if task != Some(HeadTask::MaskedLm) {
             let name = |i: u32| head.label_names.get(i as usize).cloned().unwrap_or_else(|| format!("LABEL_{i}"));
             let labels: serde_json::Map<String, serde_json::Value> =
                 (0..head.labels).map(|i| (i.to_string(), name(i).into())).collect();
@@ -111,8 +110,8 @@ pub fn config(spec: &ModelSpec) -> Vec<u8> {
 
 /// Tensor name of every weight, and whether it is a vector.
 fn tensors(spec: &ModelSpec) -> BTreeMap<WeightId, (String, bool)> {
-    let class = assemble::class(spec.arch, spec.head.as_ref());
-    let name = |part, param: Param| format!("{}.{}", names::path(spec.arch, class, part), param.name());
+    let task = spec.head.as_ref().map(|h| h.task);
+    let name = |part, param: Param| format!("{}.{}", names::path(spec.arch, task, part), param.name());
     let mut out = BTreeMap::new();
     for (site, l) in &spec.linears {
         out.insert(l.weight, (name(Part::Linear(*site), Param::Weight), false));

@@ -4,27 +4,45 @@ use super::config::LoraConfig;
 use super::lora::{Keys, unplaceable};
 use crate::bag::TensorBag;
 use crate::error::Result;
-use crate::names::{self, HeadClass, Param, Part};
-use polygraft::ir::{Dense, LinearSite, Norm, Op, Patch, Site};
-use polygraft::model::{HeadKind, HeadSpec, ModelSpec};
+use crate::names::{self, Param, Part};
+use polygraft::ir::{Dense, LinearSite, Norm, NormSite, Op, Patch, Site};
+use polygraft::model::{HeadSpec, ModelSpec};
 use polygraft::tensor::Matrix;
 use std::collections::BTreeMap;
 
-/// Takes every plain base key from the file and returns the head that they make, if they make one.
-pub(super) fn overrides(
-    config: &LoraConfig,
-    keys: &Keys,
-    bag: &mut TensorBag,
-    spec: &ModelSpec,
-    patches: &mut Vec<Patch>,
-    missing: &mut Vec<String>,
-) -> Result<Option<HeadSpec>> {
-    let class = names::head_class(spec.arch, keys.plain().map(|(bare, _)| bare), keys.class);
+/// The head whose output layer the file brings.
+pub(super) fn own(keys: &Keys, bag: &TensorBag, spec: &ModelSpec) -> Option<HeadSpec> {
+    let task = names::head_task(spec.arch, keys.plain().map(|(bare, _)| bare), keys.task)?;
     let labels = keys.plain().find_map(|(bare, original)| {
         let (part, param) = names::tensor(spec.arch, bare)?;
         let output = part == Part::Linear(LinearSite::HeadOutput) && param == Param::Weight;
         if output { bag.shape(original).and_then(|s| s.first().copied()) } else { None }
-    });
+    })?;
+    Some(HeadSpec {
+        kind: *spec.head_kinds.get(&task)?,
+        task,
+        labels: u32::try_from(labels).unwrap_or_default(),
+        label_names: Vec::new(),
+        score_activation: None,
+    })
+}
+
+/// `[outputs, inputs]` of a linear layer under the adapter: of its own head, or else of the base.
+pub(super) fn shape(site: LinearSite, head: Option<&HeadSpec>, spec: &ModelSpec) -> Option<(usize, usize)> {
+    let own = head.and_then(|h| h.kind.shape(site, h.labels as usize, spec.hidden));
+    own.or_else(|| spec.linear_shape(site))
+}
+
+/// Takes every plain base key from the file.
+pub(super) fn overrides(
+    config: &LoraConfig,
+    keys: &Keys,
+    head: Option<&HeadSpec>,
+    bag: &mut TensorBag,
+    spec: &ModelSpec,
+    patches: &mut Vec<Patch>,
+    missing: &mut Vec<String>,
+) -> Result<()> {
     let mut linears: BTreeMap<LinearSite, Dense> = BTreeMap::new();
     let mut norms = BTreeMap::new();
     let mut modules = Vec::new();
@@ -36,9 +54,12 @@ pub(super) fn overrides(
         let Some((part, param)) = names::tensor(spec.arch, bare) else { continue };
         let shape = match part {
             Part::Word | Part::Position | Part::TokenType => return Err(unplaceable(original)),
+            Part::Norm(NormSite::HeadDense(_)) => {
+                let width = head.or(spec.head.as_ref()).map_or(0, |h| h.kind.width as usize);
+                (width, width)
+            }
             Part::Norm(_) => (spec.hidden, spec.hidden),
-            Part::Linear(LinearSite::HeadOutput) if labels.is_some() => (labels.unwrap_or_default(), spec.hidden),
-            Part::Linear(site) => match spec.linear_shape(site) {
+            Part::Linear(site) => match shape(site, head, spec) {
                 Some(shape) => shape,
                 None => continue,
             },
@@ -63,18 +84,17 @@ pub(super) fn overrides(
         }
     }
     promised(config, keys, &modules, missing);
-    if labels.is_some() || !keys.automatic.is_empty() {
+    if head.is_some() || !keys.automatic.is_empty() {
         // transformers' heads have a weight and a bias in every linear layer.
         for (site, dense) in linears.iter().filter(|(site, _)| Site::Linear(**site).is_head()) {
-            let path = names::path(spec.arch, class, Part::Linear(*site));
+            let path = names::path(spec.arch, head.map(|h| h.task).or(keys.task), Part::Linear(*site));
             let gone = [(dense.weight.is_none(), Param::Weight), (dense.bias.is_none(), Param::Bias)];
             missing.extend(gone.into_iter().filter(|(gone, _)| *gone).map(|(_, p)| format!("{path}.{}", p.name())));
         }
     }
-    let head = class.filter(|_| labels.is_some()).map(|class| head(class, spec, labels));
     patches.extend(linears.into_iter().map(|(site, op)| Patch { site: Site::Linear(site), op: Op::ReplaceLinear(op) }));
     patches.extend(norms.into_iter().map(|(site, op)| Patch { site: Site::Norm(site), op: Op::ReplaceNorm(op) }));
-    Ok(head)
+    Ok(())
 }
 
 /// An entry of `modules_to_save` takes every module whose path ends in it, with no regard to dots.
@@ -87,15 +107,5 @@ fn promised(config: &LoraConfig, keys: &Keys, modules: &[String], missing: &mut 
     }
     if !keys.automatic.is_empty() && !keys.automatic.iter().any(|e| there(e)) {
         missing.push(format!("{} (the head of its task)", keys.automatic[0]));
-    }
-}
-
-fn head(class: HeadClass, spec: &ModelSpec, labels: Option<usize>) -> HeadSpec {
-    let kind: HeadKind = class.kind(spec.arch);
-    HeadSpec {
-        kind,
-        labels: labels.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
-        label_names: Vec::new(),
-        score_activation: None,
     }
 }

@@ -6,9 +6,9 @@ use super::head;
 use crate::adapter::AdapterOptions;
 use crate::bag::TensorBag;
 use crate::error::{FormatError, Result, shown};
-use crate::names::{self, HeadClass, Part};
+use crate::names::{self, Part};
 use polygraft::ir::{AdapterIr, BaseClaim, LinearSite, LowRank, Op, Patch, Site};
-use polygraft::model::ModelSpec;
+use polygraft::model::{HeadTask, ModelSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The family's name.
@@ -24,12 +24,13 @@ pub(crate) fn load(
 ) -> Result<AdapterIr> {
     let keys = Keys::new(&bag, spec, config);
     keys.twins.iter().for_each(|name| bag.ignore(name));
+    let head = head::own(&keys, &bag, spec);
     let mut missing = Vec::new();
     let mut patches = Vec::new();
     let mut updated = Vec::new();
     for (module, site) in modules(config, &keys, spec)? {
         let (rank, scale) = config.scale(&keys.wrapped(&module))?;
-        let Some((rows, cols)) = spec.linear_shape(site) else {
+        let Some((rows, cols)) = head::shape(site, head.as_ref(), spec) else {
             missing.push(format!("{module} (the base has no such layer)"));
             continue;
         };
@@ -57,7 +58,7 @@ pub(crate) fn load(
         let why = format!("it matches no linear layer of this base ({}, {} layers)", spec.arch.name(), spec.layers);
         return Err(FormatError::AdapterConfig { file: CONFIG.into(), key: "target_modules".into(), why });
     }
-    let head = head::overrides(config, &keys, &mut bag, spec, &mut patches, &mut missing)?;
+    head::overrides(config, &keys, head.as_ref(), &mut bag, spec, &mut patches, &mut missing)?;
     promised_biases(config, &updated, spec, &patches, &keys, &mut missing);
     patches.sort_by_key(|p| (p.site, !matches!(p.op, Op::ReplaceLinear(_))));
     let left = bag.finish(options.strict, missing)?;
@@ -143,7 +144,7 @@ pub(super) struct Keys {
     /// Copies that PEFT writes by accident.
     twins: Vec<String>,
     /// What the model was, when it had a head.
-    pub(super) class: Option<HeadClass>,
+    pub(super) task: Option<HeadTask>,
     /// Modules that PEFT saves for the task without being asked.
     pub(super) automatic: Vec<String>,
     prefix: &'static str,
@@ -152,11 +153,11 @@ pub(super) struct Keys {
 impl Keys {
     fn new(bag: &TensorBag, spec: &ModelSpec, config: &LoraConfig) -> Self {
         let prefix = names::backbone_prefix(spec.arch);
-        let class = config.task.as_deref().and_then(HeadClass::from_task);
+        let task = config.task.as_deref().and_then(names::task_of_peft);
         let mut out = BTreeMap::new();
         let mut by_module = BTreeMap::new();
         let mut twins = Vec::new();
-        let mut prefixed = class.is_some();
+        let mut prefixed = task.is_some();
         for name in bag.names() {
             let Some(path) = name.strip_prefix(ROOT) else { continue };
             prefixed |= path.starts_with(prefix);
@@ -181,13 +182,13 @@ impl Keys {
             }
             out.insert(bare, name.to_owned());
         }
-        let automatic: &[&str] = match class {
-            Some(HeadClass::Sequence | HeadClass::Token) => &["classifier", "score"],
-            Some(HeadClass::Question) => &["qa_outputs"],
-            Some(HeadClass::MaskedLm) | None => &[],
+        let automatic: &[&str] = match task {
+            Some(HeadTask::Sequence | HeadTask::Token) => &["classifier", "score"],
+            Some(HeadTask::Question) => &["qa_outputs"],
+            Some(HeadTask::MaskedLm) | None => &[],
         };
         let automatic = automatic.iter().map(|s| (*s).to_owned()).collect();
-        Self { names: out, by_module, twins, class, automatic, prefix: if prefixed { prefix } else { "" } }
+        Self { names: out, by_module, twins, task, automatic, prefix: if prefixed { prefix } else { "" } }
     }
 
     /// The path in the model that was wrapped.

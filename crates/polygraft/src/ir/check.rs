@@ -1,6 +1,6 @@
 //! Whether every patch of an adapter fits this base model, and the report of what loading did.
 
-use super::{AdapterIr, Dense, LinearSite, LowRank, Norm, Op, Patch, Site};
+use super::{AdapterIr, Dense, LinearSite, LowRank, Norm, NormSite, Op, Patch, Site};
 use crate::error::{Error, Result};
 use crate::model::{HeadKind, ModelSpec};
 use serde::Serialize;
@@ -164,11 +164,9 @@ fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Res
             ))
         }
         (Site::Norm(site), Op::ReplaceNorm(Norm { gamma, beta })) => {
-            if !spec.norms.contains_key(site) && !patch.site.is_head() {
-                return Err(missing());
-            }
+            let width = norm_width(*site, adapter, spec).ok_or_else(missing)?;
             for (what, v) in [("weight", gamma), ("bias", beta)] {
-                length(v.as_deref(), spec.hidden).map_err(|n| wrong(what, spec.hidden.to_string(), n.to_string()))?;
+                length(v.as_deref(), width).map_err(|n| wrong(what, width.to_string(), n.to_string()))?;
                 finite(what, all_finite(v.as_deref()))?;
             }
             Ok(())
@@ -188,33 +186,50 @@ fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Res
 
 /// A linear layer's shape when `adapter` runs: its own head's layers count, since their width may differ from the base's.
 fn shape_at(site: LinearSite, adapter: &AdapterIr, spec: &ModelSpec) -> Option<(usize, usize)> {
-    match (site, &adapter.head) {
-        (LinearSite::HeadOutput, Some(head)) => Some((head.labels as usize, spec.hidden)),
-        (LinearSite::HeadDense, Some(_)) => Some((spec.hidden, spec.hidden)),
+    let own = adapter.head.as_ref().and_then(|h| h.kind.shape(site, h.labels as usize, spec.hidden));
+    match site {
+        LinearSite::HeadDense(_) | LinearSite::HeadOutput if adapter.head.is_some() => own,
         // A pooler that the base lacks may travel with the adapter, not merely be patched by it.
-        (LinearSite::Pooler, _) if !spec.linears.contains_key(&site) => adapter
-            .patches
-            .iter()
-            .any(|p| p.site == Site::Linear(site) && matches!(&p.op, Op::ReplaceLinear(d) if d.weight.is_some()))
-            .then_some((spec.hidden, spec.hidden)),
-        (LinearSite::HeadDense, None) if !spec.linears.contains_key(&site) => None,
-        _ => spec.linear_shape(site),
+        LinearSite::Pooler if !spec.linears.contains_key(&site) => {
+            brings(adapter, site).then_some((spec.hidden, spec.hidden))
+        }
+        LinearSite::Layer(..)
+        | LinearSite::Pooler
+        | LinearSite::HeadDense(_)
+        | LinearSite::HeadOutput
+        | LinearSite::Sentence(_) => spec.linear_shape(site),
     }
+}
+
+/// The width of a layer norm when `adapter` runs.
+fn norm_width(site: NormSite, adapter: &AdapterIr, spec: &ModelSpec) -> Option<usize> {
+    let head = adapter.head.as_ref().or(spec.head.as_ref());
+    match (site, head) {
+        (NormSite::HeadDense(_), head) => head.filter(|h| h.kind.has(Site::Norm(site))).map(|h| h.kind.width as usize),
+        (NormSite::Embeddings | NormSite::AfterAttention(_) | NormSite::AfterFfn(_), _) => {
+            spec.norms.get(&site).map(|n| spec.weight(n.gamma).cols)
+        }
+    }
+}
+
+/// Whether the adapter brings the weight of a linear layer.
+fn brings(adapter: &AdapterIr, site: LinearSite) -> bool {
+    let whole = |op: &Op| matches!(op, Op::ReplaceLinear(d) if d.weight.is_some());
+    adapter.patches.iter().any(|p| p.site == Site::Linear(site) && whole(&p.op))
 }
 
 /// An adapter's head needs every layer of its kind, from the adapter or from the base in the same width.
 fn head_is_whole(name: &str, adapter: &AdapterIr, kind: HeadKind, spec: &ModelSpec) -> Result<()> {
-    let needs: &[LinearSite] = match kind {
-        HeadKind::PooledClassifier => &[LinearSite::Pooler, LinearSite::HeadOutput],
-        HeadKind::DenseClassifier | HeadKind::MaskedLm => &[LinearSite::HeadDense, LinearSite::HeadOutput],
-        HeadKind::Tokens => &[LinearSite::HeadOutput],
-    };
-    for &site in needs {
-        let own = adapter
-            .patches
-            .iter()
-            .any(|p| p.site == Site::Linear(site) && matches!(&p.op, Op::ReplaceLinear(d) if d.weight.is_some()));
+    for site in kind.linears() {
         let base = spec.linears.contains_key(&site) && spec.linear_shape(site) == shape_at(site, adapter, spec);
+        if !brings(adapter, site) && !base {
+            return Err(Error::AdapterSite { adapter: name.into(), site: format!("{site} (its head needs it)") });
+        }
+    }
+    for site in kind.norms() {
+        let whole = |op: &Op| matches!(op, Op::ReplaceNorm(n) if n.gamma.is_some());
+        let own = adapter.patches.iter().any(|p| p.site == Site::Norm(site) && whole(&p.op));
+        let base = spec.norms.get(&site).is_some_and(|n| spec.weight(n.gamma).cols == kind.width as usize);
         if !own && !base {
             return Err(Error::AdapterSite { adapter: name.into(), site: format!("{site} (its head needs it)") });
         }

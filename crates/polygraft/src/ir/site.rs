@@ -44,8 +44,8 @@ pub enum LinearSite {
     Layer(u16, LayerLinear),
     /// BERT's pooler, first token → tanh.
     Pooler,
-    /// The hidden layer of a head that has one.
-    HeadDense,
+    /// A hidden layer of a head, by its place.
+    HeadDense(u8),
     /// A head's last layer: one output a label.
     HeadOutput,
     /// A Sentence-Transformers `Dense` module, by its place.
@@ -61,8 +61,8 @@ pub enum NormSite {
     AfterAttention(u16),
     /// After the feed-forward part and its residual.
     AfterFfn(u16),
-    /// Inside a masked-language-model head.
-    Head,
+    /// After a hidden layer of a head and its activation, by the layer's place.
+    HeadDense(u8),
 }
 
 /// Where a patch applies.
@@ -80,7 +80,10 @@ impl Site {
     /// Whether the site belongs to a head rather than to the encoder.
     #[must_use]
     pub fn is_head(self) -> bool {
-        matches!(self, Self::Linear(LinearSite::HeadDense | LinearSite::HeadOutput) | Self::Norm(NormSite::Head))
+        matches!(
+            self,
+            Self::Linear(LinearSite::HeadDense(_) | LinearSite::HeadOutput) | Self::Norm(NormSite::HeadDense(_))
+        )
     }
 }
 
@@ -89,7 +92,8 @@ impl fmt::Display for LinearSite {
         match self {
             Self::Layer(layer, which) => write!(f, "layer {layer} {}", which.name()),
             Self::Pooler => f.write_str("pooler"),
-            Self::HeadDense => f.write_str("head dense"),
+            Self::HeadDense(0) => f.write_str("head dense"),
+            Self::HeadDense(index) => write!(f, "head dense {index}"),
             Self::HeadOutput => f.write_str("head output"),
             Self::Sentence(index) => write!(f, "sentence dense {index}"),
         }
@@ -102,7 +106,8 @@ impl fmt::Display for NormSite {
             Self::Embeddings => f.write_str("embeddings norm"),
             Self::AfterAttention(layer) => write!(f, "layer {layer} norm after attention"),
             Self::AfterFfn(layer) => write!(f, "layer {layer} norm after ffn"),
-            Self::Head => f.write_str("head norm"),
+            Self::HeadDense(0) => f.write_str("head norm"),
+            Self::HeadDense(index) => write!(f, "head norm {index}"),
         }
     }
 }
@@ -124,7 +129,7 @@ impl Site {
         match self {
             Self::Linear(LinearSite::Layer(layer, _))
             | Self::Norm(NormSite::AfterAttention(layer) | NormSite::AfterFfn(layer)) => Some(layer),
-            Self::Linear(_) | Self::Norm(NormSite::Embeddings | NormSite::Head) | Self::Pooled => None,
+            Self::Linear(_) | Self::Norm(NormSite::Embeddings | NormSite::HeadDense(_)) | Self::Pooled => None,
         }
     }
 }

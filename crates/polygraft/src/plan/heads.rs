@@ -2,7 +2,7 @@
 
 use super::place::{At, Builder};
 use crate::ir::{LinearSite, NormSite};
-use crate::model::{Activation, HeadKind, Pooling};
+use crate::model::{Activation, HeadInput, Pooling};
 use crate::program::{BufferId, Extent, HeadKey, OutputKind, Purpose, Scope, StepKind};
 
 pub(super) fn heads(b: &mut Builder<'_>, hidden: BufferId) {
@@ -12,37 +12,37 @@ pub(super) fn heads(b: &mut Builder<'_>, hidden: BufferId) {
 }
 
 fn head(b: &mut Builder<'_>, hidden: BufferId, key: HeadKey) {
-    let width = b.spec.hidden;
     let extent = if key.kind.per_token() { Extent::Tokens } else { Extent::Rows };
     let table = b.table(extent, Purpose::Head(key));
     let at = At { scope: Scope::Only(table), head: Some(key) };
-    let first_token = |b: &mut Builder<'_>| {
-        let out = b.buffer(Extent::Rows, width);
-        b.step(StepKind::Pool { x: hidden, out, pooling: Pooling::Cls }, at.scope, None);
+    let pool = |b: &mut Builder<'_>, pooling| {
+        let out = b.buffer(Extent::Rows, b.spec.hidden);
+        b.step(StepKind::Pool { x: hidden, out, pooling }, at.scope, None);
         out
     };
-    let dense = |b: &mut Builder<'_>, site, x, function| {
+    let dense = |b: &mut Builder<'_>, site, x, width, function| {
         let y = b.buffer(extent, width);
         b.linear(site, x, y, at);
-        b.step(StepKind::Activate { x: y, function }, at.scope, None);
+        if function != Activation::Identity {
+            b.step(StepKind::Activate { x: y, function }, at.scope, None);
+        }
         y
     };
-    let x = match key.kind {
-        HeadKind::PooledClassifier => {
-            let x = first_token(b);
-            dense(b, LinearSite::Pooler, x, Activation::Tanh)
+    let mut x = match key.kind.input {
+        HeadInput::First => pool(b, Pooling::Cls),
+        HeadInput::Mean => pool(b, Pooling::Mean),
+        HeadInput::Pooled(function) => {
+            let x = pool(b, Pooling::Cls);
+            dense(b, LinearSite::Pooler, x, b.spec.hidden, function)
         }
-        HeadKind::DenseClassifier => {
-            let x = first_token(b);
-            dense(b, LinearSite::HeadDense, x, Activation::Tanh)
-        }
-        HeadKind::Tokens => hidden,
-        HeadKind::MaskedLm => {
-            let y = dense(b, LinearSite::HeadDense, hidden, b.spec.head_activation());
-            b.norm(NormSite::Head, y, at);
-            y
-        }
+        HeadInput::Tokens => hidden,
     };
+    for i in 0..key.kind.hidden {
+        x = dense(b, LinearSite::HeadDense(i), x, key.kind.width as usize, key.kind.activation);
+        if key.kind.norm {
+            b.norm(NormSite::HeadDense(i), x, at);
+        }
+    }
     let out = b.buffer(extent, key.labels as usize);
     b.linear(LinearSite::HeadOutput, x, out, at);
     b.output(OutputKind::Logits(key), out, at.scope);

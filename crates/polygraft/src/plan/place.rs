@@ -97,7 +97,8 @@ impl<'a> Builder<'a> {
     /// A layer norm in place, with rows that bring their own.
     pub(super) fn norm(&mut self, site: NormSite, x: BufferId, at: At) {
         let origin = Site::Norm(site);
-        let base = self.spec.norms.get(&site).copied();
+        // As above: an adapter's head may have another width than the base's.
+        let base = self.spec.norms.get(&site).copied().filter(|w| self.spec.weight(w.gamma).cols == self.width(x));
         let replaced = self.tables(origin, OpKind::ReplaceNorm, at, self.extent(x)).first().copied();
         let kind = StepKind::LayerNorm {
             x,

@@ -4,7 +4,7 @@ use super::wire::{Reader, Writer, broken};
 use crate::compose::{Placed, Resolved};
 use crate::error::Result;
 use crate::ir::{Dense, LayerLinear, LinearSite, LowRank, Norm, NormSite, Offset, Op, Payload, PayloadId, Site};
-use crate::model::{HeadKind, HeadSpec};
+use crate::model::{Activation, HeadInput, HeadKind, HeadSpec, HeadTask};
 use crate::program::HeadKey;
 use crate::tensor::{Matrix, Storage};
 use std::sync::Arc;
@@ -22,8 +22,10 @@ pub(super) fn write_resolved(w: &mut Writer, resolved: &Resolved) {
 }
 
 pub(super) fn read_resolved(r: &mut Reader<'_>, known: &[Arc<Payload>]) -> Result<Resolved> {
+    // Whoever sent it knows what the head is for; here it is a shape.
     let head = r.option(read_head)?.map(|HeadKey { kind, labels }| HeadSpec {
         kind,
+        task: if kind.per_token() { HeadTask::Token } else { HeadTask::Sequence },
         labels,
         label_names: Vec::new(),
         score_activation: None,
@@ -41,24 +43,53 @@ pub(super) fn read_resolved(r: &mut Reader<'_>, known: &[Arc<Payload>]) -> Resul
     Ok(Resolved { text: String::new(), placed, head, warnings: Vec::new() })
 }
 
-fn write_head(w: &mut Writer, key: HeadKey) {
-    w.u8(match key.kind {
-        HeadKind::PooledClassifier => 0,
-        HeadKind::DenseClassifier => 1,
-        HeadKind::Tokens => 2,
-        HeadKind::MaskedLm => 3,
-    });
-    w.u32(key.labels);
+const ACTIVATIONS: [Activation; 7] = [
+    Activation::Gelu,
+    Activation::GeluTanh,
+    Activation::Relu,
+    Activation::Silu,
+    Activation::Tanh,
+    Activation::Sigmoid,
+    Activation::Identity,
+];
+
+fn write_activation(w: &mut Writer, activation: Activation) {
+    let at = ACTIVATIONS.iter().position(|a| *a == activation).and_then(|at| u8::try_from(at).ok());
+    w.u8(at.unwrap_or(u8::MAX));
+}
+
+fn read_activation(r: &mut Reader<'_>) -> Result<Activation> {
+    let at = r.u8()?;
+    ACTIVATIONS.get(usize::from(at)).copied().ok_or_else(|| broken(&format!("there is no activation {at}")))
+}
+
+fn write_head(w: &mut Writer, HeadKey { kind, labels }: HeadKey) {
+    match kind.input {
+        HeadInput::First => w.u8(0),
+        HeadInput::Mean => w.u8(1),
+        HeadInput::Tokens => w.u8(2),
+        HeadInput::Pooled(function) => {
+            w.u8(3);
+            write_activation(w, function);
+        }
+    }
+    w.u8(kind.hidden);
+    w.u32(kind.width);
+    write_activation(w, kind.activation);
+    w.flag(kind.norm);
+    w.u32(labels);
 }
 
 fn read_head(r: &mut Reader<'_>) -> Result<HeadKey> {
-    let kind = match r.u8()? {
-        0 => HeadKind::PooledClassifier,
-        1 => HeadKind::DenseClassifier,
-        2 => HeadKind::Tokens,
-        3 => HeadKind::MaskedLm,
+    let input = match r.u8()? {
+        0 => HeadInput::First,
+        1 => HeadInput::Mean,
+        2 => HeadInput::Tokens,
+        3 => HeadInput::Pooled(read_activation(r)?),
         other => return Err(broken(&format!("there is no head {other}"))),
     };
+    let (hidden, width, activation, norm) = (r.u8()?, r.u32()?, read_activation(r)?, r.flag()?);
+    let kind = HeadKind { input, hidden, width, activation, norm };
     Ok(HeadKey { kind, labels: r.u32()? })
 }
 
@@ -69,13 +100,13 @@ fn write_site(w: &mut Writer, site: Site) {
             (0, layer, LayerLinear::ALL.iter().position(|w| *w == which).unwrap_or(0))
         }
         Site::Linear(LinearSite::Pooler) => (1, 0, 0),
-        Site::Linear(LinearSite::HeadDense) => (2, 0, 0),
+        Site::Linear(LinearSite::HeadDense(place)) => (2, u16::from(place), 0),
         Site::Linear(LinearSite::HeadOutput) => (3, 0, 0),
         Site::Linear(LinearSite::Sentence(index)) => (4, index, 0),
         Site::Norm(NormSite::Embeddings) => (5, 0, 0),
         Site::Norm(NormSite::AfterAttention(layer)) => (6, layer, 0),
         Site::Norm(NormSite::AfterFfn(layer)) => (7, layer, 0),
-        Site::Norm(NormSite::Head) => (8, 0, 0),
+        Site::Norm(NormSite::HeadDense(place)) => (8, u16::from(place), 0),
         Site::Pooled => (9, 0, 0),
     };
     w.u8(kind);
@@ -85,17 +116,18 @@ fn write_site(w: &mut Writer, site: Site) {
 
 fn read_site(r: &mut Reader<'_>) -> Result<Site> {
     let (kind, place, which) = (r.u8()?, r.u16()?, r.u8()?);
+    let small = |place| u8::try_from(place).map_err(|_| broken("there is no such layer of a head"));
     let which = *LayerLinear::ALL.get(usize::from(which)).ok_or_else(|| broken("there is no such linear layer"))?;
     Ok(match kind {
         0 => Site::Linear(LinearSite::Layer(place, which)),
         1 => Site::Linear(LinearSite::Pooler),
-        2 => Site::Linear(LinearSite::HeadDense),
+        2 => Site::Linear(LinearSite::HeadDense(small(place)?)),
         3 => Site::Linear(LinearSite::HeadOutput),
         4 => Site::Linear(LinearSite::Sentence(place)),
         5 => Site::Norm(NormSite::Embeddings),
         6 => Site::Norm(NormSite::AfterAttention(place)),
         7 => Site::Norm(NormSite::AfterFfn(place)),
-        8 => Site::Norm(NormSite::Head),
+        8 => Site::Norm(NormSite::HeadDense(small(place)?)),
         9 => Site::Pooled,
         other => return Err(broken(&format!("there is no site {other}"))),
     })

@@ -4,7 +4,7 @@ use super::{Encode, Encoded, Engine, Item, Report, Sides, Source};
 use crate::backend::{Backend, Poll, Precision};
 use crate::compose::{Compose, Resolved};
 use crate::error::{Error, Result};
-use crate::model::{Activation, HeadKind, HeadSpec, Side};
+use crate::model::{Activation, HeadSpec, HeadTask, Side};
 use crate::plan::Want;
 use serde::Serialize;
 
@@ -105,7 +105,7 @@ impl<B: Backend> Rerank<B> {
         warnings.extend(empty.map(|(i, _)| format!("document {i} is empty")));
         let spec = engine.session.spec();
         let heads: Vec<Option<&HeadSpec>> =
-            of.iter().map(|&c| resolved[c].head.as_ref().filter(|h| is_ranking_head(h.kind))).collect();
+            of.iter().map(|&c| resolved[c].head.as_ref().filter(|h| h.task == HeadTask::Sequence)).collect();
         let (scorer, items, of, want) = if heads.iter().all(Option::is_none) {
             let prompt = |side| spec.prompt(side).to_owned();
             let mut items = vec![Item { source: Source::Text(prompt(Side::Query), request.query), compose: query_of }];
@@ -204,10 +204,6 @@ fn check(request: &RerankRequest) -> Result<()> {
         return bad("topN", "it must be at least 1");
     }
     request.adapters.check(request.documents.len())
-}
-
-fn is_ranking_head(kind: HeadKind) -> bool {
-    matches!(kind, HeadKind::PooledClassifier | HeadKind::DenseClassifier)
 }
 
 /// One scoring for all passages: heads of different width give numbers that cannot be compared.
