@@ -239,9 +239,9 @@ def load_base(base, cls=None, **kwargs):
     return model.eval()
 
 
-def request(folder, base, rows, types=None, adapters=None, compose=None, row_compose=None):
-    value = {"base": base if "/" in base or base == "base" else f"../../bases/{base}"}
-    for key, v in (("adapters", adapters), ("compose", compose), ("row_compose", row_compose), ("rows", rows), ("token_types", types)):
+def request(folder, base, rows, types=None, adapters=None, compose=None, row_compose=None, fusion=None):
+    value = {"base": base if "/" in base or base == "base" else os.path.relpath(BASES / base, folder)}
+    for key, v in (("adapters", adapters), ("fusion", fusion), ("compose", compose), ("row_compose", row_compose), ("rows", rows), ("token_types", types)):
         if v is not None:
             value[key] = v
     # One line a row, so that a difference can be read.
@@ -1002,7 +1002,7 @@ def main():
         print("made", name, flush=True)
     size = sum(f.stat().st_size for f in ROOT.rglob("*") if f.is_file())
     print(f"{size / 2**20:.2f} MiB, {len(list(ROOT.rglob('request.json')))} requests")
-    assert size < 6 * 2**20
+    assert size < 60 * 2**20
 
 
 if __name__ == "__main__":

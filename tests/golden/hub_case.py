@@ -1,0 +1,122 @@
+"""One fixture of AdapterHub's methods: made, saved, loaded again, run, checked, written. See hub.py."""
+
+import json
+
+from hub import Runner, Spec, add, belongs, check, fusion_parameters, head_parameters, largest, load, randomise_fusion, reload, run_all, save
+from make import LENGTHS, ROOT, expect, expect_error, fresh, make_rows, make_types, request
+
+HUB = ROOT / "hub"
+FAMILIES = {}
+DONE = set()
+
+
+def family(name):
+    def add_family(make_cases):
+        FAMILIES[name] = make_cases
+        return make_cases
+    return add_family
+
+
+def spec_of(value):
+    return value if isinstance(value, Spec) else Spec(value)
+
+
+def case(name, base, specs, compose=None, row_compose=None, fusion=(), lengths=LENGTHS, rows=None, types=None, cls=None,
+         inert=(), choices=None, fixed=None, error=None, same=True, before=None):
+    """One case: adapters by the request's names, made, saved, loaded again by the library and run a row at a time.
+
+    `fusion`: (names, configuration) of each; `inert`: tensors that the library stores and does not use; `fixed`: what a
+    composition's text means where that is not the grammar's; `same`: the reloaded model gives what the made one gave.
+    """
+    assert name not in DONE, name
+    DONE.add(name)
+    folder = fresh(HUB / name)
+    specs = {k: spec_of(v) for k, v in (specs if isinstance(specs, dict) else {"a": specs}).items()}
+    names = {k: s.saved or (k if fusion else f"{k}_task") for k, s in specs.items()}
+    compose = compose or (None if row_compose else next(iter(specs)))
+    count = len(row_compose) if row_compose else len(lengths)
+    rows = rows or make_rows(name, base, [lengths[i % len(lengths)] for i in range(count)])
+    types = make_types(rows) if types else None
+    texts = row_compose or [compose] * len(rows)
+    made, entries = load(base, cls), {}
+    for key, spec in specs.items():
+        spec.path = "adapter" if len(specs) == 1 else f"adapters/{key}"
+        add(made, names[key], spec, f"{name} {key}")
+    for i, (members, config) in enumerate(fusion):
+        made.add_adapter_fusion(members, config)
+        randomise_fusion(made, ",".join(members), f"{name} {i}", isinstance(config, dict) and config.get("temperature"))
+    if before:
+        before(made, list(names.values()))
+    made.eval()
+    for key, spec in specs.items():
+        save(made, folder / spec.path, names[key], spec)
+        entries[key] = {"path": spec.path, **spec.options} if spec.options else spec.path
+    paths = ["fusion" if len(fusion) == 1 else f"fusion/{i}" for i in range(len(fusion))]
+    for path, (members, _) in zip(paths, fusion):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        without_head = {"with_head": False} if hasattr(made, "save_head") else {}
+        made.save_adapter_fusion(str(folder / path), members, use_safetensors=True, **without_head)
+    request(folder, base, rows, types, entries, None if row_compose else compose, row_compose, fusion=(paths[0] if len(paths) == 1 else paths) or None)
+    if error:
+        return expect_error(folder, error)
+    again = load(base, cls)
+    for key, spec in specs.items():
+        assert reload(again, folder / spec.path, spec) == names[key]
+    for path in paths:
+        again.load_adapter_fusion(str(folder / path), use_safetensors=True)
+    again.eval()
+    heads = {names[k] for k, s in specs.items() if s.head}
+    runner = Runner(again, names, heads, choices=choices, fixed=fixed)
+    for key, spec in specs.items():
+        apply_options(again, names[key], spec)
+    results = run_all(runner, texts, rows, types)
+    if same:
+        first = Runner(made, names, heads, choices=choices, fixed=fixed)
+        for key, spec in specs.items():
+            if "invertible" in spec.options:
+                apply_options(made, names[key], spec)
+        off = largest(results, run_all(first, texts, rows, types))
+        assert off < 5e-6, f"{name}: the files lose something ({off})"
+    own = [(k, p) for k, p in sorted(again.named_parameters()) if any(belongs(k, n) for n in names.values())]
+    own += [kp for members, _ in fusion for kp in fusion_parameters(again, ",".join(members))]
+    own += [kp for n in heads for kp in head_parameters(again, n)]
+    check(name, runner, load(base, cls and cls.replace("ForMultipleChoice", "Model")), texts, rows, types, results, own, inert)
+    expect(folder, results)
+    for spec in specs.values():
+        if spec.late:
+            spec.late(folder / spec.path)
+
+
+def apply_options(model, name, spec):
+    """What polygraft's options ask for, done to the library's model."""
+    if spec.options.get("invertible") is False:
+        model.base_model.delete_invertible_adapter(name)
+    if spec.options.get("reft") == "direft":
+        for key, module in model.named_modules():
+            if f".refts.{name}." in key and hasattr(module, "subtract_projection"):
+                module.subtract_projection = False
+
+
+def edit_config(folder, edit):
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text())
+    edit(config)
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def put(into, values):
+    for key, value in values.items():
+        if value is ...:
+            into.pop(key, None)
+        else:
+            into[key] = value
+
+
+def config_edit(**values):
+    """An edit of the method's own configuration; `...` takes a key out."""
+    return lambda folder: edit_config(folder, lambda c: put(c["config"], values))
+
+
+def top_edit(**values):
+    """An edit of what stands around it."""
+    return lambda folder: edit_config(folder, lambda c: put(c, values))
