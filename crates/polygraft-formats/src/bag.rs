@@ -1,28 +1,39 @@
 //! A bag of tensors that a reader consumes: what is left over at the end is an error that names it.
 
-use crate::container::{Header, TensorInfo};
+use crate::container::Header;
+use crate::container::torch::{self, View};
 use crate::error::{FormatError, Result, shown};
 use crate::numbers;
 use polygraft::tensor::Matrix;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The tensors of one adapter file.
 #[derive(Debug, Clone)]
 pub struct TensorBag {
     file: String,
     data: Vec<u8>,
-    left: BTreeMap<String, TensorInfo>,
+    left: BTreeMap<String, View>,
     metadata: BTreeMap<String, String>,
 }
 
 impl TensorBag {
-    /// Opens a whole safetensors file.
+    /// Opens a whole file: safetensors, or one of torch's (`.bin`) of either kind, whichever the bytes are.
     ///
     /// # Errors
-    /// As [`Header::parse`].
+    /// As [`Header::parse`]; for torch's, [`FormatError::Zip`], [`FormatError::PickleGlobal`],
+    /// [`FormatError::PickleOp`], [`FormatError::Range`].
     pub fn open(file: &str, data: Vec<u8>) -> Result<Self> {
+        if torch::is_torch(&data) {
+            let left = torch::tensors(file, &data)?.into_iter().collect();
+            return Ok(Self { file: file.into(), data, left, metadata: BTreeMap::new() });
+        }
         let header = Header::parse(file, &data, Some(data.len() as u64))?;
-        let left = header.tensors.into_iter().map(|t| (t.name.clone(), t)).collect();
+        let mut left = BTreeMap::new();
+        for t in header.tensors {
+            // The header's ranges lie inside the file.
+            let offset = usize::try_from(t.offset).unwrap_or(usize::MAX);
+            left.insert(t.name, View { dtype: t.dtype, strides: contiguous(&t.shape), shape: t.shape, offset });
+        }
         Ok(Self { file: file.into(), data, left, metadata: header.metadata })
     }
 
@@ -49,31 +60,51 @@ impl TensorBag {
         self.left.get(name).map(|t| t.shape.as_slice())
     }
 
+    /// Whether `a` and `b` are the very same numbers: two names of one stored tensor.
+    #[must_use]
+    pub fn same(&self, a: &str, b: &str) -> bool {
+        self.left.get(a).zip(self.left.get(b)).is_some_and(|(a, b)| a == b)
+    }
+
     /// Takes the floats of `name`, upcast to f32; `None` when it is not there.
     ///
     /// # Errors
     /// [`FormatError::AdapterShape`] for another shape or a type that is not a float; [`FormatError::NotFinite`].
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
-        let Some(info) = self.left.remove(name) else { return Ok(None) };
-        let wrong = |expected: String, found: String| FormatError::AdapterShape {
-            file: self.file.clone(),
-            tensor: shown(name),
-            expected,
-            found,
-        };
-        if info.shape != shape {
-            return Err(wrong(format!("{shape:?}"), format!("{:?}", info.shape)));
-        }
-        let start = usize::try_from(info.offset).ok();
-        let end = usize::try_from(info.offset + info.bytes).ok();
-        let bytes = start.zip(end).and_then(|(s, e)| self.data.get(s..e)).unwrap_or_default();
-        let Some(values) = numbers::floats(info.dtype, bytes) else {
-            return Err(wrong("floats (F32, F16, BF16 or F64)".into(), info.dtype.name().into()));
+        let Some(view) = self.claim(name, shape)? else { return Ok(None) };
+        let bytes = gather(&self.data, &view);
+        let Some(values) = bytes.as_deref().and_then(|b| numbers::floats(view.dtype, b)) else {
+            return Err(self.wrong(name, "floats (F32, F16, BF16 or F64)".into(), view.dtype.name().into()));
         };
         if let Some(index) = values.iter().position(|x| !x.is_finite()) {
             return Err(FormatError::NotFinite { file: self.file.clone(), tensor: shown(name), index });
         }
         Ok(Some(values))
+    }
+
+    /// Takes the whole numbers of `name`, booleans as 0 and 1; `None` when it is not there. For a shape that is not
+    /// known beforehand, ask [`TensorBag::shape`].
+    ///
+    /// # Errors
+    /// [`FormatError::AdapterShape`] for another shape, a type that is not whole numbers, or one beyond 2⁶³.
+    pub fn take_ints(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<i64>>> {
+        let Some(view) = self.claim(name, shape)? else { return Ok(None) };
+        let bytes = gather(&self.data, &view);
+        let values = bytes.as_deref().and_then(|b| numbers::whole(view.dtype, b));
+        let wrong = || self.wrong(name, "whole numbers below 2⁶³".into(), view.dtype.name().into());
+        values.map(Some).ok_or_else(wrong)
+    }
+
+    fn claim(&mut self, name: &str, shape: &[usize]) -> Result<Option<View>> {
+        let Some(view) = self.left.remove(name) else { return Ok(None) };
+        if view.shape != shape {
+            return Err(self.wrong(name, format!("{shape:?}"), format!("{:?}", view.shape)));
+        }
+        Ok(Some(view))
+    }
+
+    fn wrong(&self, name: &str, expected: String, found: String) -> FormatError {
+        FormatError::AdapterShape { file: self.file.clone(), tensor: shown(name), expected, found }
     }
 
     /// Takes a matrix; `None` when it is not there.
@@ -87,6 +118,22 @@ impl TensorBag {
     /// Drops a tensor that is known to do nothing.
     pub fn ignore(&mut self, name: &str) {
         self.left.remove(name);
+    }
+
+    /// Gives tensors other names, those of an older version of a library.
+    ///
+    /// # Errors
+    /// [`FormatError::Duplicate`] when two would have the same.
+    pub fn rename(&mut self, rule: impl Fn(&str) -> String) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        for (name, view) in std::mem::take(&mut self.left) {
+            let name = rule(&name);
+            if !seen.insert(name.clone()) {
+                return Err(FormatError::Duplicate { file: self.file.clone(), name: shown(&name) });
+            }
+            self.left.insert(name, view);
+        }
+        Ok(())
     }
 
     /// Ends the reading. Strict: what is left over or was promised and missing is an error; else it is returned.
@@ -109,4 +156,76 @@ pub struct Leftover {
     pub missing: Vec<String>,
     /// Present and unused.
     pub extra: Vec<String>,
+}
+
+/// The strides of a tensor whose elements follow one another, last dimension fastest.
+fn contiguous(shape: &[usize]) -> Vec<usize> {
+    let mut step = 1usize;
+    let mut strides: Vec<usize> = shape
+        .iter()
+        .rev()
+        .map(|n| {
+            let stride = step;
+            step = step.saturating_mul(*n);
+            stride
+        })
+        .collect();
+    strides.reverse();
+    strides
+}
+
+/// A tensor's bytes, last dimension fastest.
+fn gather<'a>(data: &'a [u8], view: &View) -> Option<std::borrow::Cow<'a, [u8]>> {
+    let size = usize::try_from(view.dtype.size()).ok()?;
+    let numel = view.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
+    if numel == 0 {
+        return Some((&[][..]).into());
+    }
+    // The stride of a dimension of one element is never walked.
+    let walked: Vec<(usize, usize, usize)> = view
+        .shape
+        .iter()
+        .zip(view.strides.iter().zip(contiguous(&view.shape)))
+        .filter(|(n, _)| **n > 1)
+        .map(|(n, (s, c))| (*n, *s, c))
+        .collect();
+    if walked.iter().all(|(_, stride, contiguous)| stride == contiguous) {
+        let end = numel.checked_mul(size)?.checked_add(view.offset)?;
+        return data.get(view.offset..end).map(Into::into);
+    }
+    let mut out = Vec::with_capacity(numel.checked_mul(size)?);
+    for i in 0..numel {
+        let at: usize = walked.iter().map(|(n, stride, contiguous)| i / contiguous % n * stride).sum();
+        let start = at.checked_mul(size)?.checked_add(view.offset)?;
+        out.extend_from_slice(data.get(start..start.checked_add(size)?)?);
+    }
+    Some(out.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::Dtype;
+
+    #[test]
+    fn strided_views_are_gathered() {
+        let data: Vec<u8> = (0..12).collect();
+        let view = |shape: &[usize], strides: &[usize], offset| View {
+            dtype: Dtype::U8,
+            shape: shape.into(),
+            strides: strides.into(),
+            offset,
+        };
+        for (shape, strides, offset, want) in [
+            (&[2, 3][..], &[3, 1][..], 1, &[1, 2, 3, 4, 5, 6][..]),
+            (&[3, 2], &[1, 3], 0, &[0, 3, 1, 4, 2, 5]),
+            (&[2, 1, 2], &[4, 99, 2], 0, &[0, 2, 4, 6]),
+            (&[], &[], 7, &[7]),
+            (&[0, 4], &[4, 1], 0, &[]),
+            (&[3], &[0], 2, &[2, 2, 2]),
+        ] {
+            assert_eq!(gather(&data, &view(shape, strides, offset)).unwrap(), want, "{shape:?} {strides:?}");
+        }
+        assert_eq!(gather(&data, &view(&[2, 2], &[11, 1], 0)), None);
+    }
 }

@@ -69,6 +69,38 @@ pub enum FormatError {
         /// The number and the limit.
         why: String,
     },
+    /// A zip archive that is not read as torch wrote it.
+    #[error("{file}: not a zip archive as torch writes it: {why}")]
+    Zip {
+        /// File.
+        file: String,
+        /// Which rule is broken, by which member.
+        why: String,
+    },
+    /// A pickle that names something which does not build tensors.
+    #[error(
+        "{file}: the pickle names {name} at byte {offset}, which is not on the list of what builds tensors: nothing was run; if you trust the file, save it in Python as safetensors"
+    )]
+    PickleGlobal {
+        /// File.
+        file: String,
+        /// Module and name.
+        name: String,
+        /// Where in the pickle.
+        offset: usize,
+    },
+    /// A pickle that cannot be followed, or that does something else than build tensors.
+    #[error("{file}: the pickle's {op} at byte {offset}: {why}")]
+    PickleOp {
+        /// File.
+        file: String,
+        /// The opcode's name.
+        op: String,
+        /// Where in the pickle.
+        offset: usize,
+        /// What is wrong.
+        why: String,
+    },
     /// Text that is not the JSON that was expected.
     #[error("{file}: {why}")]
     Json {
@@ -190,6 +222,9 @@ impl FormatError {
             Self::Duplicate { .. } => "FORMAT_DUPLICATE",
             Self::Range { .. } => "FORMAT_RANGE",
             Self::Limit { .. } => "FORMAT_LIMIT",
+            Self::Zip { .. } => "FORMAT_ZIP",
+            Self::PickleGlobal { .. } => "FORMAT_PICKLE_GLOBAL",
+            Self::PickleOp { .. } => "FORMAT_PICKLE_OP",
             Self::Json { .. } => "FORMAT_JSON",
             Self::ModelConfig { .. } => "MODEL_CONFIG",
             Self::ModelKeys { .. } => "MODEL_KEYS",

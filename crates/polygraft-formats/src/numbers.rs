@@ -16,6 +16,25 @@ pub(crate) fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     })
 }
 
+/// Whole numbers of any width, and booleans; `None` for floats and for numbers beyond 2⁶³.
+#[must_use]
+pub(crate) fn whole(dtype: Dtype, bytes: &[u8]) -> Option<Vec<i64>> {
+    Some(match dtype {
+        Dtype::Bool | Dtype::U8 => bytes.iter().map(|b| i64::from(*b)).collect(),
+        Dtype::I8 => bytes.iter().map(|b| i64::from(b.cast_signed())).collect(),
+        Dtype::I16 => halves(bytes).into_iter().map(|b| i64::from(b.cast_signed())).collect(),
+        Dtype::U16 => halves(bytes).into_iter().map(i64::from).collect(),
+        Dtype::I32 => bytes.as_chunks::<4>().0.iter().map(|b| i64::from(i32::from_le_bytes(*b))).collect(),
+        Dtype::U32 => bytes.as_chunks::<4>().0.iter().map(|b| i64::from(u32::from_le_bytes(*b))).collect(),
+        Dtype::I64 => bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
+        Dtype::U64 => {
+            let words = bytes.as_chunks::<8>().0.iter().map(|b| i64::try_from(u64::from_le_bytes(*b)).ok());
+            return words.collect();
+        }
+        Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::F16 | Dtype::Bf16 | Dtype::F32 | Dtype::F64 => return None,
+    })
+}
+
 /// Floats in the width in which they are stored; `None` for types that are not floats.
 #[must_use]
 pub(crate) fn stored(dtype: Dtype, bytes: &[u8]) -> Option<Storage> {

@@ -144,10 +144,17 @@ pub fn sniff(start: &[u8]) -> Option<&'static str> {
         return Some("a Git LFS pointer (run `git lfs pull`, or download the file itself)");
     }
     if starts(b"PK\x03\x04") {
-        return Some("a zip archive (a torch .bin? re-save it with safe_serialization=True)");
+        return Some(
+            "a zip archive (a torch .bin? adapters may be one; save a base model with safe_serialization=True)",
+        );
     }
-    if start.first() == Some(&0x80) && start.get(1).is_some_and(|v| (2..=5).contains(v)) && start.get(4) != Some(&0) {
-        return Some("a Python pickle (re-save it with safe_serialization=True)");
+    if start.first() == Some(&0x80)
+        && start.get(1).is_some_and(|v| (2..=5).contains(v))
+        && start.get(4..8) != Some(&[0; 4])
+    {
+        return Some(
+            "a Python pickle (adapters may be one of torch's; save a base model with safe_serialization=True)",
+        );
     }
     if starts(b"GGUF") {
         return Some("a GGUF file");
