@@ -647,6 +647,8 @@ def set_field(key, value, name=QUERY):
     return edit
 
 
+# `torch.load` runs this; the reader names what it would have run.
+PICKLE = (Path(__file__).parent.parent / "attacks/torch/system.bin").read_bytes()
 HTML = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>You must be signed in to see this file.</body></html>\n"
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 44016\n"
 
@@ -820,7 +822,7 @@ def bad_adapter():
     bad("duplicate_key", "FORMAT_DUPLICATE", header(duplicated))
     bad("overlapping", "FORMAT_RANGE", header(overlap))
     bad("integer_weights", "I32", tensors(lambda t: {**t, LAST: t[LAST].to(torch.int32)}))
-    bad("pickle_only", "adapter_model.bin", lambda f: weights(f).rename(f / "adapter_model.bin"))
+    bad("pickle_only", "posix.system", lambda f: (weights(f).unlink(), (f / "adapter_model.bin").write_bytes(PICKLE)))
     bad("weights_missing", "FILE_MISSING", lambda f: weights(f).unlink())
     bad("config_missing", "adapter_config.json", lambda f: (f / "adapter_config.json").unlink(), lambda f: (f / "notes.txt").write_text("nothing here\n"))
     bad("folder_missing", "IO", lambda f: shutil.rmtree(f))

@@ -1,7 +1,7 @@
 //! Which family an adapter's files are of, and their reader: the one table of families.
 
 use crate::error::{FormatError, Result};
-use crate::source::{ADAPTER, Files, MemoryFiles, SMALL};
+use crate::source::{ADAPTER, Files, Subfolder};
 use crate::{language, peft};
 use polygraft::ir::AdapterIr;
 use polygraft::model::ModelSpec;
@@ -29,7 +29,8 @@ impl Default for AdapterOptions {
 /// [`FormatError::NotAModel`] when nothing is recognised; [`FormatError::Unsupported`] for a family of another
 /// library or version; whatever the family's reader finds.
 pub fn load_adapter(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions) -> Result<AdapterIr> {
-    let inner = inner(files)?;
+    let folder = folder(files)?;
+    let inner = folder.as_deref().map(|name| Subfolder::new(files, name));
     let files: &dyn Files = inner.as_ref().map_or(files, |f| f);
     let names = files.names();
     if names.iter().any(|n| n == "adapter_config.json") {
@@ -51,8 +52,8 @@ pub fn load_adapter(files: &dyn Files, spec: &ModelSpec, options: &AdapterOption
     Err(crate::source::missing("adapter_config.json", &names))
 }
 
-/// PEFT saves an adapter that is not called `default` into a folder of its name: the files of the only such folder.
-fn inner(files: &dyn Files) -> Result<Option<MemoryFiles>> {
+/// PEFT saves an adapter that is not called `default` into a folder of its name: the name of the only such folder.
+fn folder(files: &dyn Files) -> Result<Option<String>> {
     let names = files.names();
     if names.iter().any(|n| n == "adapter_config.json") {
         return Ok(None);
@@ -61,18 +62,7 @@ fn inner(files: &dyn Files) -> Result<Option<MemoryFiles>> {
         names.iter().filter_map(|n| n.strip_suffix("/adapter_config.json")).filter(|f| !f.contains('/')).collect();
     match folders.as_slice() {
         [] => Ok(None),
-        [folder] => {
-            let mut out = MemoryFiles::default();
-            for name in names.iter().filter_map(|n| n.strip_prefix(&format!("{folder}/"))) {
-                let limit = if name.ends_with(".json") { SMALL } else { ADAPTER };
-                if name.ends_with(".json") || name.ends_with(".safetensors") {
-                    out.0.insert(name.to_owned(), files.read(&format!("{folder}/{name}"), limit)?);
-                } else {
-                    out.0.insert(name.to_owned(), Vec::new());
-                }
-            }
-            Ok(Some(out))
-        }
+        [folder] => Ok(Some((*folder).to_owned())),
         several => {
             let why = format!("there are several adapters here ({}): name one of their folders", several.join(", "));
             Err(FormatError::NotAModel { why })

@@ -82,6 +82,40 @@ impl Files for MemoryFiles {
     }
 }
 
+/// A folder inside a folder.
+#[derive(Clone, Copy)]
+pub struct Subfolder<'a> {
+    files: &'a dyn Files,
+    name: &'a str,
+}
+
+impl<'a> Subfolder<'a> {
+    /// The folder `name` of `files`.
+    #[must_use]
+    pub fn new(files: &'a dyn Files, name: &'a str) -> Self {
+        Self { files, name }
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.name)
+    }
+}
+
+impl Files for Subfolder<'_> {
+    fn names(&self) -> Vec<String> {
+        let inside = |n: &String| n.strip_prefix(self.name)?.strip_prefix('/').map(str::to_owned);
+        self.files.names().iter().filter_map(inside).collect()
+    }
+
+    fn len(&self, name: &str) -> Result<u64> {
+        self.files.len(&self.path(name))
+    }
+
+    fn range(&self, name: &str, offset: u64, len: u64) -> Result<Vec<u8>> {
+        self.files.range(&self.path(name), offset, len)
+    }
+}
+
 /// The error for a file that is not there, saying what is.
 #[must_use]
 pub fn missing(name: &str, there: &[String]) -> FormatError {

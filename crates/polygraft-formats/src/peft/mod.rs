@@ -1,4 +1,5 @@
-//! Adapters saved by Hugging Face PEFT (0.5 to 0.21): `adapter_config.json` and `adapter_model.safetensors`.
+//! Adapters saved by Hugging Face PEFT (0.5 to 0.21): `adapter_config.json` and `adapter_model.safetensors`, or
+//! `adapter_model.bin`.
 
 mod config;
 mod head;
@@ -15,7 +16,8 @@ use polygraft::model::ModelSpec;
 
 /// The configuration's name.
 pub(crate) const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
+/// The weights' names, the first that is there.
+const WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 
 /// Reads a PEFT folder.
 ///
@@ -36,13 +38,10 @@ pub fn load(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions) -> Re
         let why = format!("{:?} is not supported; this version loads LORA", shown(kind));
         return Err(FormatError::Unsupported { file: format!("{CONFIG}: peft_type"), why });
     }
-    if !files.has(WEIGHTS) {
-        if files.has("adapter_model.bin") {
-            let why = "a pickle can run code when it is opened; load it in Python and save it with save_pretrained(…, safe_serialization=True)".into();
-            return Err(FormatError::Unsupported { file: "adapter_model.bin".into(), why });
-        }
-        return Err(crate::source::missing(WEIGHTS, &files.names()));
-    }
-    let bag = TensorBag::open(WEIGHTS, files.read(WEIGHTS, ADAPTER)?)?;
+    let names = files.names();
+    let Some(weights) = WEIGHTS.into_iter().find(|w| names.iter().any(|n| n == w)) else {
+        return Err(crate::source::missing(WEIGHTS[0], &names));
+    };
+    let bag = TensorBag::open(weights, files.read(weights, ADAPTER)?)?;
     lora::load(&config::LoraConfig::parse(&config)?, bag, spec, options)
 }
