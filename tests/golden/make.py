@@ -994,6 +994,12 @@ def sentence():
     case("roberta_last", "lasttoken", model=small_roberta())
 
 
+def report():
+    size = sum(f.stat().st_size for f in ROOT.rglob("*") if f.is_file())
+    print(f"{size / 2**20:.2f} MiB, {len(list(ROOT.rglob('request.json')))} requests")
+    assert size < 40 * 2**20
+
+
 def main():
     wanted = sys.argv[1:] or list(GROUPS)
     for name in wanted:
@@ -1002,9 +1008,7 @@ def main():
     for name in wanted:
         GROUPS[name]()
         print("made", name, flush=True)
-    size = sum(f.stat().st_size for f in ROOT.rglob("*") if f.is_file())
-    print(f"{size / 2**20:.2f} MiB, {len(list(ROOT.rglob('request.json')))} requests")
-    assert size < 60 * 2**20
+    report()
 
 
 if __name__ == "__main__":
