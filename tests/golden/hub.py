@@ -21,6 +21,7 @@ import adapters
 import transformers
 from adapters import AutoAdapterModel
 from adapters import composition as ac
+from adapters.heads.base import ClassificationHead
 from adapters.methods.adapter_layer_base import ComposableAdapterLayerBase
 from adapters.methods.bottleneck import BottleneckState
 from adapters.methods.lora import IA3, Vera
@@ -148,7 +149,11 @@ def add(model, name, spec, seed):
     randomise_adapter(model, name, seed)
     if spec.head and hasattr(model, "heads"):
         head = dict(spec.head)
-        getattr(model, f"add_{head.pop('kind')}_head")(name, **head)
+        kind = head.pop("kind")
+        if "bias" in head:  # No `add_…` takes it.
+            model.add_prediction_head(ClassificationHead(model, name, **head))
+        else:
+            getattr(model, f"add_{kind}_head")(name, **head)
     if spec.head:
         randomise_head(model, name, seed)
     if spec.tweak:
@@ -319,9 +324,9 @@ def leaves(setup):
 
 def without(setup, gone):
     """The composition less the adapters that are added to the weights."""
-    if setup in gone:
-        return None
-    if isinstance(setup, str) or not gone:
+    if isinstance(setup, str):
+        return None if setup in gone else setup
+    if setup is None or gone.isdisjoint(leaves(setup)):
         return setup
     left = [c for c in (without(c, gone) for c in setup) if c is not None]
     assert isinstance(setup, ac.Stack), "a PEFT LoRA stands only in a stack here"

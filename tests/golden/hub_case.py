@@ -2,8 +2,12 @@
 
 import json
 
-from hub import Runner, Spec, add, belongs, check, fusion_parameters, head_parameters, largest, load, randomise_fusion, reload, run_all, save
-from make import LENGTHS, ROOT, expect, expect_error, fresh, make_rows, make_types, request
+import make
+
+from hub import Runner, Spec, add, belongs, check, finish, fusion_parameters, head_parameters, largest, load, randomise_fusion, randomise_head, reload, run_all, save
+from make import CLASSES, LENGTHS, ROOT, expect, expect_error, fresh, make_rows, make_types, request
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 
 HUB = ROOT / "hub"
 FAMILIES = {}
@@ -41,15 +45,20 @@ def case(name, base, specs, compose=None, row_compose=None, fusion=(), lengths=L
     made, entries = load(base, cls), {}
     for key, spec in specs.items():
         spec.path = "adapter" if len(specs) == 1 else f"adapters/{key}"
-        add(made, names[key], spec, f"{name} {key}")
+        if not spec.peft:
+            add(made, names[key], spec, f"{name} {key}")
     for i, (members, config) in enumerate(fusion):
         made.add_adapter_fusion(members, config)
         randomise_fusion(made, ",".join(members), f"{name} {i}", isinstance(config, dict) and config.get("temperature"))
     if before:
         before(made, list(names.values()))
     made.eval()
+    pefts = {}
     for key, spec in specs.items():
-        save(made, folder / spec.path, names[key], spec)
+        if spec.peft:
+            pefts[names[key]] = make_peft(base, f"{name} {key}", spec.peft, folder / spec.path)
+        else:
+            save(made, folder / spec.path, names[key], spec)
         entries[key] = {"path": spec.path, **spec.options} if spec.options else spec.path
     paths = ["fusion" if len(fusion) == 1 else f"fusion/{i}" for i in range(len(fusion))]
     for path, (members, _) in zip(paths, fusion):
@@ -61,17 +70,18 @@ def case(name, base, specs, compose=None, row_compose=None, fusion=(), lengths=L
         return expect_error(folder, error)
     again = load(base, cls)
     for key, spec in specs.items():
-        assert reload(again, folder / spec.path, spec) == names[key]
+        if not spec.peft:
+            assert reload(again, folder / spec.path, spec) == names[key]
     for path in paths:
         again.load_adapter_fusion(str(folder / path), use_safetensors=True)
     again.eval()
     heads = {names[k] for k, s in specs.items() if s.head}
-    runner = Runner(again, names, heads, choices=choices, fixed=fixed)
+    runner = Runner(again, names, heads, choices=choices, fixed=fixed, pefts=pefts)
     for key, spec in specs.items():
         apply_options(again, names[key], spec)
     results = run_all(runner, texts, rows, types)
     if same:
-        first = Runner(made, names, heads, choices=choices, fixed=fixed)
+        first = Runner(made, names, heads, choices=choices, fixed=fixed, pefts=pefts)
         for key, spec in specs.items():
             if "invertible" in spec.options:
                 apply_options(made, names[key], spec)
@@ -85,6 +95,13 @@ def case(name, base, specs, compose=None, row_compose=None, fusion=(), lengths=L
     for spec in specs.values():
         if spec.late:
             spec.late(folder / spec.path)
+
+
+def make_peft(base, name, config, folder):
+    """A PEFT LoRA as PEFT saves it; its updates by module, from the file."""
+    make.save_adapter(make.wrap(base, CLASSES[base], name, config), folder, base)
+    again = PeftModel.from_pretrained(make.load_base(base), folder)
+    return {k.removeprefix("base_model.model."): m.get_delta_weight("default") for k, m in again.named_modules() if isinstance(m, LoraLayer)}
 
 
 def apply_options(model, name, spec):
@@ -120,3 +137,38 @@ def config_edit(**values):
 def top_edit(**values):
     """An edit of what stands around it."""
     return lambda folder: edit_config(folder, lambda c: put(c, values))
+
+
+def setup_case(name, base, specs, composition, fusion=(), head=None, cls=None, container="bin", lengths=LENGTHS, row_compose=None):
+    """A folder of `save_adapter_setup`, loaded by `load_adapter_setup`."""
+    name = f"setup/{name}"
+    folder = fresh(HUB / name)
+    specs = {k: spec_of(v) for k, v in specs.items()}
+    made = load(base, cls)
+    for key, spec in specs.items():
+        add(made, key, spec, f"{name} {key}")
+    for i, (members, config) in enumerate(fusion):
+        made.add_adapter_fusion(members, config)
+        randomise_fusion(made, ",".join(members), f"{name} {i}", False)
+    if head is True:
+        randomise_head(made, None, name)
+    made.eval()
+    safe = container == "safetensors"
+    named = {} if not hasattr(made, "save_head") else {"head_setup": head}
+    made.save_adapter_setup(str(folder / "setup"), composition, use_safetensors=safe, **named)
+    finish(folder / "setup", container)
+    again = load(base, cls)
+    assert again.load_adapter_setup(str(folder / "setup"), use_safetensors=safe)[0] == composition
+    again.eval()
+    count = len(row_compose) if row_compose else len(lengths)
+    rows = make_rows(name, base, [lengths[i % len(lengths)] for i in range(count)])
+    texts = row_compose or ["s"] * count
+    request(folder, base, rows, None, {"s": "setup"}, None if row_compose else "s", row_compose)
+    runner = Runner(again, {}, {head} if isinstance(head, str) else set(), fixed={"s": composition})
+    results = run_all(runner, texts, rows)
+    own = [(k, p) for k, p in sorted(again.named_parameters()) if any(belongs(k, n) for n in specs)]
+    inert = (r"\.key\.bias",) if fusion else ()
+    own += [kp for members, _ in fusion for kp in fusion_parameters(again, ",".join(members))]
+    own += list(head_parameters(again, head)) if head else []
+    check(name, runner, load(base, cls), texts, rows, None, results, own, inert)
+    expect(folder, results)

@@ -4,8 +4,9 @@ from adapters import (AdapterPlusConfig, BnConfig, DoubleSeqBnConfig, DoubleSeqB
 from hub import Spec
 from hub_case import case, config_edit, family, top_edit
 
-ACTIVATIONS = ("relu", "gelu", "gelu_new", "swish", "leakyrelu", "tanh", "sigmoid", "relu6", "quick_gelu", "gelu_fast", "gelu_10",
-               "mish", "relu2", "linear", "laplace", "gelu_accurate", "silu", "gelu_pytorch_tanh", "gelu_python", "leaky_relu")
+ACTIVATIONS = ("relu", "gelu", "gelu_new", "swish", "leakyrelu", "tanh", "sigmoid", "silu", "GELU")
+RARE = ("relu6", "relu2", "quick_gelu", "gelu_fast", "gelu_10", "gelu_accurate", "gelu_python", "gelu_pytorch_tanh", "gelu_python_tanh",
+        "mish", "laplace", "linear", "leaky_relu")
 
 
 @family("bottleneck")
@@ -59,9 +60,10 @@ def bottleneck():
     bn("attention_site_only", BnConfig(mh_adapter=True, output_adapter=False, reduction_factor=4, non_linearity="gelu"))
     bn("odd_widths", SeqBnConfig(reduction_factor=5), base="bert_odd", types=True)
     bn("training_options", BnConfig(dropout=0.3, init_weights="mam_adapter", init_weights_seed=7, cross_adapter=True, **both))
-    for activation in ACTIVATIONS:
-        bn(f"activation_{activation}", Spec(SeqBnConfig(reduction_factor=8, non_linearity=activation), container="safetensors"))
-    bn("activation_upper_case", SeqBnConfig(reduction_factor=8, non_linearity="GELU"))
+    for name, some in (("activations", ACTIVATIONS), ("activations_rare", RARE)):
+        specs = {a: Spec(SeqBnConfig(reduction_factor=8, non_linearity=a), container="safetensors") for a in some}
+        bn(name, specs, row_compose=list(some), lengths=(9, 7))
+    bn("activation_prelu", SeqBnConfig(reduction_factor=8, non_linearity="prelu"))
     bn("base_between", SeqBnConfig(reduction_factor=4), row_compose=["a", "base", "base", "a"], lengths=(5, 5, 9))
 
 
