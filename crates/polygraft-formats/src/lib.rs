@@ -14,6 +14,7 @@ pub mod error;
 pub mod index;
 mod json;
 pub mod language;
+pub mod maths;
 pub mod names;
 mod numbers;
 mod output;

@@ -1,0 +1,519 @@
+//! Singular values and vectors, through the eigenvectors of the smaller Gram matrix.
+//!
+//! The Gram matrix is made tridiagonal by Householder reflections; its eigenvalues come from the implicit QL method, its
+//! eigenvectors from the same rotations when all are wanted, or from inverse iteration when a few are (Golub & Van Loan,
+//! Matrix Computations, §8.3 and §8.2.2). That squares the condition number, which f64 affords for weights that were f32;
+//! [`svd`] then removes what is left of it by one-sided Jacobi rotations (§8.6.3).
+
+use super::linalg::{Mat, add_scaled, dot, householder, norm, reflect};
+
+/// `A = U diag(S) Vᵀ`, thin: k is the smaller side of A.
+#[derive(Debug, Clone)]
+pub struct Svd {
+    /// Uᵀ, `[k, rows]`; a row of zeros where the singular value is 0.
+    pub ut: Mat,
+    /// Singular values, largest first.
+    pub s: Vec<f64>,
+    /// Vᵀ, `[k, cols]`; a row of zeros where the singular value is 0.
+    pub vt: Mat,
+}
+
+/// The thin singular value decomposition, singular values and reconstruction within 1e-12 of the largest.
+///
+/// `None` when the numbers are not finite or an iteration does not end.
+#[must_use]
+pub fn svd(a: &Mat) -> Option<Svd> {
+    if a.rows() < a.cols() {
+        let Svd { ut, s, vt } = svd(&a.transposed())?;
+        return Some(Svd { ut: vt, s, vt: ut });
+    }
+    let vt = Eigen::of(&gram(a)?)?.all()?;
+    let mut bt = vt.times_transposed(a)?;
+    let mut vt = vt;
+    jacobi(&mut bt, &mut vt)?;
+    let sizes: Vec<f64> = (0..bt.rows()).map(|i| norm(bt.row(i))).collect();
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by(|i, j| sizes[*j].total_cmp(&sizes[*i]));
+    let (mut ut_sorted, mut vt_sorted) = (bt.clone(), vt.clone());
+    for (to, from) in order.iter().enumerate() {
+        let size = sizes[*from];
+        let unit = |x: &f64| if size > 0.0 { x / size } else { 0.0 };
+        ut_sorted.row_mut(to).iter_mut().zip(bt.row(*from)).for_each(|(u, b)| *u = unit(b));
+        let keep = if size > 0.0 { 1.0 } else { 0.0 };
+        vt_sorted.row_mut(to).iter_mut().zip(vt.row(*from)).for_each(|(u, v)| *u = v * keep);
+    }
+    Some(Svd { ut: ut_sorted, s: order.iter().map(|i| sizes[*i]).collect(), vt: vt_sorted })
+}
+
+/// The best approximation of rank `r`: `Σ σᵢ uᵢ vᵢᵀ` over the `r` largest singular values.
+///
+/// Only as many vectors are computed as the smaller of both parts has. Where the r-th and the next singular value are
+/// equal the answer is one of many, as it is for every library. `None` as in [`svd`].
+#[must_use]
+pub fn truncated(a: &Mat, r: usize) -> Option<Mat> {
+    let k = a.rows().min(a.cols());
+    if r >= k {
+        return a.data().iter().all(|x| x.is_finite()).then(|| a.clone());
+    }
+    let wide = a.rows() < a.cols();
+    let eigen = Eigen::of(&gram(&if wide { a.transposed() } else { a.clone() })?)?;
+    let leading = 2 * r <= k;
+    let vectors = if leading { eigen.some(0..r) } else { eigen.some(r..k) }?;
+    // The projection of A on those vectors, from the left or from the right.
+    let part = if wide {
+        vectors.transposed().times(&vectors.times(a)?)?
+    } else {
+        a.times_transposed(&vectors)?.times(&vectors)?
+    };
+    if leading { Some(part) } else { a.clone().minus(&part) }
+}
+
+/// `Aᵀ A`, the lower triangle only.
+fn gram(a: &Mat) -> Option<Mat> {
+    let n = a.cols();
+    let mut out = Mat::zeros(n, n)?;
+    for k in 0..a.rows() {
+        let row = a.row(k);
+        for (i, x) in row.iter().enumerate() {
+            add_scaled(&mut out.row_mut(i)[..=i], *x, &row[..=i]);
+        }
+    }
+    Some(out)
+}
+
+/// A symmetric matrix made tridiagonal, with its eigenvalues.
+struct Eigen {
+    /// The diagonal.
+    d: Vec<f64>,
+    /// Beside the diagonal: `e[i]` between `i` and `i + 1`; the last is 0.
+    e: Vec<f64>,
+    /// Largest first.
+    values: Vec<f64>,
+    /// The reflections, in order, the i-th of the numbers after i.
+    reflections: Vec<(Vec<f64>, f64)>,
+}
+
+impl Eigen {
+    /// Of a symmetric matrix, of which the lower triangle is read.
+    fn of(lower: &Mat) -> Option<Self> {
+        let n = lower.rows();
+        if !lower.data().iter().all(|x| x.is_finite()) {
+            return None;
+        }
+        let mut a = lower.clone();
+        let (mut d, mut e) = (vec![0.0; n], vec![0.0; n]);
+        let mut reflections = Vec::with_capacity(n);
+        for k in 0..n {
+            d[k] = a.row(k)[k];
+            let column: Vec<f64> = (k + 1..n).map(|i| a.row(i)[k]).collect();
+            if column.is_empty() {
+                break;
+            }
+            let (beta, v, tau) = householder(&column);
+            e[k] = beta;
+            if tau != 0.0 {
+                rank_two(&mut a, k + 1, &v, tau);
+            }
+            reflections.push((v, tau));
+        }
+        let mut values = d.clone();
+        ql(&mut values, &mut e.clone(), None)?;
+        values.sort_by(|x, y| y.total_cmp(x));
+        Some(Self { d, e, values, reflections })
+    }
+
+    /// All eigenvectors as rows, largest eigenvalue first.
+    fn all(&self) -> Option<Mat> {
+        let n = self.d.len();
+        let mut z = Mat::identity(n)?;
+        let mut values = self.d.clone();
+        ql(&mut values, &mut self.e.clone(), Some(&mut z))?;
+        let mut order: Vec<usize> = (0..n).collect();
+        order.sort_by(|i, j| values[*j].total_cmp(&values[*i]));
+        let mut out = Mat::zeros(n, n)?;
+        for (to, from) in order.into_iter().enumerate() {
+            out.row_mut(to).copy_from_slice(z.row(from));
+        }
+        self.back(&mut out);
+        Some(out)
+    }
+
+    /// The eigenvectors of the eigenvalues in `range`, as rows.
+    fn some(&self, range: core::ops::Range<usize>) -> Option<Mat> {
+        let n = self.d.len();
+        // Past a quarter the orthogonalisations cost more than the rotations; of a matrix of zeros nothing can be inverted.
+        let worth = 4 * range.len() <= n && self.values.iter().any(|v| *v != 0.0);
+        if worth && let Some(mut few) = self.inverse_iteration(range.clone()) {
+            self.back(&mut few);
+            return Some(few);
+        }
+        let all = self.all()?;
+        let rows: Vec<f64> = all.data().get(range.start * n..range.end * n)?.to_vec();
+        Mat::new(range.len(), n, rows)
+    }
+
+    /// Eigenvectors of the tridiagonal matrix to those of the matrix itself.
+    fn back(&self, rows: &mut Mat) {
+        for i in 0..rows.rows() {
+            for (k, (v, tau)) in self.reflections.iter().enumerate().rev() {
+                reflect(&mut rows.row_mut(i)[k + 1..], v, *tau);
+            }
+        }
+    }
+
+    /// Eigenvectors of the tridiagonal matrix; `None` when one of them is not one to rounding.
+    fn inverse_iteration(&self, range: core::ops::Range<usize>) -> Option<Mat> {
+        let n = self.d.len();
+        let size = self.values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let tiny = size * f64::EPSILON;
+        let mut out = Mat::zeros(range.len(), n)?;
+        let mut state = 1u64;
+        let mut shift = f64::INFINITY;
+        for (at, value) in self.values.get(range)?.iter().enumerate() {
+            // Equal eigenvalues get vectors of their own from shifts that differ.
+            shift = value.min(shift - tiny);
+            let lu = Tridiagonal::new(&self.d, &self.e, shift, tiny);
+            let mut x: Vec<f64> = (0..n).map(|_| uniform(&mut state)).collect();
+            for _ in 0..3 {
+                lu.solve(&mut x);
+                for _ in 0..2 {
+                    for before in 0..at {
+                        let along = dot(&x, out.row(before));
+                        add_scaled(&mut x, -along, out.row(before));
+                    }
+                    let length = norm(&x);
+                    x.iter_mut().for_each(|x| *x /= length);
+                }
+            }
+            let off = self.residual(&x, *value);
+            if off.is_nan() || off > 1e3 * tiny.max(f64::MIN_POSITIVE) {
+                return None;
+            }
+            out.row_mut(at).copy_from_slice(&x);
+        }
+        Some(out)
+    }
+
+    /// `‖T x − value · x‖`.
+    fn residual(&self, x: &[f64], value: f64) -> f64 {
+        let n = x.len();
+        let side = |i: usize, j: usize| if j < n { self.e[i.min(j)] * x[j] } else { 0.0 };
+        let at = |i: usize| (self.d[i] - value) * x[i] + side(i, i.wrapping_sub(1)) + side(i, i + 1);
+        (0..n).map(|i| at(i).powi(2)).sum::<f64>().sqrt()
+    }
+}
+
+/// Applies the reflection `H = I − tau · v vᵀ` from both sides to the part of symmetric `a` from `from` on, lower triangle.
+fn rank_two(a: &mut Mat, from: usize, v: &[f64], tau: f64) {
+    let n = v.len();
+    let mut p = vec![0.0; n];
+    for i in 0..n {
+        let row = &a.row(from + i)[from..=from + i];
+        let (left, here) = (&row[..i], row[i]);
+        let sum = dot(left, &v[..i]) + here * v[i];
+        add_scaled(&mut p[..i], v[i], left);
+        p[i] += sum;
+    }
+    p.iter_mut().for_each(|x| *x *= tau);
+    let half = 0.5 * tau * dot(&p, v);
+    add_scaled(&mut p, -half, v);
+    for i in 0..n {
+        let row = &mut a.row_mut(from + i)[from..=from + i];
+        add_scaled(row, -v[i], &p[..=i]);
+        add_scaled(row, -p[i], &v[..=i]);
+    }
+}
+
+/// Eigenvalues of a symmetric tridiagonal matrix in place of `d`, by QL with implicit shifts; the rotations are applied to
+/// the rows of `z`. `None` when it does not converge.
+fn ql(d: &mut [f64], e: &mut [f64], mut z: Option<&mut Mat>) -> Option<()> {
+    let n = d.len();
+    for l in 0..n {
+        for turn in 0.. {
+            let small = |i: &usize| e[*i].abs() <= f64::EPSILON * (d[*i].abs() + d[*i + 1].abs());
+            let m = (l..n - 1).find(small).unwrap_or(n - 1);
+            if m == l {
+                break;
+            }
+            if turn == 60 {
+                return None;
+            }
+            let mut g = (d[l + 1] - d[l]) / (2.0 * e[l]);
+            let r = g.hypot(1.0);
+            g = d[m] - d[l] + e[l] / (g + r.copysign(g));
+            let (mut s, mut c, mut p) = (1.0, 1.0, 0.0);
+            let mut split = false;
+            for i in (l..m).rev() {
+                let (f, b) = (s * e[i], c * e[i]);
+                let r = f.hypot(g);
+                e[i + 1] = r;
+                if r == 0.0 {
+                    // The matrix falls apart here: go on with the parts.
+                    d[i + 1] -= p;
+                    e[m] = 0.0;
+                    split = true;
+                    break;
+                }
+                s = f / r;
+                c = g / r;
+                g = d[i + 1] - p;
+                let r = (d[i] - g) * s + 2.0 * c * b;
+                p = s * r;
+                d[i + 1] = g + p;
+                g = c * r - b;
+                if let Some(z) = z.as_deref_mut() {
+                    let (low, high) = z.two_rows(i, i + 1);
+                    rotate(low, high, c, s);
+                }
+            }
+            if !split {
+                d[l] -= p;
+                e[l] = g;
+                e[m] = 0.0;
+            }
+        }
+    }
+    Some(())
+}
+
+/// `(x, y) ← (c x − s y, s x + c y)`.
+fn rotate(x: &mut [f64], y: &mut [f64], c: f64, s: f64) {
+    for (x, y) in x.iter_mut().zip(y) {
+        (*x, *y) = (c * *x - s * *y, s * *x + c * *y);
+    }
+}
+
+/// Rotates rows of `b`, and the same rows of `v`, until those of `b` are orthogonal. `None` when it does not converge.
+fn jacobi(b: &mut Mat, v: &mut Mat) -> Option<()> {
+    let n = b.rows();
+    let largest = (0..n).map(|i| dot(b.row(i), b.row(i))).fold(0.0, f64::max);
+    // Below this the product is rounding of the largest row, and no rotation would better it.
+    let floor = largest * f64::EPSILON * f64::EPSILON;
+    let rounding = 8.0 * f64::EPSILON * norm(&vec![1.0; b.cols()]);
+    for _ in 0..40 {
+        let mut rotated = false;
+        let mut squares: Vec<f64> = (0..n).map(|i| dot(b.row(i), b.row(i))).collect();
+        for i in 0..n {
+            for j in i + 1..n {
+                let along = dot(b.row(i), b.row(j));
+                if along.abs() <= floor.max(rounding * (squares[i] * squares[j]).sqrt()) {
+                    continue;
+                }
+                rotated = true;
+                let zeta = (squares[j] - squares[i]) / (2.0 * along);
+                let t = 1.0f64.copysign(zeta) / (zeta.abs() + zeta.hypot(1.0));
+                let c = 1.0 / t.hypot(1.0);
+                let s = c * t;
+                let (x, y) = b.two_rows(i, j);
+                rotate(x, y, c, s);
+                squares[i] = dot(x, x);
+                squares[j] = dot(y, y);
+                let (x, y) = v.two_rows(i, j);
+                rotate(x, y, c, s);
+            }
+        }
+        if !rotated {
+            return Some(());
+        }
+    }
+    None
+}
+
+/// `T − shift · I` decomposed by elimination with partial pivoting.
+struct Tridiagonal {
+    /// The upper triangle: diagonal and two beside it.
+    upper: Vec<[f64; 3]>,
+    /// For each step its factor, and whether the rows changed places.
+    steps: Vec<(f64, bool)>,
+}
+
+impl Tridiagonal {
+    fn new(d: &[f64], e: &[f64], shift: f64, tiny: f64) -> Self {
+        let n = d.len();
+        let (mut upper, mut steps) = (Vec::with_capacity(n), Vec::with_capacity(n));
+        let beside = |i: usize| if i + 1 < n { e[i] } else { 0.0 };
+        // The row that is being eliminated with.
+        let mut row = match d.first() {
+            Some(first) => [first - shift, beside(0), 0.0],
+            None => [0.0; 3],
+        };
+        for i in 1..n {
+            let next = [e[i - 1], d[i] - shift, beside(i)];
+            let swap = next[0].abs() > row[0].abs();
+            let (top, low) = if swap { (next, row) } else { (row, next) };
+            let top = [nonzero(top[0], tiny), top[1], top[2]];
+            let factor = low[0] / top[0];
+            upper.push(top);
+            steps.push((factor, swap));
+            row = [low[1] - factor * top[1], low[2] - factor * top[2], 0.0];
+        }
+        if n > 0 {
+            upper.push([nonzero(row[0], tiny), 0.0, 0.0]);
+        }
+        Self { upper, steps }
+    }
+
+    fn solve(&self, x: &mut [f64]) {
+        for (i, (factor, swap)) in self.steps.iter().enumerate() {
+            if *swap {
+                x.swap(i, i + 1);
+            }
+            x[i + 1] -= factor * x[i];
+        }
+        let mut after = (0.0, 0.0);
+        for (x, [a, b, c]) in x.iter_mut().zip(&self.upper).rev() {
+            *x = (*x - b * after.0 - c * after.1) / a;
+            after = (*x, after.0);
+        }
+    }
+}
+
+/// A pivot of 0 would be the eigenvalue itself: the smallest number that counts stands for it.
+fn nonzero(pivot: f64, tiny: f64) -> f64 {
+    if pivot.abs() >= tiny { pivot } else { tiny.max(f64::MIN_POSITIVE).copysign(pivot) }
+}
+
+/// A number of (−½, ½), to begin an iteration with.
+#[allow(clippy::cast_precision_loss, reason = "a start needs no bit of it")]
+fn uniform(state: &mut u64) -> f64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 11) as f64 / 9_007_199_254_740_992.0 - 0.5
+}
+
+#[cfg(test)]
+#[allow(clippy::excessive_precision, reason = "the numbers are as Python printed them")]
+mod tests {
+    use super::*;
+    use crate::maths::torch_random::TorchRandom;
+
+    fn random(seed: u64, rows: usize, cols: usize) -> Mat {
+        Mat::new(rows, cols, TorchRandom::new(seed).uniform64(rows * cols, -1.0, 1.0)).unwrap()
+    }
+
+    fn furthest(a: &Mat, b: &Mat) -> f64 {
+        assert_eq!((a.rows(), a.cols()), (b.rows(), b.cols()));
+        a.data().iter().zip(b.data()).fold(0.0, |m, (a, b)| f64::max(m, (a - b).abs()))
+    }
+
+    fn whole(x: &Svd) -> Mat {
+        let mut us = x.ut.clone();
+        for (i, s) in x.s.iter().enumerate() {
+            us.row_mut(i).iter_mut().for_each(|u| *u *= s);
+        }
+        us.transposed().times(&x.vt).unwrap()
+    }
+
+    /// The tables are of numpy 2: `python tests/golden/maths.py linalg`.
+    #[test]
+    fn singular_values_are_numpys() {
+        let a = random(3, 7, 5);
+        let x = svd(&a).unwrap();
+        close(&x.s, SINGULAR);
+        let t = truncated(&a, 2).unwrap();
+        close(&t.data()[..4], RANK_TWO);
+        close(&truncated(&a, 4).unwrap().data()[..4], RANK_FOUR);
+        let wide = random(3, 5, 7);
+        close(&truncated(&wide, 1).unwrap().data()[..4], WIDE);
+        let long = random(3, 60, 40);
+        let x = svd(&long).unwrap();
+        close(&[x.s[0], x.s[20], x.s[39]], LONG);
+        close(&truncated(&long, 3).unwrap().data()[..4], LONG_THREE);
+    }
+
+    fn close(got: &[f64], want: &[f64]) {
+        assert_eq!(got.len(), want.len());
+        got.iter().zip(want).for_each(|(g, w)| assert!((g - w).abs() < 1e-12, "{g} {w}"));
+    }
+
+    #[test]
+    fn the_parts_are_orthonormal_and_make_the_whole() {
+        for (rows, cols) in [(1, 1), (1, 9), (9, 1), (6, 6), (33, 20), (20, 33), (64, 64)] {
+            let a = random(7, rows, cols);
+            let x = svd(&a).unwrap();
+            assert!(furthest(&whole(&x), &a) < 1e-13);
+            for side in [&x.ut, &x.vt] {
+                let eye = side.times_transposed(side).unwrap();
+                assert!(furthest(&eye, &Mat::identity(rows.min(cols)).unwrap()) < 1e-13);
+            }
+            assert!(x.s.is_sorted_by(|a, b| a >= b));
+        }
+    }
+
+    #[test]
+    fn small_singular_values_are_right_to_the_largest_ones_rounding() {
+        // Orthonormal factors around 1, 1e-3, 1e-6, …: the Gram matrix alone loses all from the fourth on.
+        let (q, _) = random(11, 30, 8).qr().unwrap();
+        let (p, _) = random(12, 8, 8).qr().unwrap();
+        let s: Vec<f64> = (0..8).map(|i| 10f64.powi(-3 * i)).collect();
+        let mut us = q.transposed();
+        (0..8).for_each(|i| us.row_mut(i).iter_mut().for_each(|u| *u *= s[i]));
+        let a = us.transposed().times(&p).unwrap();
+        let x = svd(&a).unwrap();
+        x.s.iter().zip(&s).for_each(|(got, want)| assert!((got - want).abs() < 1e-15, "{got} {want}"));
+        assert!(furthest(&whole(&x), &a) < 1e-15);
+    }
+
+    #[test]
+    fn truncations_agree_with_the_whole_at_every_rank() {
+        for (rows, cols) in [(24, 16), (16, 24), (40, 40)] {
+            let a = random(5, rows, cols);
+            for r in 0..=rows.min(cols) + 1 {
+                let mut x = svd(&a).unwrap();
+                x.s.iter_mut().skip(r).for_each(|s| *s = 0.0);
+                assert!(furthest(&whole(&x), &truncated(&a, r).unwrap()) < 1e-12, "{rows} {cols} {r}");
+            }
+        }
+    }
+
+    #[test]
+    fn equal_singular_values_and_ranks_that_are_not_full_end() {
+        for n in [1usize, 2, 5, 32] {
+            let one = Mat::identity(n).unwrap();
+            assert!(svd(&one).unwrap().s.iter().all(|s| (s - 1.0).abs() < 1e-14));
+            let zero = Mat::zeros(n, n).unwrap();
+            assert!(svd(&zero).unwrap().s.iter().all(|s| *s == 0.0));
+            assert_eq!(truncated(&zero, n / 2).unwrap(), zero);
+            // Whichever of the equal directions are kept: the answer has their number.
+            let kept: f64 = truncated(&one, n / 4).unwrap().data().iter().map(|x| x * x).sum();
+            assert!((kept - (n / 4) as f64).abs() < 1e-12);
+        }
+        // Rank 3, of blocks.
+        let a = random(2, 30, 3).times(&random(4, 3, 20)).unwrap();
+        assert!(furthest(&truncated(&a, 3).unwrap(), &a) < 1e-13);
+        assert!(svd(&a).unwrap().s[3] < 1e-14);
+    }
+
+    #[test]
+    fn what_is_no_number_has_no_decomposition() {
+        let a = Mat::new(2, 2, vec![1.0, f64::NAN, 0.0, 1.0]).unwrap();
+        assert!(svd(&a).is_none() && truncated(&a, 1).is_none() && truncated(&a, 2).is_none());
+        let huge = Mat::new(2, 2, vec![1e300; 4]).unwrap();
+        assert!(svd(&huge).is_none());
+        assert!(svd(&Mat::zeros(0, 0).unwrap()).unwrap().s.is_empty());
+        assert_eq!(truncated(&Mat::zeros(0, 3).unwrap(), 0).unwrap().cols(), 3);
+    }
+
+    #[test]
+    #[ignore = "a timing: cargo test --release -p polygraft-formats --lib maths -- --ignored --nocapture"]
+    fn how_long_it_takes() {
+        for (rows, cols) in [(384, 384), (1536, 384), (3072, 768)] {
+            let a = random(1, rows, cols);
+            for r in [16, cols / 2] {
+                let start = std::time::Instant::now();
+                let t = truncated(&a, r).unwrap();
+                println!("{rows} × {cols}, rank {r}: {:?} {}", start.elapsed(), t.data()[0]);
+            }
+            let start = std::time::Instant::now();
+            let x = svd(&a).unwrap();
+            println!("{rows} × {cols}, all: {:?}, off by {:e}", start.elapsed(), furthest(&whole(&x), &a));
+        }
+    }
+
+    const SINGULAR: &[f64] =
+        &[2.3590883976041983, 1.800907938663093, 1.5813300072437608, 0.8076206254015497, 0.6827941945523869];
+    const RANK_TWO: &[f64] = &[-0.5323140514778593, 0.2500578070101563, 0.4250145305071349, -0.07540973383943561];
+    const RANK_FOUR: &[f64] = &[-0.8164854537537157, -0.5611839667709931, 0.4825613913701156, -0.4644742791311159];
+    const WIDE: &[f64] = &[-0.329451160870608, 0.24930912070035754, 0.47715462327694236, -0.36509706482329224];
+    const LONG: &[f64] = &[8.291018003766107, 3.929955368241543, 1.0357830196054494];
+    const LONG_THREE: &[f64] = &[-0.19717836260173924, 0.085787959366701, -0.1030084684588426, -0.20412206827498963];
+}
