@@ -112,6 +112,7 @@ def split():
     sp("gating", [SeqBnConfig(reduction_factor=4, use_gating=True)] * 2, "split(a:3, b:*)")
     sp("languages_under_task", [INVERTIBLE, INVERTIBLE, Spec(PFEIFFER, head=CLASSIFY)], "stack(split(a:3, b:*), c)", inert=(r"invertible_adapters\.b_task",))
     sp("of_stacks", [PFEIFFER] * 3, "split(stack(a, b):3, c:*)")
+    sp("of_split", [PFEIFFER] * 3, "split(a:2, split(b:1, c:*):*)")
     sp("average_inside", [PFEIFFER] * 3, "split(a:3, average(b, c):*)")
     pair = [[0, 11, 12, 2, 2, 21, 22, 23, 24, 2], [0, 31, 2, 2, 41, 2], [0, 51, 52, 53, 54, 55, 2, 61, 62]]
     sp("query_document", [INVERTIBLE, INVERTIBLE, PFEIFFER], "stack(split(a, b), c)", base="xlmr", rows=pair, inert=(r"invertible_adapters\.b_task",))
