@@ -64,12 +64,14 @@ fn compositions(engine: &mut Engine<Reference>) -> Vec<Compose> {
 fn encode(engine: &mut Engine<Reference>, count: usize, seed: u64, want: Want) -> Encode<Reference> {
     let known = compositions(engine);
     let mut random = Random(seed);
-    let items = (0..count).map(|_| {
-        let row = testing::row(engine.session.spec(), 1 + random.below(60), &mut random);
-        Item { source: Source::Row(row), compose: random.below(known.len()) }
-    });
+    let items: Vec<_> = (0..count)
+        .map(|_| {
+            let row = testing::row(engine.session.spec(), 1 + random.below(60), &mut random);
+            Item { source: Source::Row(row), compose: random.below(known.len()) }
+        })
+        .collect();
     let resolved: Vec<_> = known.iter().map(|c| engine.session.resolve(c).unwrap()).collect();
-    Encode::new(items.collect(), &resolved, want, Precision::Exact, false)
+    Encode::new(items, &resolved, want, Precision::Exact, false)
 }
 
 fn rows(encode: Encode<Reference>) -> Vec<RowOutput> {
