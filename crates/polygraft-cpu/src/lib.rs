@@ -11,6 +11,7 @@
 //! not depend on the rows around it, to the bit.
 
 mod attention;
+mod block;
 mod decode;
 mod kernels;
 mod linear;

@@ -55,6 +55,16 @@ pub(crate) fn add(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mu
     })
 }
 
+pub(crate) fn copy(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
+    let StepKind::Copy { x, .. } = step.kind else { return Ok(Ended::Yes) };
+    let (width, x) = (frame.width(x), &frame.buffers[x.0 as usize]);
+    slices.each(frame.pieces(step, CHUNK), |rows| {
+        let span = rows.start * width..rows.end * width;
+        y[span.clone()].copy_from_slice(&x[span]);
+        Ok(())
+    })
+}
+
 /// A pointwise function as it is computed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pointwise {
@@ -84,6 +94,7 @@ impl Pointwise {
             Self::Close(Activation::Tanh) => y.iter_mut().for_each(|x| *x = math::tanh(*x)),
             Self::Close(Activation::Sigmoid) => y.iter_mut().for_each(|x| *x = math::sigmoid(*x)),
             Self::Close(Activation::Identity) => {}
+            Self::Close(rare) => y.iter_mut().for_each(|x| *x = rare.eval(*x)),
         });
     }
 }

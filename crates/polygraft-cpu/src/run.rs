@@ -7,9 +7,9 @@ use crate::quantize::Quantized;
 use crate::schedule::{Pass, Work, schedule};
 use crate::slices::{Ended, Slices};
 use crate::store::{Own, Store};
-use crate::{attention, failed, linear, lowrank, norm, rows};
+use crate::{attention, block, failed, linear, lowrank, norm, rows};
 use polygraft::backend::{Call, Poll};
-use polygraft::ir::Op;
+use polygraft::ir::{Op, Payload};
 use polygraft::program::{BufferId, Extent, Program, Segment, Step, StepKind, TableId, Tables};
 use polygraft::{Error, Result};
 use std::ops::Range;
@@ -140,6 +140,11 @@ impl<'a> Frame<'a> {
             StepKind::Activate { .. } => rows::activate(self, step, &mut out, slices),
             StepKind::Pool { .. } => rows::pool(self, step, &mut out, slices),
             StepKind::Normalize { .. } => norm::normalize(self, step, &mut out, slices),
+            StepKind::Bottleneck { .. } => block::bottleneck(self, step, &mut out, slices),
+            StepKind::Couple { .. } => block::couple(self, step, &mut out, slices),
+            StepKind::Reft { .. } => block::reft(self, step, &mut out, slices),
+            StepKind::MixedLowRank { .. } => block::mixed(self, step, &mut out, slices),
+            StepKind::Copy { .. } => rows::copy(self, step, &mut out, slices),
         };
         self.put(target, out);
         ended
@@ -180,6 +185,12 @@ impl<'a> Frame<'a> {
 
     pub(crate) fn segments(&self, table: TableId) -> &'a [Segment] {
         &self.tables().tables[table.0 as usize].segments
+    }
+
+    /// What a segment points to.
+    pub(crate) fn payload(&self, segment: &Segment) -> Result<&'a Payload> {
+        let payload = segment.payload.and_then(|p| self.tables().payloads.get(p as usize));
+        payload.map(AsRef::as_ref).ok_or_else(|| Error::Program("a segment without its payload".into()))
     }
 
     /// The numbers that a segment points to, and their packed form.

@@ -210,7 +210,9 @@ fn reads(kind: &StepKind, buffer: BufferId) -> bool {
         | StepKind::Offset { x, .. }
         | StepKind::Activate { x, .. }
         | StepKind::Normalize { x } => x == buffer,
-        StepKind::LowRank { x, out, .. } => x == buffer || out == buffer,
+        StepKind::LowRank { x, out, .. } | StepKind::MixedLowRank { x, out, .. } => x == buffer || out == buffer,
+        StepKind::Bottleneck { h, x, .. } => h == buffer || x == buffer,
+        StepKind::Couple { x, .. } | StepKind::Reft { x, .. } | StepKind::Copy { x, .. } => x == buffer,
         StepKind::Attention { q, k, v, .. } => [q, k, v].contains(&buffer),
         StepKind::Add { a, b, .. } => a == buffer || b == buffer,
     }

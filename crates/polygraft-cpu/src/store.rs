@@ -5,6 +5,7 @@ use crate::pack::Packed;
 use polygraft::Result;
 use polygraft::ir::{Op, Payload, PayloadId};
 use polygraft::model::WeightId;
+use polygraft::steps::Factor;
 use polygraft::tensor::{Matrix, Storage};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -26,6 +27,8 @@ pub(crate) enum Own {
     LowRank { a: Packed, b: Packed },
     /// The weight of a replaced linear layer, when it has one.
     Linear(Option<Packed>),
+    /// The layers of an op that runs its own.
+    Factors(Vec<(Factor, Packed)>),
     /// Vectors only.
     Vectors,
 }
@@ -35,7 +38,13 @@ impl Own {
         match op {
             Op::LowRank(lora) => Self::LowRank { a: Packed::new(&lora.a), b: Packed::new(&lora.b) },
             Op::ReplaceLinear(dense) => Self::Linear(dense.weight.as_ref().map(Packed::new)),
+            Op::Bottleneck(_) | Op::Fusion(_) | Op::Coupling(_) => {
+                let all = [Factor::Down, Factor::Up, Factor::Query, Factor::Key, Factor::Value];
+                let packed = |f: Factor| polygraft::steps::factor(op, f).map(|(matrix, _)| (f, Packed::new(matrix)));
+                Self::Factors(all.into_iter().filter_map(packed).collect())
+            }
             Op::Offset(_) | Op::ReplaceNorm(_) | Op::Reweight(_) => Self::Vectors,
+            Op::Blend(_) | Op::Reft(_) | Op::MixedLowRank(_) => Self::Vectors,
         }
     }
 
@@ -43,6 +52,7 @@ impl Own {
         match self {
             Self::LowRank { a, b } => a.bytes() + b.bytes(),
             Self::Linear(weight) => weight.as_ref().map_or(0, Packed::bytes),
+            Self::Factors(list) => list.iter().map(|(_, packed)| packed.bytes()).sum(),
             Self::Vectors => 0,
         }
     }

@@ -78,6 +78,7 @@ pub fn load(file: &str, bytes: Vec<u8>) -> Result<AdapterIr> {
         }],
         head: None,
         language: about.lang,
+        fuses: None,
         made_under: about.under,
         unused: Vec::new(),
         missing: Vec::new(),

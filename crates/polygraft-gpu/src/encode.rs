@@ -88,6 +88,7 @@ impl<'a> Encoder<'a> {
                 StepKind::Offset { .. } => steps::pointwise::offset(self, step)?,
                 StepKind::Pool { .. } => steps::pool::encode(self, step)?,
                 StepKind::Normalize { .. } => steps::norm::normalize(self, step)?,
+                kind => return Err(failed(format!("{} has no kernel yet; use the cpu backend", kind.name()))),
             }
             // The second step of a group writes what the first does.
             if self.rounded.as_ref().is_some_and(|(buffer, _)| *buffer == step.kind.target()) {

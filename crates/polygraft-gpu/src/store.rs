@@ -146,6 +146,7 @@ impl Store {
             },
             Op::Offset(offset) => Own::Offset(put(&offset.vector)?),
             Op::Reweight(_) => return Err(failed("a change of weights came to the device unapplied".into())),
+            op => return Err(failed(format!("{} has no kernel yet; use the cpu backend", op.name()))),
         })
     }
 

@@ -1,6 +1,6 @@
 //! Rows × compositions → a packed batch: rows sorted by composition, `cu_seqlens`, and one table a step that adapters share.
 
-use crate::compose::Resolved;
+use crate::compose::{Resolved, SplitPart};
 use crate::error::{Error, Result};
 use crate::ir::{Payload, Site};
 use crate::model::ModelSpec;
@@ -116,8 +116,9 @@ pub fn fill(program: &Program, spec: &ModelSpec, rows: &[Row], layout: &Layout, 
         out.cu_seqlens.push(out.ids.len() as u32);
     }
     let mut payloads = Payloads::default();
-    let entries: Vec<HashMap<Purpose, Entry>> = resolved.iter().map(|r| entries(r, &mut payloads)).collect();
-    out.tables = program.tables.iter().map(|desc| table(desc, &out, layout, &entries)).collect();
+    let entries: Vec<HashMap<Purpose, Vec<Entry>>> = resolved.iter().map(|r| entries(r, &mut payloads)).collect();
+    let parts = Parts { spec, order: &layout.order, rows };
+    out.tables = program.tables.iter().map(|desc| table(desc, &out, layout, &entries, &parts)).collect();
     out.payloads = payloads.list;
     out
 }
@@ -130,6 +131,12 @@ struct Payloads {
 
 impl Payloads {
     fn index(&mut self, payload: &Arc<Payload>) -> u32 {
+        // What a blend is made of comes along: backends pack it by its own identity.
+        if let crate::ir::Op::Blend(blend) = &payload.op {
+            blend.payloads().for_each(|p| {
+                self.index(p);
+            });
+        }
         *self.by_id.entry(payload.id).or_insert_with(|| {
             self.list.push(payload.clone());
             self.list.len() as u32 - 1
@@ -137,43 +144,101 @@ impl Payloads {
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, PartialEq)]
 struct Entry {
     payload: Option<u32>,
     scale: f32,
+    part: Vec<SplitPart>,
+}
+
+/// What cuts rows into the parts of a split.
+struct Parts<'a> {
+    spec: &'a ModelSpec,
+    order: &'a [usize],
+    rows: &'a [Row],
+}
+
+impl Parts<'_> {
+    /// The part of packed row `packed`, whose tokens are `row`.
+    fn of(&self, packed: usize, row: Range<usize>, part: &[SplitPart]) -> Range<usize> {
+        let ids = &self.rows[self.order[packed]].ids;
+        let mut out = row.clone();
+        for step in part {
+            // Nested splits cut what the outer one left.
+            let at = out.start - row.start;
+            let local = &ids[at.min(ids.len())..(at + out.len()).min(ids.len())];
+            let cut = step.range(out.len(), local, self.spec.special.separator).unwrap_or(0..0);
+            out = out.start + cut.start..out.start + cut.end;
+        }
+        out
+    }
 }
 
 /// What a composition puts into each kind of table.
-fn entries(resolved: &Resolved, payloads: &mut Payloads) -> HashMap<Purpose, Entry> {
-    let mut out = HashMap::new();
+fn entries(resolved: &Resolved, payloads: &mut Payloads) -> HashMap<Purpose, Vec<Entry>> {
+    let mut out: HashMap<Purpose, Vec<Entry>> = HashMap::new();
+    let rows = || vec![Entry { payload: None, scale: 1.0, part: Vec::new() }];
     for placed in &resolved.placed {
-        out.insert(placed.purpose(), Entry { payload: Some(payloads.index(&placed.payload)), scale: placed.scale });
+        let payload = Some(payloads.index(&placed.payload));
+        let entry = Entry { payload, scale: placed.scale, part: placed.part.clone() };
+        out.entry(placed.purpose()).or_default().push(entry);
         if placed.site == Site::Pooled {
-            out.insert(Purpose::Shifted, Entry { payload: None, scale: 1.0 });
+            out.insert(Purpose::Shifted, rows());
         }
     }
+    out.extend(resolved.unnormed.iter().map(|site| (Purpose::Unnormed(*site), rows())));
     if let Some(head) = &resolved.head {
-        out.insert(Purpose::Head(head.key()), Entry { payload: None, scale: 1.0 });
+        out.insert(Purpose::Head(head.key()), rows());
     }
     out
 }
 
-fn table(desc: &TableDesc, tables: &Tables, layout: &Layout, entries: &[HashMap<Purpose, Entry>]) -> Table {
+fn table(
+    desc: &TableDesc,
+    tables: &Tables,
+    layout: &Layout,
+    entries: &[HashMap<Purpose, Vec<Entry>>],
+    parts: &Parts<'_>,
+) -> Table {
     let mut segments: Vec<Segment> = Vec::new();
     for (packed, &composition) in layout.compositions.iter().enumerate() {
-        let Some(entry) = entries[composition].get(&desc.purpose) else { continue };
-        let range: Range<usize> = match desc.extent {
-            Extent::Tokens => tables.row(packed),
-            Extent::Rows => packed..packed + 1,
-        };
-        match segments.last_mut() {
-            Some(last)
-                if last.range.end == range.start && last.payload == entry.payload && last.scale == entry.scale =>
-            {
-                last.range.end = range.end;
+        let Some(entries) = entries[composition].get(&desc.purpose) else { continue };
+        let mut ranges: Vec<(Range<usize>, &Entry)> = entries
+            .iter()
+            .map(|entry| match desc.extent {
+                Extent::Tokens => (parts.of(packed, tables.row(packed), &entry.part), entry),
+                Extent::Rows => (packed..packed + 1, entry),
+            })
+            .filter(|(range, _)| !range.is_empty())
+            .collect();
+        ranges.sort_by_key(|(range, _)| range.start);
+        for (range, entry) in ranges {
+            match segments.last_mut() {
+                Some(last)
+                    if last.range.end == range.start && last.payload == entry.payload && last.scale == entry.scale =>
+                {
+                    last.range.end = range.end;
+                }
+                _ => segments.push(Segment { range, payload: entry.payload, scale: entry.scale }),
             }
-            _ => segments.push(Segment { range, payload: entry.payload, scale: entry.scale }),
         }
     }
     Table { segments }
+}
+
+/// Checks that the splits of `resolved` cut `row`.
+///
+/// # Errors
+/// A row shorter than its parts, or without the separator that a split looks for.
+pub fn check_splits(index: usize, row: &Row, resolved: &Resolved, spec: &ModelSpec) -> Result<()> {
+    for placed in &resolved.placed {
+        let mut ids = row.ids.as_slice();
+        for step in &placed.part {
+            let cut = step
+                .range(ids.len(), ids, spec.special.separator)
+                .map_err(|why| Error::Row { row: index, why: format!("{} cannot split it: {why}", resolved.text) })?;
+            ids = &ids[cut];
+        }
+    }
+    Ok(())
 }

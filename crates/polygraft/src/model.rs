@@ -41,21 +41,64 @@ pub enum Activation {
     Tanh,
     /// `1 / (1 + e⁻ˣ)`.
     Sigmoid,
+    /// `x · sigmoid(1.702 x)`.
+    QuickGelu,
+    /// `gelu`, cut to −10..10.
+    Gelu10,
+    /// `x` where positive, `0.01 x` elsewhere.
+    LeakyRelu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+    /// `max(x, 0)²`.
+    Relu2,
+    /// `x · tanh(ln(1 + eˣ))`.
+    Mish,
+    /// `½ (1 + erf((x − μ) / (σ√2)))`, μ 0.707107, σ 0.282095 (MEGA, Ma et al. 2022).
+    Laplace,
+    /// `x` where positive, `eˣ − 1` elsewhere.
+    Elu,
     /// `x`.
     Identity,
 }
 
 impl Activation {
+    /// All of them, in an order that does not change: their numbers on the wire and on devices.
+    pub const ALL: [Self; 15] = [
+        Self::Gelu,
+        Self::GeluTanh,
+        Self::Relu,
+        Self::Silu,
+        Self::Tanh,
+        Self::Sigmoid,
+        Self::Identity,
+        Self::QuickGelu,
+        Self::Gelu10,
+        Self::LeakyRelu,
+        Self::Relu6,
+        Self::Relu2,
+        Self::Mish,
+        Self::Laplace,
+        Self::Elu,
+    ];
+
     /// Reads the name that `transformers` and `torch.nn` use.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "gelu" | "gelu_python" => Self::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Self::GeluTanh,
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => Self::GeluTanh,
             "relu" => Self::Relu,
             "silu" | "swish" => Self::Silu,
             "tanh" => Self::Tanh,
             "sigmoid" => Self::Sigmoid,
+            "quick_gelu" => Self::QuickGelu,
+            "gelu_10" => Self::Gelu10,
+            "leaky_relu" => Self::LeakyRelu,
+            "relu6" => Self::Relu6,
+            "relu2" => Self::Relu2,
+            "mish" => Self::Mish,
+            "laplace" => Self::Laplace,
+            "elu" => Self::Elu,
             "linear" | "identity" => Self::Identity,
             _ => return None,
         })
@@ -79,6 +122,25 @@ impl Activation {
             Self::Silu => x / (1.0 + (-x).exp()),
             Self::Tanh => x.tanh(),
             Self::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+            Self::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+            Self::Gelu10 => Self::Gelu.eval(x).clamp(-10.0, 10.0),
+            Self::LeakyRelu => x.max(0.01 * x),
+            Self::Relu6 => x.clamp(0.0, 6.0),
+            Self::Relu2 => x.max(0.0).powi(2),
+            Self::Mish => {
+                let x = f64::from(x);
+                (x * x.exp().ln_1p().tanh()) as f32
+            }
+            Self::Laplace => {
+                (0.5 * (1.0 + libm::erf((f64::from(x) - 0.707_107) / (0.282_095 * std::f64::consts::SQRT_2)))) as f32
+            }
+            Self::Elu => {
+                if x > 0.0 {
+                    x
+                } else {
+                    x.exp_m1()
+                }
+            }
             Self::Identity => x,
         }
     }

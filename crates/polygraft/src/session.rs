@@ -4,7 +4,7 @@ use crate::backend::{Backend, Call, Poll, Precision};
 use crate::batch::{self, Layout, Row};
 use crate::compose::{self, Adapters, Compose, Grafted, Resolved};
 use crate::error::{Error, Result};
-use crate::ir::{self, AdapterIr, Graft, LoadReport, Payload, PayloadId};
+use crate::ir::{self, AdapterIr, Blend, Graft, LoadReport, Op, Payload, PayloadId};
 use crate::model::{HeadSpec, ModelSpec};
 use crate::plan::{self, Shape, Want};
 use crate::program::{self, OutputKind, Program, Tables};
@@ -29,6 +29,7 @@ pub struct Session<B: Backend> {
     programs: HashMap<(Shape, Want), Arc<Program>>,
     next_payload: u64,
     variants: variants::Variants,
+    blends: HashMap<Vec<u64>, Arc<Payload>>,
 }
 
 /// A batch: rows, and for each the index of its composition.
@@ -124,6 +125,7 @@ impl<B: Backend> Session<B> {
             programs: HashMap::new(),
             next_payload: 0,
             variants: variants::Variants::default(),
+            blends: HashMap::new(),
         })
     }
 
@@ -171,7 +173,13 @@ impl<B: Backend> Session<B> {
             })
             .collect();
         self.ungraft_if_loaded(name);
-        let grafted = Grafted { patches, head: adapter.head, made_under: adapter.made_under, report: report.clone() };
+        let grafted = Grafted {
+            patches,
+            head: adapter.head,
+            made_under: adapter.made_under,
+            fuses: adapter.fuses,
+            report: report.clone(),
+        };
         self.adapters.insert(name.into(), Arc::new(grafted));
         Ok(report)
     }
@@ -190,6 +198,7 @@ impl<B: Backend> Session<B> {
     fn ungraft_if_loaded(&mut self, name: &str) -> bool {
         let Some(old) = self.adapters.remove(name) else { return false };
         for (_, payload) in &old.patches {
+            self.blends.retain(|key, _| !key.contains(&payload.id.0));
             self.variants.forget(payload.id).into_iter().for_each(|id| self.backend.forget(id));
             self.backend.forget(payload.id);
         }
@@ -203,6 +212,7 @@ impl<B: Backend> Session<B> {
     pub fn resolve(&mut self, compose: &Compose) -> Result<Resolved> {
         let mut out = compose::resolve(compose, &self.adapters, &self.spec)?;
         self.materialize(&mut out)?;
+        self.name_blends(&mut out);
         Ok(out)
     }
 
@@ -220,7 +230,40 @@ impl<B: Backend> Session<B> {
     /// Whether payload `id` may come again: of an adapter that is loaded, or of a composition's changed layers.
     #[must_use]
     pub fn holds(&self, id: PayloadId) -> bool {
-        self.variants.holds(id) || self.adapters.values().any(|a| a.patches.iter().any(|(_, p)| p.id == id))
+        self.variants.holds(id)
+            || self.blends.values().any(|p| p.id == id)
+            || self.adapters.values().any(|a| a.patches.iter().any(|(_, p)| p.id == id))
+    }
+
+    /// Gives the payloads that a composition has made an identity, the same one each time.
+    fn name_blends(&mut self, resolved: &mut Resolved) {
+        for placed in resolved.placed.iter_mut().filter(|p| p.payload.id == PayloadId::UNNAMED) {
+            let Op::Blend(blend) = &placed.payload.op else { continue };
+            let blend = self.name_members(blend);
+            placed.payload = self.name(blend);
+        }
+    }
+
+    fn name_members(&mut self, blend: &Blend) -> Blend {
+        let mut blend = blend.clone();
+        for (member, _) in blend.parts.iter_mut().flat_map(|p| &mut p.chain) {
+            if let (PayloadId::UNNAMED, Op::Blend(inner)) = (member.id, &member.op) {
+                let inner = self.name_members(inner);
+                *member = self.name(inner);
+            }
+        }
+        blend
+    }
+
+    fn name(&mut self, blend: Blend) -> Arc<Payload> {
+        let key = blend.key();
+        if let Some(known) = self.blends.get(&key) {
+            return known.clone();
+        }
+        self.next_payload += 1;
+        let payload = Arc::new(Payload { id: PayloadId(self.next_payload), op: Op::Blend(blend) });
+        self.blends.insert(key, payload.clone());
+        payload
     }
 
     /// The Program and tables for `batch`, without running them.
@@ -254,6 +297,9 @@ impl<B: Backend> Session<B> {
                 what: "batch".into(),
                 why: format!("{} compositions for {} rows", of.len(), rows.len()),
             });
+        }
+        for (i, row) in rows.iter().enumerate() {
+            batch::check_splits(i, row, resolved[of[i]], &self.spec)?;
         }
         let program = self.program(Shape::of(resolved.iter().copied()), want)?;
         let layout = Layout::new(of);

@@ -133,7 +133,7 @@ pub fn model(dims: Dims, seed: u64) -> (ModelSpec, Vec<Matrix>) {
 
 fn head(labels: u32) -> HeadSpec {
     let (kind, task) = (HeadKind::linear(HeadInput::Pooled(Activation::Tanh)), HeadTask::Sequence);
-    HeadSpec { kind, task, labels, label_names: Vec::new(), score_activation: None }
+    HeadSpec { kind, task, labels, label_names: Vec::new(), uncouples: false, score_activation: None }
 }
 
 struct Build {
@@ -224,6 +224,7 @@ pub fn adapter(spec: &ModelSpec, seed: u64) -> AdapterIr {
         patches,
         head,
         language: None,
+        fuses: None,
         made_under: None,
         unused: Vec::new(),
         missing: Vec::new(),

@@ -57,6 +57,7 @@ fn lora(spec: &ModelSpec, seed: u64, rank: usize, at: &[LayerLinear]) -> Adapter
         patches,
         head: None,
         language: None,
+        fuses: None,
         made_under: None,
         unused: Vec::new(),
         missing: Vec::new(),

@@ -167,6 +167,7 @@ fn head_spec(config: &EncoderConfig, task: HeadTask, placed: &BTreeMap<Slot, Pla
         kind,
         task,
         labels: u32::try_from(labels).unwrap_or(u32::MAX),
+        uncouples: false,
         label_names: if named { config.labels.clone() } else { Vec::new() },
         score_activation: config.score_activation,
     })

@@ -22,6 +22,7 @@ pub(super) fn own(keys: &Keys, bag: &TensorBag, spec: &ModelSpec) -> Option<Head
         kind: *spec.head_kinds.get(&task)?,
         task,
         labels: u32::try_from(labels).unwrap_or_default(),
+        uncouples: false,
         label_names: Vec::new(),
         score_activation: None,
     })

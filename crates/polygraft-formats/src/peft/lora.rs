@@ -69,6 +69,7 @@ pub(crate) fn load(
         head,
         language: None,
         made_under: None,
+        fuses: None,
         unused: left.extra,
         missing: left.missing,
     })
@@ -124,7 +125,7 @@ fn promised_biases(
         .filter(|p| match &p.op {
             Op::ReplaceLinear(d) => d.bias.is_some(),
             Op::ReplaceNorm(n) => n.beta.is_some(),
-            Op::LowRank(_) | Op::Offset(_) | Op::Reweight(_) => false,
+            _ => false,
         })
         .map(|p| p.site)
         .collect();

@@ -147,5 +147,13 @@ pub(crate) fn number(function: Activation) -> u32 {
         Activation::Silu => 4,
         Activation::Tanh => 5,
         Activation::Sigmoid => 6,
+        Activation::QuickGelu => 7,
+        Activation::Gelu10 => 8,
+        Activation::LeakyRelu => 9,
+        Activation::Relu6 => 10,
+        Activation::Relu2 => 11,
+        Activation::Mish => 12,
+        Activation::Laplace => 13,
+        Activation::Elu => 14,
     }
 }

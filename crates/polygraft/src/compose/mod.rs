@@ -1,10 +1,16 @@
 //! Compositions: which adapters a row takes, in which order, with which scale.
 
+mod blocks;
 mod grammar;
 mod json;
 mod resolve;
+mod split;
+mod tree;
 
 pub use resolve::{Adapters, Grafted, Placed, Resolved, resolve};
+pub use split::SplitPart;
+
+use resolve::Fusions;
 
 use std::fmt;
 

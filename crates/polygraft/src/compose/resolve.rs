@@ -1,11 +1,13 @@
 //! [`Compose`] × loaded adapters → the patches that a row takes, each at its (site, ordinal) with its scale.
 
-use super::{Compose, Weighted};
+use super::blocks::Blocks;
+use super::tree::{Leaf, Node, Placing, bind};
+use super::{Compose, SplitPart};
 use crate::error::{Error, Result};
-use crate::ir::{LoadReport, Op, Payload, Site};
+use crate::ir::{BlockSite, LoadReport, Op, Payload, Site};
 use crate::model::{HeadSpec, ModelSpec, Side};
 use crate::program::{HeadKey, OpKind, Purpose};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// An adapter as a session holds it.
@@ -17,9 +19,14 @@ pub struct Grafted {
     pub head: Option<HeadSpec>,
     /// The composition it was made under (language vectors).
     pub made_under: Option<String>,
+    /// A fusion's adapters, by the names under which it was stored.
+    pub fuses: Option<Vec<String>>,
     /// What loading reported.
     pub report: LoadReport,
 }
+
+/// Loaded fusions.
+pub(super) type Fusions = Vec<Arc<Grafted>>;
 
 /// The loaded adapters by name.
 pub type Adapters = BTreeMap<String, Arc<Grafted>>;
@@ -39,6 +46,8 @@ pub struct Placed {
     pub adapter: String,
     /// Scale of the contribution.
     pub scale: f32,
+    /// The part of each row that takes it; all of it when empty.
+    pub part: Vec<SplitPart>,
 }
 
 /// What a row takes.
@@ -48,6 +57,8 @@ pub struct Resolved {
     pub text: String,
     /// Patches in the order of the composition.
     pub placed: Vec<Placed>,
+    /// Sub-blocks after which the residual and the norm are left out, for an adapter has run them.
+    pub unnormed: Vec<BlockSite>,
     /// The head that its logits come from: the last leaf's that has one, else the base's.
     pub head: Option<HeadSpec>,
     /// Things the caller should know, such as a language vector used under another composition than it was made for.
@@ -69,109 +80,185 @@ impl HeadSpec {
 /// replace the same weights.
 pub fn resolve(compose: &Compose, adapters: &Adapters, spec: &ModelSpec) -> Result<Resolved> {
     let text = compose.to_string();
-    let mut leaves = Vec::new();
-    flatten(compose, 1.0, adapters, &text, &mut leaves)?;
-    let owner = leaves.iter().rposition(|l| l.adapter.head.is_some());
-    let head = owner.map_or(spec.head.clone(), |i| leaves[i].adapter.head.clone());
-    let mut out = Resolved { placed: Vec::new(), head, warnings: warnings(compose, &leaves), text };
-    let mut replaced: BTreeMap<Site, &str> = BTreeMap::new();
-    for (index, leaf) in leaves.iter().enumerate() {
-        // A head's own layers come from the adapter whose head runs; an adapter without a head patches whichever runs.
-        let other_head = leaf.adapter.head.is_some() && owner != Some(index);
-        for (site, payload) in &leaf.adapter.patches {
-            if site.is_head() && (other_head || out.head.is_none()) {
-                continue;
-            }
-            if payload.op.is_additive() {
-                if leaf.scale == 0.0 {
-                    continue;
-                }
-            } else {
-                // A head is chosen, not added: the leaf's scale does not touch it.
-                if leaf.scale != 1.0 && !belongs_to_head(*site, leaf.adapter) {
-                    return Err(undefined(
-                        &out.text,
-                        &format!(
-                            "{} replaces the weights of {site}, so its scale must be 1, not {}",
-                            leaf.name, leaf.scale
-                        ),
-                    ));
-                }
-                let replaces = !matches!(payload.op, Op::Reweight(_));
-                if let Some(first) = replaces.then(|| replaced.insert(*site, leaf.name)).flatten() {
-                    return Err(undefined(&out.text, &format!("{first} and {} both replace {site}", leaf.name)));
-                }
-            }
-            out.placed.push(Placed {
-                site: *site,
-                ordinal: 0,
-                head: if in_head_steps(*site) { out.head.as_ref().map(HeadSpec::key) } else { None },
-                payload: payload.clone(),
-                adapter: leaf.name.to_owned(),
-                scale: leaf.scale,
-            });
-        }
-    }
+    let node = bind(compose, 1.0, adapters)?;
+    let leaves = node.as_ref().map(Node::leaves).unwrap_or_default();
+    let owner = leaves.iter().rposition(|l| l.leaf.adapter.head.is_some());
+    let head = owner.map_or(spec.head.clone(), |i| leaves[i].leaf.adapter.head.clone());
+    let warnings = warnings(compose, &leaves);
+    let mut out = Resolved { placed: Vec::new(), unnormed: Vec::new(), head, warnings, text };
+    let Some(node) = node else { return Ok(out) };
+    out.methods(&node, &leaves)?;
+    out.weights(&leaves, owner)?;
+    out.rows(&leaves)?;
+    out.blocks(&node, &leaves, adapters)?;
     out.number();
     Ok(out)
+}
+
+impl Resolved {
+    /// Compositions that only some methods have.
+    fn methods(&self, node: &Node<'_>, leaves: &[Placing<'_>]) -> Result<()> {
+        for placing in leaves {
+            let Leaf { name, adapter, .. } = placing.leaf;
+            if adapter.fuses.is_some() {
+                let why = format!("{name} is a fusion of adapters: write fuse(…) of their names");
+                return Err(undefined(&self.text, &why));
+            }
+            let row = |(site, _): &&(Site, Arc<Payload>)| *site == Site::Pooled;
+            if !placing.part.is_empty() && adapter.patches.iter().any(|p| row(&p)) {
+                let why = format!("{name} moves the embedding of a whole row, which a split has no parts of");
+                return Err(undefined(&self.text, &why));
+            }
+        }
+        let fused = fused(node);
+        let has_block = |l: &&Placing<'_>| l.leaf.adapter.patches.iter().any(|(s, _)| matches!(s, Site::Block(_)));
+        if let Some(bare) = fused.iter().find(|l| !has_block(l)) {
+            let why = format!(
+                "fuse attends over bottleneck adapters, and {} has none; use stack, sum or mix",
+                bare.leaf.name
+            );
+            return Err(undefined(&self.text, &why));
+        }
+        Ok(())
+    }
+
+    /// Ops on weights, norms and the pooled vector: all read the same input, so that their order does not matter, or
+    /// they replace what they change.
+    fn weights(&mut self, leaves: &[Placing<'_>], owner: Option<usize>) -> Result<()> {
+        let mut replaced: Vec<(Site, &Placing<'_>)> = Vec::new();
+        for (index, placing) in leaves.iter().enumerate() {
+            let (leaf, scale) = (placing.leaf, placing.scale);
+            // A head's own layers come from the adapter whose head runs; an adapter without a head patches whichever runs.
+            let other_head = leaf.adapter.head.is_some() && owner != Some(index);
+            for (site, payload) in &leaf.adapter.patches {
+                let apart =
+                    matches!(payload.op.kind(), OpKind::Bottleneck | OpKind::Fusion | OpKind::Coupling | OpKind::Reft);
+                if apart || site.is_head() && (other_head || self.head.is_none()) {
+                    continue;
+                }
+                if payload.op.is_additive() {
+                    if scale == 0.0 {
+                        continue;
+                    }
+                } else {
+                    // A head is chosen, not added: the leaf's scale does not touch it.
+                    if scale != 1.0 && !belongs_to_head(*site, leaf.adapter) {
+                        let why = format!(
+                            "{} replaces the weights of {site}, so its scale must be 1, not {scale}",
+                            leaf.name
+                        );
+                        return Err(undefined(&self.text, &why));
+                    }
+                    if !matches!(payload.op, Op::Reweight(_)) {
+                        let same =
+                            |(s, p): &&(Site, &Placing<'_>)| s == site && !SplitPart::apart(&p.part, &placing.part);
+                        if let Some((_, first)) = replaced.iter().find(same) {
+                            let why = format!("{} and {} both replace {site}", first.leaf.name, leaf.name);
+                            return Err(undefined(&self.text, &why));
+                        }
+                        replaced.push((*site, placing));
+                    }
+                }
+                self.place(*site, payload.clone(), placing, scale);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ops that the library takes from the first adapter alone.
+    fn rows(&mut self, leaves: &[Placing<'_>]) -> Result<()> {
+        for (index, placing) in leaves.iter().enumerate() {
+            for (site, payload) in &placing.leaf.adapter.patches {
+                let kind = payload.op.kind();
+                if !matches!(kind, OpKind::Coupling | OpKind::Reft) {
+                    continue;
+                }
+                if index > 0 {
+                    if kind == OpKind::Reft {
+                        let why = format!(
+                            "{} intervenes in layer outputs, which only the first adapter of a composition can",
+                            placing.leaf.name
+                        );
+                        return Err(undefined(&self.text, &why));
+                    }
+                    continue;
+                }
+                if !placing.part.is_empty() {
+                    let why = format!("{} changes whole rows, which a split has no parts of", placing.leaf.name);
+                    return Err(undefined(&self.text, &why));
+                }
+                let scale = if kind == OpKind::Reft { placing.scale } else { 1.0 };
+                self.place(*site, payload.clone(), placing, scale);
+                if kind == OpKind::Coupling && self.head.as_ref().is_some_and(|h| h.uncouples) {
+                    self.place(Site::Vocabulary, payload.clone(), placing, 1.0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Bottlenecks, at every sub-block that any adapter has one for.
+    fn blocks(&mut self, node: &Node<'_>, leaves: &[Placing<'_>], adapters: &Adapters) -> Result<()> {
+        let site = |(site, p): &(Site, Arc<Payload>)| match (site, &p.op) {
+            (Site::Block(site), Op::Bottleneck(_)) => Some(*site),
+            _ => None,
+        };
+        let sites: BTreeSet<BlockSite> =
+            leaves.iter().flat_map(|l| l.leaf.adapter.patches.iter().filter_map(site)).collect();
+        let fusions: Fusions = adapters.values().filter(|a| a.fuses.is_some()).cloned().collect();
+        for site in sites {
+            let blocks = Blocks { site, fusions: &fusions };
+            let (run, last) = blocks.run(node).map_err(|why| undefined(&self.text, &why))?;
+            for rewrite in run {
+                self.placed.push(Placed {
+                    site: Site::Block(site),
+                    ordinal: 0,
+                    head: None,
+                    payload: rewrite.payload,
+                    adapter: rewrite.names.join(" + "),
+                    scale: rewrite.scale,
+                    part: rewrite.part,
+                });
+            }
+            if last.is_some_and(|rules| !rules.norm_after) {
+                self.unnormed.push(site);
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, site: Site, payload: Arc<Payload>, placing: &Placing<'_>, scale: f32) {
+        let in_head = in_head_steps(site);
+        self.placed.push(Placed {
+            site,
+            ordinal: 0,
+            head: if in_head { self.head.as_ref().map(HeadSpec::key) } else { None },
+            payload,
+            adapter: placing.leaf.name.to_owned(),
+            scale,
+            part: placing.part.clone(),
+        });
+    }
+}
+
+/// The leaves that stand in a `fuse`.
+fn fused<'a>(node: &Node<'a>) -> Vec<Placing<'a>> {
+    match node {
+        Node::Fuse(_) => node.leaves(),
+        Node::Leaf(_) => Vec::new(),
+        Node::Stack(list) | Node::Split(list, _) => list.iter().flat_map(fused).collect(),
+        Node::Average(list) | Node::Mix(list) => list.iter().flat_map(|(n, _)| fused(n)).collect(),
+    }
 }
 
 /// Sites that are planned inside a head's steps, and so once for each head shape.
 #[must_use]
 pub(crate) fn in_head_steps(site: Site) -> bool {
-    site.is_head() || site == Site::Linear(crate::ir::LinearSite::Pooler)
+    site.is_head() || matches!(site, Site::Vocabulary | Site::Linear(crate::ir::LinearSite::Pooler))
 }
 
 fn belongs_to_head(site: Site, adapter: &Grafted) -> bool {
     adapter.head.is_some() && in_head_steps(site)
-}
-
-struct Leaf<'a> {
-    name: &'a str,
-    adapter: &'a Grafted,
-    scale: f32,
-}
-
-fn flatten<'a>(
-    compose: &'a Compose,
-    scale: f32,
-    adapters: &'a Adapters,
-    text: &str,
-    out: &mut Vec<Leaf<'a>>,
-) -> Result<()> {
-    let weighted = |list: &'a [Weighted], out: &mut Vec<Leaf<'a>>| {
-        list.iter().try_for_each(|w| flatten(&w.of, scale * w.weight.unwrap_or(1.0), adapters, text, out))
-    };
-    match compose {
-        Compose::Base => Ok(()),
-        Compose::Use(name) => {
-            let adapter = adapters.get(name).ok_or_else(|| Error::AdapterUnknown {
-                name: name.clone(),
-                loaded: adapters.keys().cloned().collect(),
-            })?;
-            out.push(Leaf { name, adapter, scale });
-            Ok(())
-        }
-        Compose::Scale(of, s) => flatten(of, scale * s, adapters, text, out),
-        // Low-rank updates and offsets at one site all read the same input, so a stack of them is their sum, as in PEFT.
-        Compose::Stack(list) => list.iter().try_for_each(|c| flatten(c, scale, adapters, text, out)),
-        Compose::Sum(list) | Compose::Mix(list) => weighted(list, out),
-        Compose::Fuse(list) => {
-            list.iter().try_for_each(|c| flatten(c, scale, adapters, text, &mut Vec::new()))?;
-            Err(undefined(
-                text,
-                "fuse needs a stored fusion layer, and none can be loaded by this version; use stack, sum or mix",
-            ))
-        }
-        Compose::Average(_) => Err(undefined(
-            text,
-            "average is AdapterHub's, and none of its methods is loaded; mix(a:0.5, b:0.5) is the true weighted sum",
-        )),
-        Compose::Split(_) => Err(undefined(
-            text,
-            "this version does not split a row between adapters; give each side its own composition",
-        )),
-    }
 }
 
 fn undefined(text: &str, why: &str) -> Error {
@@ -179,11 +266,13 @@ fn undefined(text: &str, why: &str) -> Error {
 }
 
 /// A language vector belongs to the composition under which it was made: what is left of this one without its vectors.
-fn warnings(compose: &Compose, leaves: &[Leaf<'_>]) -> Vec<String> {
-    let is_vector =
-        |l: &Leaf<'_>| l.adapter.patches.iter().all(|(site, p)| *site == Site::Pooled && matches!(p.op, Op::Offset(_)));
-    let rest: Vec<&Leaf<'_>> = leaves.iter().filter(|l| !is_vector(l)).collect();
-    let print = |l: &&Leaf<'_>| if l.scale == 1.0 { l.name.to_owned() } else { format!("{}:{}", l.name, l.scale) };
+fn warnings(compose: &Compose, leaves: &[Placing<'_>]) -> Vec<String> {
+    let is_vector = |l: &Placing<'_>| {
+        l.leaf.adapter.patches.iter().all(|(site, p)| *site == Site::Pooled && matches!(p.op, Op::Offset(_)))
+    };
+    let rest: Vec<&Placing<'_>> = leaves.iter().filter(|l| !is_vector(l)).collect();
+    let print =
+        |l: &&Placing<'_>| if l.scale == 1.0 { l.leaf.name.to_owned() } else { format!("{}:{}", l.leaf.name, l.scale) };
     let here = match rest.as_slice() {
         [] => "base".to_owned(),
         [one] => print(one),
@@ -193,9 +282,9 @@ fn warnings(compose: &Compose, leaves: &[Leaf<'_>]) -> Vec<String> {
         .iter()
         .filter(|l| is_vector(l))
         .filter_map(|l| {
-            let made = l.adapter.made_under.as_deref()?;
+            let made = l.leaf.adapter.made_under.as_deref()?;
             (made != here).then(|| {
-                format!("language vector {:?} was made under {made:?} and is used in {:?}, which runs {here:?}: make one for it with center", l.name, compose.to_string())
+                format!("language vector {:?} was made under {made:?} and is used in {:?}, which runs {here:?}: make one for it with center", l.leaf.name, compose.to_string())
             })
         })
         .collect()
@@ -210,13 +299,15 @@ impl Placed {
 }
 
 impl Resolved {
-    /// Gives each patch its place among those of its kind at its site.
+    /// Gives each patch its place among those of its kind at its site. Parts of a split do not stand in each other's way.
     pub(crate) fn number(&mut self) {
-        let mut counts: BTreeMap<(Site, OpKind), u16> = BTreeMap::new();
-        for placed in &mut self.placed {
-            let next = counts.entry((placed.site, placed.payload.op.kind())).or_default();
-            placed.ordinal = *next;
-            *next += 1;
+        for index in 0..self.placed.len() {
+            let (before, here) = self.placed.split_at(index);
+            let p = &here[0];
+            let same = |q: &&Placed| (q.site, q.payload.op.kind(), q.head) == (p.site, p.payload.op.kind(), p.head);
+            let meets = before.iter().filter(same).filter(|q| !SplitPart::apart(&q.part, &p.part));
+            let ordinal = meets.map(|q| q.ordinal + 1).max().unwrap_or(0);
+            self.placed[index].ordinal = ordinal;
         }
     }
 

@@ -1,8 +1,9 @@
 //! Whether every patch of an adapter fits this base model, and the report of what loading did.
 
-use super::{AdapterIr, Dense, LinearSite, LowRank, Norm, NormSite, Op, Patch, Site};
+use super::{AdapterIr, BlockSite, Dense, LinearSite, LowRank, Mixing, Norm, NormSite, Op, Patch, Site};
 use crate::error::{Error, Result};
 use crate::model::{HeadKind, ModelSpec};
+use crate::tensor::Matrix;
 use serde::Serialize;
 
 /// How an adapter's claim compares with the base that is loaded.
@@ -110,6 +111,17 @@ fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Res
     let finite = |what: &str, ok: bool| {
         if ok { Ok(()) } else { Err(wrong(what, "finite numbers".into(), "NaN or infinity".into())) }
     };
+    let shaped = |what: &str, m: &Matrix, want: (usize, usize)| {
+        if (m.rows(), m.cols()) != want || want.0 == 0 {
+            let found = format!("{} × {}", m.rows(), m.cols());
+            return Err(wrong(what, format!("{} × {}", want.0, want.1), found));
+        }
+        finite(what, m.first_not_finite().is_none())
+    };
+    let vector = |what: &str, v: &[f32], want: usize| {
+        length(Some(v), want).map_err(|n| wrong(what, want.to_string(), n.to_string()))?;
+        finite(what, all_finite(Some(v)))
+    };
     match (&patch.site, &patch.op) {
         (Site::Linear(site), Op::LowRank(LowRank { a, b, bias, scale })) => {
             let (rows, cols) = shape_at(*site, adapter, spec).ok_or_else(missing)?;
@@ -178,9 +190,70 @@ fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Res
             finite("vector", all_finite(Some(&offset.vector)))?;
             finite("query", all_finite(offset.query.as_deref()))
         }
-        (Site::Linear(_) | Site::Norm(_) | Site::Pooled, op) => {
-            Err(wrong("op", "one that is defined at this site".into(), op.name().into()))
+        (Site::Linear(site), Op::MixedLowRank(own)) => {
+            let (rows, cols) = shape_at(*site, adapter, spec).ok_or_else(missing)?;
+            let l = &own.lora;
+            let (experts, gate) = match &own.mixing {
+                Mixing::Gate(gate) => (1, Some(gate.weight.len())),
+                Mixing::Route(router) if router.cols() == l.a.rows() => (router.rows(), None),
+                Mixing::Route(router) => {
+                    return Err(wrong("router", format!("{} columns", l.a.rows()), router.cols().to_string()));
+                }
+            };
+            shaped("A", &l.a, (l.a.rows(), cols)).and_then(|()| shaped("B", &l.b, (rows, experts * l.a.rows())))?;
+            length(l.bias.as_deref(), rows).map_err(|n| wrong("lora bias", rows.to_string(), n.to_string()))?;
+            gate.map_or(
+                Ok(()),
+                |n| if n == cols { Ok(()) } else { Err(wrong("gate", cols.to_string(), n.to_string())) },
+            )
         }
+        (Site::Block(site), op @ (Op::Bottleneck(_) | Op::Fusion(_))) => {
+            let (BlockSite::Attention(layer) | BlockSite::Ffn(layer)) = *site;
+            if layer >= spec.layers {
+                return Err(missing());
+            }
+            let h = spec.hidden;
+            match op {
+                Op::Bottleneck(b) => {
+                    let k = b.down.rows();
+                    shaped("down", &b.down, (k, h)).and_then(|()| shaped("up", &b.up, (h, k)))?;
+                    let norms = [&b.norm_before, &b.norm_after].into_iter().flatten().flat_map(|n| [&n.gamma, &n.beta]);
+                    let gate = b.gate.iter().map(|g| (&g.weight, h));
+                    let vectors = norms.map(|v| (v, h)).chain(gate).chain([(&b.down_bias, k), (&b.up_bias, h)]);
+                    vectors.into_iter().try_for_each(|(v, want)| vector("vector", v, want))
+                }
+                Op::Fusion(f) => {
+                    for (m, bias) in [&f.query, &f.key].into_iter().flatten() {
+                        shaped("fusion", m, (h, h)).and_then(|()| vector("fusion bias", bias, h))?;
+                    }
+                    f.value.as_ref().map_or(Ok(()), |m| shaped("fusion value", m, (h, h)))
+                }
+                _ => Ok(()),
+            }
+        }
+        (Site::Embeddings, Op::Coupling(c)) => {
+            let first = spec.hidden / 2;
+            let second = spec.hidden - first;
+            for (what, m, from, to) in [("F", &c.f, second, first), ("G", &c.g, first, second)] {
+                let inner = m.first.rows();
+                shaped(what, &m.first, (inner, from)).and_then(|()| shaped(what, &m.second, (to, inner)))?;
+                vector(what, &m.first_bias, inner).and_then(|()| vector(what, &m.second_bias, to))?;
+            }
+            Ok(())
+        }
+        (Site::LayerOutput(layer), Op::Reft(own)) => {
+            if *layer >= spec.layers {
+                return Err(missing());
+            }
+            for unit in std::iter::once(&own.first).chain(&own.last) {
+                let rank = unit.source.rows();
+                shaped("source", &unit.source, (rank, spec.hidden))?;
+                shaped("projection", &unit.projection, (rank, spec.hidden))?;
+                vector("bias", &unit.bias, rank)?;
+            }
+            Ok(())
+        }
+        (_, op) => Err(wrong("op", "one that is defined at this site".into(), op.name().into())),
     }
 }
 

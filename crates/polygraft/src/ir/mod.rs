@@ -1,15 +1,20 @@
 //! AdapterIr: every adapter method as a list of patches, a patch being an op at a site
 //! (after "Towards a Unified View of Parameter-Efficient Transfer Learning", He et al. 2022).
 
+mod block;
 mod check;
 mod payload;
 mod reweight;
 mod site;
 
+pub use block::{
+    Blend, Bottleneck, Coupling, Fusion, Gate, How, MixedLowRank, Mixing, Mlp, OwnNorm, Part, Reft, ReftUnit, Residual,
+    Rules,
+};
 pub use check::{Graft, LoadReport, Verdict, check};
 pub use payload::{Dense, LowRank, Norm, Offset, Payload, PayloadId};
 pub use reweight::{Layer, Meeting, Reweigh, Reweight, fold};
-pub use site::{LayerLinear, LinearSite, NormSite, Site};
+pub use site::{BlockSite, LayerLinear, LinearSite, NormSite, Site};
 
 use crate::model::HeadSpec;
 
@@ -36,6 +41,18 @@ pub enum Op {
     /// Runs a layer whose weight is a function of the base's: rotations, masks, sparse and dense deltas. A composition
     /// turns it into [`Op::ReplaceLinear`] before anything runs.
     Reweight(Reweight),
+    /// Rewrites a sub-block's output through a bottleneck.
+    Bottleneck(Bottleneck),
+    /// Several bottlenecks on one input: what a composition makes of them.
+    Blend(Blend),
+    /// The attention over several bottlenecks that a fusion adapter brings; runs inside a [`Blend`].
+    Fusion(Fusion),
+    /// Couples the halves of the embeddings (invertible adapters), and undoes it before a vocabulary head.
+    Coupling(Coupling),
+    /// Intervenes at some positions of a layer's output.
+    Reft(Reft),
+    /// A low-rank update with a gate or routed experts.
+    MixedLowRank(MixedLowRank),
 }
 
 impl Op {
@@ -43,8 +60,10 @@ impl Op {
     #[must_use]
     pub fn is_additive(&self) -> bool {
         match self {
-            Self::LowRank(_) | Self::Offset(_) => true,
-            Self::ReplaceLinear(_) | Self::ReplaceNorm(_) => false,
+            Self::LowRank(_) | Self::Offset(_) | Self::Bottleneck(_) | Self::Reft(_) | Self::MixedLowRank(_) => true,
+            Self::ReplaceLinear(_) | Self::ReplaceNorm(_) | Self::Blend(_) | Self::Fusion(_) | Self::Coupling(_) => {
+                false
+            }
             Self::Reweight(Reweight(change)) => change.meeting() == Meeting::Adds,
         }
     }
@@ -70,6 +89,8 @@ pub struct AdapterIr {
     pub patches: Vec<Patch>,
     /// The head that travels with it. Its layers are patches at head sites.
     pub head: Option<HeadSpec>,
+    /// A fusion's adapters, by the names under which it was stored; its patches are [`Op::Fusion`] at sub-blocks.
+    pub fuses: Option<Vec<String>>,
     /// BCP 47 tag, when the adapter is a language's.
     pub language: Option<String>,
     /// The composition under which a language vector was made, when it says so.

@@ -58,6 +58,11 @@ pub struct Norm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PayloadId(pub u64);
 
+impl PayloadId {
+    /// Of a payload that a composition has just made, until a session gives it an identity.
+    pub const UNNAMED: Self = Self(0);
+}
+
 /// An op's numbers with an identity, shared between session, calls and backends.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Payload {
@@ -78,6 +83,13 @@ impl super::Op {
             Self::ReplaceLinear(d) => d.weight.as_ref().map_or(0, Matrix::bytes) + vec(&d.bias),
             Self::ReplaceNorm(n) => vec(&n.gamma) + vec(&n.beta),
             Self::Reweight(change) => change.0.bytes(),
+            Self::Bottleneck(b) => b.bytes(),
+            // Its members count themselves.
+            Self::Blend(_) => 0,
+            Self::Fusion(f) => f.bytes(),
+            Self::Coupling(c) => c.bytes(),
+            Self::Reft(r) => r.bytes(),
+            Self::MixedLowRank(m) => m.bytes(),
         }
     }
 
@@ -90,6 +102,12 @@ impl super::Op {
             Self::ReplaceLinear(_) => "replace linear",
             Self::ReplaceNorm(_) => "replace norm",
             Self::Reweight(_) => "change of weights",
+            Self::Bottleneck(_) => "bottleneck",
+            Self::Blend(_) => "blend",
+            Self::Fusion(_) => "fusion",
+            Self::Coupling(_) => "coupling",
+            Self::Reft(_) => "reft",
+            Self::MixedLowRank(_) => "mixed low-rank",
         }
     }
 }

@@ -164,7 +164,8 @@ pub fn fold<'a>(mut base: Layer, ops: impl IntoIterator<Item = (&'a Op, f32)>) -
                     }
                 }
             },
-            Op::Offset(_) | Op::ReplaceNorm(_) => {}
+            // None of these stands at a linear layer's weights.
+            _ => {}
         }
     }
     Ok(out)

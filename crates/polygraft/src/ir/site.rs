@@ -65,6 +65,15 @@ pub enum NormSite {
     HeadDense(u8),
 }
 
+/// A sub-block of an encoder layer, by its layer: its output before the residual and the norm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlockSite {
+    /// Attention, its output projection included.
+    Attention(u16),
+    /// The feed-forward part.
+    Ffn(u16),
+}
+
 /// Where a patch applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Site {
@@ -72,6 +81,14 @@ pub enum Site {
     Linear(LinearSite),
     /// A layer norm's scale and shift.
     Norm(NormSite),
+    /// A sub-block's output.
+    Block(BlockSite),
+    /// A layer's output, after its last norm.
+    LayerOutput(u16),
+    /// The embeddings, after their norm.
+    Embeddings,
+    /// What a vocabulary head's last layer reads.
+    Vocabulary,
     /// The sentence embedding, after pooling and the model's own sentence modules.
     Pooled,
 }
@@ -117,6 +134,11 @@ impl fmt::Display for Site {
         match self {
             Self::Linear(site) => site.fmt(f),
             Self::Norm(site) => site.fmt(f),
+            Self::Block(BlockSite::Attention(layer)) => write!(f, "layer {layer} attention"),
+            Self::Block(BlockSite::Ffn(layer)) => write!(f, "layer {layer} ffn"),
+            Self::LayerOutput(layer) => write!(f, "layer {layer} output"),
+            Self::Embeddings => f.write_str("embeddings"),
+            Self::Vocabulary => f.write_str("vocabulary head input"),
             Self::Pooled => f.write_str("pooled embedding"),
         }
     }
@@ -128,8 +150,11 @@ impl Site {
     pub fn layer(self) -> Option<u16> {
         match self {
             Self::Linear(LinearSite::Layer(layer, _))
-            | Self::Norm(NormSite::AfterAttention(layer) | NormSite::AfterFfn(layer)) => Some(layer),
-            Self::Linear(_) | Self::Norm(NormSite::Embeddings | NormSite::HeadDense(_)) | Self::Pooled => None,
+            | Self::Norm(NormSite::AfterAttention(layer) | NormSite::AfterFfn(layer))
+            | Self::Block(BlockSite::Attention(layer) | BlockSite::Ffn(layer))
+            | Self::LayerOutput(layer) => Some(layer),
+            Self::Linear(_) | Self::Norm(NormSite::Embeddings | NormSite::HeadDense(_)) => None,
+            Self::Embeddings | Self::Vocabulary | Self::Pooled => None,
         }
     }
 }

@@ -83,7 +83,7 @@ impl HeadKind {
         match site {
             Site::Linear(linear) => self.shape(linear, 1, 1).is_some(),
             Site::Norm(NormSite::HeadDense(i)) => self.norm && i < self.hidden,
-            Site::Norm(_) | Site::Pooled => false,
+            _ => false,
         }
     }
 }
@@ -117,6 +117,8 @@ pub struct HeadSpec {
     pub labels: u32,
     /// Names of the outputs, when the config has them.
     pub label_names: Vec<String>,
+    /// An invertible adapter's coupling is undone before the last layer (AdapterHub's flexible language-model heads).
+    pub uncouples: bool,
     /// What a cross-encoder's score passes through, when the model says so (Sentence-Transformers' `activation_fn`).
     pub score_activation: Option<Activation>,
 }

@@ -4,7 +4,7 @@ use super::heads::heads;
 use super::place::{At, Builder};
 use super::{Shape, Want};
 use crate::error::Result;
-use crate::ir::{LayerLinear, LinearSite, NormSite};
+use crate::ir::{BlockSite, LayerLinear, LinearSite, NormSite, Site};
 use crate::model::{ModelSpec, SentenceStage};
 use crate::program::{BufferId, Extent, OutputKind, Program, Scope, StepKind, check};
 
@@ -38,6 +38,7 @@ fn encoder(b: &mut Builder<'_>) -> BufferId {
     let e = spec.embeddings;
     b.step(StepKind::Embed { out: h, word: e.word, position: e.position, token_type: e.token_type }, Scope::All, None);
     b.norm(NormSite::Embeddings, h, At::ENCODER);
+    b.couple(Site::Embeddings, h, At::ENCODER);
     let scale = 1.0 / ((spec.hidden / spec.heads) as f32).sqrt();
     for layer in 0..spec.layers {
         let site = |which| LinearSite::Layer(layer, which);
@@ -47,13 +48,16 @@ fn encoder(b: &mut Builder<'_>) -> BufferId {
         let kind = StepKind::Attention { q, k, v, out: context, heads: spec.heads, scale_bits: scale.to_bits() };
         b.step(kind, Scope::All, None);
         b.linear(site(LayerLinear::AttentionOutput), context, branch, At::ENCODER);
-        b.step(StepKind::Add { a: h, b: branch, out: h }, Scope::All, None);
-        b.norm(NormSite::AfterAttention(layer), h, At::ENCODER);
+        let (block, norm) = (BlockSite::Attention(layer), Some(NormSite::AfterAttention(layer)));
+        b.block(block, branch, h, norm);
+        b.join(block, branch, h, norm);
         b.linear(site(LayerLinear::FfnIn), h, ffn, At::ENCODER);
         b.step(StepKind::Activate { x: ffn, function: spec.activation }, Scope::All, None);
         b.linear(site(LayerLinear::FfnOut), ffn, branch, At::ENCODER);
-        b.step(StepKind::Add { a: h, b: branch, out: h }, Scope::All, None);
-        b.norm(NormSite::AfterFfn(layer), h, At::ENCODER);
+        let (block, norm) = (BlockSite::Ffn(layer), Some(NormSite::AfterFfn(layer)));
+        b.block(block, branch, h, norm);
+        b.join(block, branch, h, norm);
+        b.layer_output(layer, h);
     }
     h
 }

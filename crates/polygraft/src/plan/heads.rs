@@ -1,7 +1,7 @@
 //! Heads: one run of steps for each head *shape* in the batch, over the rows that end in it.
 
 use super::place::{At, Builder};
-use crate::ir::{LinearSite, NormSite};
+use crate::ir::{LinearSite, NormSite, Site};
 use crate::model::{Activation, HeadInput, Pooling};
 use crate::program::{BufferId, Extent, HeadKey, OutputKind, Purpose, Scope, StepKind};
 
@@ -42,6 +42,9 @@ fn head(b: &mut Builder<'_>, hidden: BufferId, key: HeadKey) {
         if key.kind.norm {
             b.norm(NormSite::HeadDense(i), x, at);
         }
+    }
+    if key.kind.per_token() && x != hidden {
+        b.couple(Site::Vocabulary, x, at);
     }
     let out = b.buffer(extent, key.labels as usize);
     b.linear(LinearSite::HeadOutput, x, out, at);

@@ -28,6 +28,7 @@ impl Shape {
         let mut out = Self::default();
         for r in resolved {
             out.patches.extend(r.placed.iter().map(crate::compose::Placed::purpose));
+            out.patches.extend(r.unnormed.iter().map(|site| Purpose::Unnormed(*site)));
             out.heads.extend(r.head.as_ref().map(crate::model::HeadSpec::key));
         }
         out

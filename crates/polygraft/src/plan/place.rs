@@ -1,11 +1,11 @@
 //! The builder: steps, buffers and tables of a Program, with every patch placed at its site.
 
 use super::Shape;
-use crate::ir::{LinearSite, NormSite, Site};
+use crate::ir::{BlockSite, LinearSite, NormSite, Site};
 use crate::model::ModelSpec;
 use crate::program::{
-    BufferDesc, BufferId, Extent, HeadKey, OpKind, Output, OutputKind, Program, Purpose, Scope, Step, StepKind,
-    TableDesc, TableId,
+    BlockNorm, BufferDesc, BufferId, Extent, HeadKey, OpKind, Output, OutputKind, Program, Purpose, Scope, Step,
+    StepKind, TableDesc, TableId,
 };
 
 pub(super) struct Builder<'a> {
@@ -91,6 +91,61 @@ impl<'a> Builder<'a> {
         self.step(kind, at.scope, Some(origin));
         for table in self.tables(origin, OpKind::LowRank, at, extent) {
             self.step(StepKind::LowRank { x, out, table }, Scope::Only(table), Some(origin));
+        }
+        for table in self.tables(origin, OpKind::MixedLowRank, at, extent) {
+            self.step(StepKind::MixedLowRank { x, out, table }, Scope::Only(table), Some(origin));
+        }
+    }
+
+    /// Bottlenecks on a sub-block's output `h`, which joins the residual stream `x`; `norm` is the one that follows.
+    pub(super) fn block(&mut self, site: BlockSite, h: BufferId, x: BufferId, norm: Option<NormSite>) {
+        let origin = Site::Block(site);
+        let tables = self.tables(origin, OpKind::Bottleneck, At::ENCODER, Extent::Tokens);
+        if tables.is_empty() {
+            return;
+        }
+        let norm = norm.and_then(|n| Some((n, self.spec.norms.get(&n).copied()?))).map(|(site, w)| BlockNorm {
+            gamma: w.gamma,
+            beta: w.beta,
+            eps_bits: self.spec.eps.to_bits(),
+            replaced: self.tables(Site::Norm(site), OpKind::ReplaceNorm, At::ENCODER, Extent::Tokens).first().copied(),
+        });
+        for table in tables {
+            self.step(StepKind::Bottleneck { h, x, table, norm }, Scope::Only(table), Some(origin));
+        }
+    }
+
+    /// The residual and the norm after a sub-block, for the rows whose adapters do not leave them out.
+    pub(super) fn join(&mut self, site: BlockSite, h: BufferId, x: BufferId, norm: Option<NormSite>) {
+        let purpose = Purpose::Unnormed(site);
+        let scope = if self.shape.patches.contains(&purpose) {
+            let table = self.table(Extent::Tokens, purpose);
+            Scope::Except(table)
+        } else {
+            Scope::All
+        };
+        self.step(StepKind::Add { a: x, b: h, out: x }, scope, None);
+        if let Some(norm) = norm {
+            self.norm(norm, x, At { scope, head: None });
+        }
+        if let Scope::Except(table) = scope {
+            self.step(StepKind::Copy { x: h, out: x }, Scope::Only(table), Some(Site::Block(site)));
+        }
+    }
+
+    /// Interventions on a layer's output.
+    pub(super) fn layer_output(&mut self, layer: u16, x: BufferId) {
+        let origin = Site::LayerOutput(layer);
+        for table in self.tables(origin, OpKind::Reft, At::ENCODER, Extent::Tokens) {
+            self.step(StepKind::Reft { x, table }, Scope::Only(table), Some(origin));
+        }
+    }
+
+    /// Invertible adapters, on the embeddings or, undone, before a vocabulary head.
+    pub(super) fn couple(&mut self, site: Site, x: BufferId, at: At) {
+        for table in self.tables(site, OpKind::Coupling, at, Extent::Tokens) {
+            let inverse = site == Site::Vocabulary;
+            self.step(StepKind::Couple { x, table, inverse }, Scope::Only(table), Some(site));
         }
     }
 

@@ -12,7 +12,7 @@ pub fn check(program: &Program, spec: &ModelSpec) -> Result<()> {
     for (index, step) in program.steps.iter().enumerate() {
         let checker = Checker { program, spec, index };
         checker.kind(&step.kind)?;
-        if let Scope::Only(table) = step.scope {
+        if let Scope::Only(table) | Scope::Except(table) = step.scope {
             checker.table(table, checker.buffer(step.kind.target())?.extent)?;
         }
     }
@@ -27,7 +27,7 @@ pub fn check(program: &Program, spec: &ModelSpec) -> Result<()> {
             }
         };
         checker.want(buffer.extent == extent && buffer.width == width, "an output's shape")?;
-        if let Scope::Only(table) = output.scope {
+        if let Scope::Only(table) | Scope::Except(table) = output.scope {
             checker.table(table, buffer.extent)?;
         }
     }
@@ -45,8 +45,15 @@ impl StepKind {
             | Self::LowRank { out, .. }
             | Self::Attention { out, .. }
             | Self::Add { out, .. }
-            | Self::Pool { out, .. } => out,
-            Self::Offset { x, .. } | Self::Activate { x, .. } | Self::Normalize { x } => x,
+            | Self::Pool { out, .. }
+            | Self::MixedLowRank { out, .. }
+            | Self::Copy { out, .. } => out,
+            Self::Bottleneck { h, .. } => h,
+            Self::Couple { x, .. }
+            | Self::Reft { x, .. }
+            | Self::Offset { x, .. }
+            | Self::Activate { x, .. }
+            | Self::Normalize { x } => x,
         }
     }
 
@@ -64,6 +71,11 @@ impl StepKind {
             Self::Activate { .. } => "activate",
             Self::Pool { .. } => "pool",
             Self::Normalize { .. } => "normalize",
+            Self::Bottleneck { .. } => "bottleneck",
+            Self::Couple { .. } => "couple",
+            Self::Reft { .. } => "reft",
+            Self::MixedLowRank { .. } => "mixed low-rank",
+            Self::Copy { .. } => "copy",
         }
     }
 }
@@ -133,10 +145,30 @@ impl Checker<'_> {
                 bias.map_or(Ok(()), |b| self.weight(b, 1, out.width))?;
                 replaced.map_or(Ok(()), |t| self.payload_table(t, x.extent))
             }
-            StepKind::LowRank { x, out, table } => {
+            StepKind::LowRank { x, out, table } | StepKind::MixedLowRank { x, out, table } => {
                 self.want(x != out, "input and output must differ, which")?;
                 let (x, out) = (self.buffer(x)?, self.buffer(out)?);
                 self.want(x.extent == out.extent, "the extent")?;
+                self.payload_table(table, x.extent)
+            }
+            StepKind::Bottleneck { h, x, table, norm } => {
+                self.want(x != h, "input and output must differ, which")?;
+                let (x, h) = (self.buffer(x)?, self.buffer(h)?);
+                self.want(x == h && h.extent == Extent::Tokens, "the shape")?;
+                if let Some(norm) = norm {
+                    self.weight(norm.gamma, 1, h.width)?;
+                    self.weight(norm.beta, 1, h.width)?;
+                    norm.replaced.map_or(Ok(()), |t| self.payload_table(t, h.extent))?;
+                }
+                self.payload_table(table, h.extent)
+            }
+            StepKind::Copy { x, out } => {
+                self.want(x != out, "input and output must differ, which")?;
+                self.want(self.buffer(x)? == self.buffer(out)?, "the shape")
+            }
+            StepKind::Couple { x, table, .. } | StepKind::Reft { x, table } => {
+                let x = self.buffer(x)?;
+                self.want(x.extent == Extent::Tokens, "the extent")?;
                 self.payload_table(table, x.extent)
             }
             StepKind::Offset { x, table } => self.payload_table(table, self.buffer(x)?.extent),

@@ -1,7 +1,7 @@
 //! `explain`: a Program with its tables, as lines in the user's words.
 
 use super::{Extent, Program, Purpose, Scope, StepKind, Tables};
-use crate::ir::{Op, PayloadId};
+use crate::ir::{Blend, How, Op, PayloadId};
 use crate::model::{ModelSpec, WeightId};
 use serde::Serialize;
 
@@ -74,6 +74,11 @@ fn weight_of(kind: &StepKind) -> Option<WeightId> {
         StepKind::Linear { weight, .. } => weight,
         StepKind::LayerNorm { gamma, .. } => gamma,
         StepKind::LowRank { .. }
+        | StepKind::MixedLowRank { .. }
+        | StepKind::Bottleneck { .. }
+        | StepKind::Couple { .. }
+        | StepKind::Reft { .. }
+        | StepKind::Copy { .. }
         | StepKind::Offset { .. }
         | StepKind::Attention { .. }
         | StepKind::Add { .. }
@@ -91,12 +96,17 @@ fn takes(
     owner: &dyn Fn(PayloadId) -> String,
 ) -> Vec<String> {
     let table = match *kind {
-        StepKind::LowRank { table, .. } | StepKind::Offset { table, .. } => Some(table),
+        StepKind::LowRank { table, .. }
+        | StepKind::MixedLowRank { table, .. }
+        | StepKind::Bottleneck { table, .. }
+        | StepKind::Couple { table, .. }
+        | StepKind::Reft { table, .. }
+        | StepKind::Offset { table, .. } => Some(table),
         StepKind::Linear { replaced, .. } | StepKind::LayerNorm { replaced, .. } => replaced,
         _ => None,
     };
     let table = match (table, scope) {
-        (Some(t), _) | (None, Scope::Only(t)) => t,
+        (Some(t), _) | (None, Scope::Only(t) | Scope::Except(t)) => t,
         (None, Scope::All) => return Vec::new(),
     };
     let desc = program.tables[table.0 as usize];
@@ -110,18 +120,59 @@ fn takes(
                 Some(p) => {
                     let detail = match &p.op {
                         Op::LowRank(l) => format!(" rank {}", l.a.rows()),
+                        Op::MixedLowRank(m) => format!(" rank {}", m.lora.a.rows()),
+                        Op::Bottleneck(b) => format!(" bottleneck {}", b.down.rows()),
+                        Op::Blend(b) => format!(" {}", members(b, owner)),
+                        Op::Reft(r) => format!(" rank {}", r.first.source.rows()),
                         Op::Offset(_) | Op::ReplaceLinear(_) | Op::ReplaceNorm(_) | Op::Reweight(_) => String::new(),
+                        Op::Fusion(_) | Op::Coupling(_) => String::new(),
                     };
                     let scale = if s.scale == 1.0 { String::new() } else { format!(" ×{}", s.scale) };
                     format!("{range}: {}{detail}{scale}", owner(p.id))
                 }
                 None => match desc.purpose {
                     Purpose::Head(_) => format!("{range}: head"),
-                    Purpose::Shifted | Purpose::Patches { .. } => range,
+                    Purpose::Shifted | Purpose::Unnormed(_) | Purpose::Patches { .. } => range,
                 },
             }
         })
         .collect()
+}
+
+/// The members of a blend, by the adapters that they come from.
+fn members(blend: &Blend, owner: &dyn Fn(PayloadId) -> String) -> String {
+    let parts: Vec<String> = blend
+        .parts
+        .iter()
+        .map(|part| {
+            let chain: Vec<String> = part.chain.iter().map(|(payload, _)| owner(payload.id)).collect();
+            let chain = if part.stacked { format!("stack({})", chain.join(", ")) } else { chain.join(", ") };
+            if part.weight == 1.0 { chain } else { format!("{chain}:{}", part.weight) }
+        })
+        .collect();
+    let how = match blend.how {
+        How::Average => "average",
+        How::Mix => "mix",
+        How::Fuse(_) => "fuse",
+    };
+    format!("{how}({})", parts.join(", "))
+}
+
+/// Multiply-adds a token of an op that rewrites or updates tokens.
+fn per_token(op: &Op) -> u64 {
+    let of = |m: &crate::tensor::Matrix| (m.rows() * m.cols()) as u64;
+    match op {
+        Op::LowRank(l) => of(&l.a) + of(&l.b),
+        Op::MixedLowRank(m) => of(&m.lora.a) + of(&m.lora.b),
+        Op::Bottleneck(b) => of(&b.down) + of(&b.up),
+        Op::Blend(b) => b.payloads().map(|p| per_token(&p.op)).sum(),
+        Op::Fusion(f) => {
+            let pair = |p: &Option<(crate::tensor::Matrix, Vec<f32>)>| p.as_ref().map_or(0, |(m, _)| of(m));
+            pair(&f.query) + pair(&f.key) + f.value.as_ref().map_or(0, of)
+        }
+        Op::Coupling(c) => [&c.f, &c.g].iter().map(|m| of(&m.first) + of(&m.second)).sum(),
+        Op::Reft(_) | Op::Offset(_) | Op::ReplaceLinear(_) | Op::ReplaceNorm(_) | Op::Reweight(_) => 0,
+    }
 }
 
 fn macs(program: &Program, tables: &Tables, kind: &StepKind, n: usize) -> u64 {
@@ -129,13 +180,13 @@ fn macs(program: &Program, tables: &Tables, kind: &StepKind, n: usize) -> u64 {
     let n = n as u64;
     match *kind {
         StepKind::Linear { x, out, .. } => n * width(x) * width(out),
-        StepKind::LowRank { x, out, table } => tables.tables[table.0 as usize]
+        StepKind::LowRank { table, .. }
+        | StepKind::MixedLowRank { table, .. }
+        | StepKind::Bottleneck { table, .. }
+        | StepKind::Couple { table, .. } => tables.tables[table.0 as usize]
             .segments
             .iter()
-            .filter_map(|s| match &tables.payloads.get(s.payload? as usize)?.op {
-                Op::LowRank(l) => Some(s.range.len() as u64 * l.a.rows() as u64 * (width(x) + width(out))),
-                Op::Offset(_) | Op::ReplaceLinear(_) | Op::ReplaceNorm(_) | Op::Reweight(_) => None,
-            })
+            .filter_map(|s| Some(s.range.len() as u64 * per_token(&tables.payloads.get(s.payload? as usize)?.op)))
             .sum(),
         StepKind::Attention { out, .. } => {
             (0..tables.rows()).map(|r| tables.row(r).len() as u64).map(|l| 2 * l * l * width(out)).sum()
@@ -146,6 +197,8 @@ fn macs(program: &Program, tables: &Tables, kind: &StepKind, n: usize) -> u64 {
         | StepKind::Add { .. }
         | StepKind::Activate { .. }
         | StepKind::Pool { .. }
-        | StepKind::Normalize { .. } => 0,
+        | StepKind::Normalize { .. }
+        | StepKind::Reft { .. }
+        | StepKind::Copy { .. } => 0,
     }
 }

@@ -9,7 +9,7 @@ mod explain;
 pub use check::check;
 pub use explain::{Line, explain};
 
-use crate::ir::{Payload, Site};
+use crate::ir::{BlockSite, Payload, Site};
 use crate::model::{Activation, HeadKind, Pooling, WeightId};
 use std::ops::Range;
 use std::sync::Arc;
@@ -67,6 +67,8 @@ pub enum Purpose {
     Head(HeadKey),
     /// Rows that have any offset at [`Site::Pooled`].
     Shifted,
+    /// Rows whose adapters leave out the residual and the norm that follow a sub-block.
+    Unnormed(BlockSite),
 }
 
 /// The shape of a head: rows whose heads have the same shape share its steps.
@@ -91,6 +93,16 @@ pub enum OpKind {
     ReplaceNorm,
     /// Changed weights, before they are a replaced linear layer: no step has it.
     Reweight,
+    /// Bottleneck adapter, or a blend of several.
+    Bottleneck,
+    /// Fusion layer, which runs inside a blend: no step has it.
+    Fusion,
+    /// Coupled embeddings.
+    Coupling,
+    /// Intervention.
+    Reft,
+    /// Low-rank update that depends on its row.
+    MixedLowRank,
 }
 
 impl crate::ir::Op {
@@ -103,6 +115,11 @@ impl crate::ir::Op {
             Self::ReplaceLinear(_) => OpKind::ReplaceLinear,
             Self::ReplaceNorm(_) => OpKind::ReplaceNorm,
             Self::Reweight(_) => OpKind::Reweight,
+            Self::Bottleneck(_) | Self::Blend(_) => OpKind::Bottleneck,
+            Self::Fusion(_) => OpKind::Fusion,
+            Self::Coupling(_) => OpKind::Coupling,
+            Self::Reft(_) => OpKind::Reft,
+            Self::MixedLowRank(_) => OpKind::MixedLowRank,
         }
     }
 }
@@ -114,6 +131,8 @@ pub enum Scope {
     All,
     /// The ranges of a table, whose payloads are ignored.
     Only(TableId),
+    /// All but the ranges of a table.
+    Except(TableId),
 }
 
 /// One canonical step. Shapes: `T` tokens, `R` rows of the batch, widths from the buffers.
@@ -214,11 +233,67 @@ pub enum StepKind {
         /// How.
         pooling: Pooling,
     },
+    /// `h` rewritten by bottleneck adapters, in place, for the rows of a table.
+    Bottleneck {
+        /// `[T, H]`: what a sub-block made.
+        h: BufferId,
+        /// `[T, H]`: the residual stream.
+        x: BufferId,
+        /// Ranges with payloads.
+        table: TableId,
+        /// The norm that follows the sub-block, where one does.
+        norm: Option<BlockNorm>,
+    },
+    /// The halves of `x` coupled, in place, for the rows of a table.
+    Couple {
+        /// `[T, H]`.
+        x: BufferId,
+        /// Ranges with payloads.
+        table: TableId,
+        /// Undoes the coupling.
+        inverse: bool,
+    },
+    /// Interventions at some positions of the rows of a table, in place.
+    Reft {
+        /// `[T, H]`.
+        x: BufferId,
+        /// Ranges with payloads.
+        table: TableId,
+    },
+    /// A low-rank update whose strength depends on the whole row, for the rows of a table.
+    MixedLowRank {
+        /// `[T, K]`: the input of the linear layer it patches.
+        x: BufferId,
+        /// `[T, N]`: that layer's output, updated in place.
+        out: BufferId,
+        /// Ranges with payloads.
+        table: TableId,
+    },
+    /// `out = x`.
+    Copy {
+        /// `[n, N]`.
+        x: BufferId,
+        /// `[n, N]`; not `x`.
+        out: BufferId,
+    },
     /// `x = x / max(‖x‖₂, 1e-12)`, in place.
     Normalize {
         /// `[n, N]`.
         x: BufferId,
     },
+}
+
+/// A norm that adapters of a sub-block may run before it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BlockNorm {
+    /// Scale, `[1, H]`.
+    pub gamma: WeightId,
+    /// Shift, `[1, H]`.
+    pub beta: WeightId,
+    /// Epsilon, as bits.
+    pub eps_bits: u32,
+    /// Rows that run an adapter's own scale and shift.
+    pub replaced: Option<TableId>,
 }
 
 /// A step with its scope and where it comes from.
@@ -382,6 +457,17 @@ impl Tables {
         match scope {
             Scope::All => std::iter::once(0..self.len(extent)).collect(),
             Scope::Only(table) => self.tables[table.0 as usize].segments.iter().map(|s| s.range.clone()).collect(),
+            Scope::Except(table) => {
+                let mut out = Vec::new();
+                let mut at = 0;
+                for segment in &self.tables[table.0 as usize].segments {
+                    out.push(at..segment.range.start);
+                    at = segment.range.end;
+                }
+                out.push(at..self.len(extent));
+                out.retain(|r| !r.is_empty());
+                out
+            }
         }
     }
 }

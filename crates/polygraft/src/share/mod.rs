@@ -8,6 +8,7 @@
 //!
 //! A row's numbers are the same there as here, bit for bit: both run the same Program on the same backend.
 
+mod numbers;
 mod patches;
 mod satellite;
 mod wire;
@@ -82,6 +83,14 @@ pub fn absent(cols: usize) -> Matrix {
     Matrix::new(0, cols, Storage::F32(Vec::new())).expect("no rows, no numbers")
 }
 
+/// An op's numbers, as they would cross.
+#[must_use]
+pub(crate) fn op_bytes(op: &crate::ir::Op) -> Vec<u8> {
+    let mut w = Writer::default();
+    patches::write_op(&mut w, op);
+    w.finish()
+}
+
 /// Whether a satellite can give what is wanted: a head that is tied to the word table stays with the owner.
 #[must_use]
 pub fn fits(spec: &ModelSpec, want: Want) -> bool {
@@ -123,10 +132,11 @@ impl Parcel {
         known.retain(|p| !forget.contains(&p.id));
         let payloads = r.list(9, |r| {
             let id = PayloadId(r.u64()?);
-            Ok(Arc::new(Payload { id, op: patches::read_op(r)? }))
+            let payload = Arc::new(Payload { id, op: patches::read_op(r, known)? });
+            known.retain(|p| p.id != id);
+            known.push(payload.clone());
+            Ok(payload)
         })?;
-        known.retain(|p| payloads.iter().all(|new| new.id != p.id));
-        known.extend_from_slice(&payloads);
         let want = Want { hidden: r.flag()?, embedding: r.flag()?, logits: r.flag()? };
         let precision = if r.flag()? { Precision::Exact } else { Precision::Fast };
         let resolved = r.list(5, |r| patches::read_resolved(r, known))?;

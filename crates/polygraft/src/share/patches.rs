@@ -1,9 +1,10 @@
 //! What a row takes, and the numbers of it, as bytes.
 
+use super::numbers::Wire;
 use super::wire::{Reader, Writer, broken};
 use crate::compose::{Placed, Resolved};
 use crate::error::Result;
-use crate::ir::{Dense, LayerLinear, LinearSite, LowRank, Norm, NormSite, Offset, Op, Payload, PayloadId, Site};
+use crate::ir::{BlockSite, Dense, LayerLinear, LinearSite, Norm, NormSite, Offset, Op, Payload, Site};
 use crate::model::{Activation, HeadInput, HeadKind, HeadSpec, HeadTask};
 use crate::program::HeadKey;
 use crate::tensor::{Matrix, Storage};
@@ -16,9 +17,11 @@ pub(super) fn write_resolved(w: &mut Writer, resolved: &Resolved) {
         write_site(w, placed.site);
         w.u16(placed.ordinal);
         w.option(placed.head, write_head);
-        w.u64(placed.payload.id.0);
+        placed.payload.write(w);
         w.f32(placed.scale);
+        placed.part.write(w);
     });
+    resolved.unnormed.write(w);
 }
 
 pub(super) fn read_resolved(r: &mut Reader<'_>, known: &[Arc<Payload>]) -> Result<Resolved> {
@@ -27,40 +30,18 @@ pub(super) fn read_resolved(r: &mut Reader<'_>, known: &[Arc<Payload>]) -> Resul
         kind,
         task: if kind.per_token() { HeadTask::Token } else { HeadTask::Sequence },
         labels,
+        uncouples: false,
         label_names: Vec::new(),
         score_activation: None,
     });
     let placed = r.list(19, |r| {
         let (site, ordinal, head) = (read_site(r)?, r.u16()?, r.option(read_head)?);
-        let id = PayloadId(r.u64()?);
-        let payload = known
-            .iter()
-            .find(|p| p.id == id)
-            .cloned()
-            .ok_or_else(|| broken(&format!("payload {} was never sent", id.0)))?;
-        Ok(Placed { site, ordinal, head, payload, adapter: String::new(), scale: r.f32()? })
+        let payload = Wire::read(r, known)?;
+        let (scale, part) = (r.f32()?, Wire::read(r, known)?);
+        Ok(Placed { site, ordinal, head, payload, adapter: String::new(), scale, part })
     })?;
-    Ok(Resolved { text: String::new(), placed, head, warnings: Vec::new() })
-}
-
-const ACTIVATIONS: [Activation; 7] = [
-    Activation::Gelu,
-    Activation::GeluTanh,
-    Activation::Relu,
-    Activation::Silu,
-    Activation::Tanh,
-    Activation::Sigmoid,
-    Activation::Identity,
-];
-
-fn write_activation(w: &mut Writer, activation: Activation) {
-    let at = ACTIVATIONS.iter().position(|a| *a == activation).and_then(|at| u8::try_from(at).ok());
-    w.u8(at.unwrap_or(u8::MAX));
-}
-
-fn read_activation(r: &mut Reader<'_>) -> Result<Activation> {
-    let at = r.u8()?;
-    ACTIVATIONS.get(usize::from(at)).copied().ok_or_else(|| broken(&format!("there is no activation {at}")))
+    let unnormed = Wire::read(r, known)?;
+    Ok(Resolved { text: String::new(), placed, unnormed, head, warnings: Vec::new() })
 }
 
 fn write_head(w: &mut Writer, HeadKey { kind, labels }: HeadKey) {
@@ -70,12 +51,12 @@ fn write_head(w: &mut Writer, HeadKey { kind, labels }: HeadKey) {
         HeadInput::Tokens => w.u8(2),
         HeadInput::Pooled(function) => {
             w.u8(3);
-            write_activation(w, function);
+            function.write(w);
         }
     }
     w.u8(kind.hidden);
     w.u32(kind.width);
-    write_activation(w, kind.activation);
+    kind.activation.write(w);
     w.flag(kind.norm);
     w.u32(labels);
 }
@@ -85,10 +66,10 @@ fn read_head(r: &mut Reader<'_>) -> Result<HeadKey> {
         0 => HeadInput::First,
         1 => HeadInput::Mean,
         2 => HeadInput::Tokens,
-        3 => HeadInput::Pooled(read_activation(r)?),
+        3 => HeadInput::Pooled(Activation::read(r, &[])?),
         other => return Err(broken(&format!("there is no head {other}"))),
     };
-    let (hidden, width, activation, norm) = (r.u8()?, r.u32()?, read_activation(r)?, r.flag()?);
+    let (hidden, width, activation, norm) = (r.u8()?, r.u32()?, Activation::read(r, &[])?, r.flag()?);
     let kind = HeadKind { input, hidden, width, activation, norm };
     Ok(HeadKey { kind, labels: r.u32()? })
 }
@@ -108,6 +89,11 @@ fn write_site(w: &mut Writer, site: Site) {
         Site::Norm(NormSite::AfterFfn(layer)) => (7, layer, 0),
         Site::Norm(NormSite::HeadDense(place)) => (8, u16::from(place), 0),
         Site::Pooled => (9, 0, 0),
+        Site::Block(BlockSite::Attention(layer)) => (10, layer, 0),
+        Site::Block(BlockSite::Ffn(layer)) => (11, layer, 0),
+        Site::LayerOutput(layer) => (12, layer, 0),
+        Site::Embeddings => (13, 0, 0),
+        Site::Vocabulary => (14, 0, 0),
     };
     w.u8(kind);
     w.u16(place);
@@ -129,19 +115,18 @@ fn read_site(r: &mut Reader<'_>) -> Result<Site> {
         7 => Site::Norm(NormSite::AfterFfn(place)),
         8 => Site::Norm(NormSite::HeadDense(small(place)?)),
         9 => Site::Pooled,
+        10 => Site::Block(BlockSite::Attention(place)),
+        11 => Site::Block(BlockSite::Ffn(place)),
+        12 => Site::LayerOutput(place),
+        13 => Site::Embeddings,
+        14 => Site::Vocabulary,
         other => return Err(broken(&format!("there is no site {other}"))),
     })
 }
 
 pub(super) fn write_op(w: &mut Writer, op: &Op) {
     match op {
-        Op::LowRank(LowRank { a, b, bias, scale }) => {
-            w.u8(0);
-            write_matrix(w, a);
-            write_matrix(w, b);
-            w.option(bias.as_ref(), |w, v| w.f32s(v));
-            w.f32(*scale);
-        }
+        Op::LowRank(l) => tagged(w, 0, l),
         Op::Offset(Offset { vector, query }) => {
             w.u8(1);
             w.f32s(vector);
@@ -152,6 +137,12 @@ pub(super) fn write_op(w: &mut Writer, op: &Op) {
             w.option(weight.as_ref(), write_matrix);
             w.option(bias.as_ref(), |w, v| w.f32s(v));
         }
+        Op::Bottleneck(b) => tagged(w, 4, b),
+        Op::Blend(b) => tagged(w, 5, b),
+        Op::Fusion(f) => tagged(w, 6, f),
+        Op::Coupling(c) => tagged(w, 7, c),
+        Op::Reft(r) => tagged(w, 8, r),
+        Op::MixedLowRank(m) => tagged(w, 9, m),
         // Compositions have turned it into a replaced layer.
         Op::Reweight(_) => w.u8(u8::MAX),
         Op::ReplaceNorm(Norm { gamma, beta }) => {
@@ -162,20 +153,28 @@ pub(super) fn write_op(w: &mut Writer, op: &Op) {
     }
 }
 
-pub(super) fn read_op(r: &mut Reader<'_>) -> Result<Op> {
+fn tagged(w: &mut Writer, tag: u8, op: &impl Wire) {
+    w.u8(tag);
+    op.write(w);
+}
+
+pub(super) fn read_op(r: &mut Reader<'_>, known: &[Arc<Payload>]) -> Result<Op> {
     Ok(match r.u8()? {
-        0 => {
-            let (a, b) = (read_matrix(r)?, read_matrix(r)?);
-            Op::LowRank(LowRank { a, b, bias: r.option(Reader::f32s)?, scale: r.f32()? })
-        }
+        0 => Op::LowRank(Wire::read(r, known)?),
         1 => Op::Offset(Offset { vector: r.f32s()?, query: r.option(Reader::f32s)? }),
         2 => Op::ReplaceLinear(Dense { weight: r.option(read_matrix)?, bias: r.option(Reader::f32s)? }),
         3 => Op::ReplaceNorm(Norm { gamma: r.option(Reader::f32s)?, beta: r.option(Reader::f32s)? }),
+        4 => Op::Bottleneck(Wire::read(r, known)?),
+        5 => Op::Blend(Wire::read(r, known)?),
+        6 => Op::Fusion(Wire::read(r, known)?),
+        7 => Op::Coupling(Wire::read(r, known)?),
+        8 => Op::Reft(Wire::read(r, known)?),
+        9 => Op::MixedLowRank(Wire::read(r, known)?),
         other => return Err(broken(&format!("there is no op {other}"))),
     })
 }
 
-fn write_matrix(w: &mut Writer, matrix: &Matrix) {
+pub(super) fn write_matrix(w: &mut Writer, matrix: &Matrix) {
     w.size(matrix.rows());
     w.size(matrix.cols());
     match matrix.storage() {
@@ -204,7 +203,7 @@ fn write_matrix(w: &mut Writer, matrix: &Matrix) {
     }
 }
 
-fn read_matrix(r: &mut Reader<'_>) -> Result<Matrix> {
+pub(super) fn read_matrix(r: &mut Reader<'_>) -> Result<Matrix> {
     let (rows, cols) = (r.size()?, r.size()?);
     let storage = match r.u8()? {
         0 => Storage::F32(r.f32s()?),

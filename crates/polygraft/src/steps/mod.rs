@@ -3,18 +3,24 @@
 //! Slow on purpose and easy to read. A fast kernel is right when it agrees with these on any input.
 
 mod attention;
+mod block;
 mod embed;
 mod linear;
+mod mixed;
 mod norm;
 mod pointwise;
 mod pool;
+mod reft;
 
+pub use block::{Factor, ModelNorm, Products, Tokens, by_row, couple, factor, gate, rewrite};
 pub use embed::embed_token;
+pub use mixed::mixed;
 pub use norm::normalize;
 pub use pointwise::offset;
+pub use reft::reft;
 
 use crate::error::{Error, Result};
-use crate::ir::Op;
+use crate::ir::{Norm, Op, Payload};
 use crate::model::WeightId;
 use crate::program::{BufferId, Program, Segment, Step, StepKind, Tables};
 
@@ -66,6 +72,11 @@ impl<'a, W: Weights> Machine<'a, W> {
             StepKind::Activate { .. } => pointwise::activate(self, step),
             StepKind::Pool { .. } => pool::eval(self, step),
             StepKind::Normalize { .. } => norm::eval_normalize(self, step),
+            StepKind::Bottleneck { .. } => block::eval(self, step),
+            StepKind::Couple { .. } => block::eval_couple(self, step),
+            StepKind::Reft { .. } => reft::eval(self, step),
+            StepKind::MixedLowRank { .. } => mixed::eval(self, step),
+            StepKind::Copy { .. } => pointwise::copy(self, step),
         }
     }
 
@@ -96,13 +107,23 @@ impl<'a, W: Weights> Machine<'a, W> {
         &tables.tables[table.0 as usize].segments
     }
 
-    fn op(&self, segment: &Segment) -> Result<&'a Op> {
+    fn payload(&self, segment: &Segment) -> Result<&'a Payload> {
         let tables: &'a Tables = self.tables;
         segment
             .payload
             .and_then(|p| tables.payloads.get(p as usize))
-            .map(|p| &p.op)
+            .map(AsRef::as_ref)
             .ok_or_else(|| Error::Program("a segment without its payload".into()))
+    }
+
+    fn op(&self, segment: &Segment) -> Result<&'a Op> {
+        Ok(&self.payload(segment)?.op)
+    }
+
+    /// The norm that row `index` of a table's extent brings, if it does.
+    fn replaced_norm(&self, table: crate::program::TableId, index: usize) -> Result<Option<&'a Norm>> {
+        let Some(segment) = self.segments(table).iter().find(|s| s.range.contains(&index)) else { return Ok(None) };
+        if let Op::ReplaceNorm(own) = self.op(segment)? { Ok(Some(own)) } else { Err(wrong_payload()) }
     }
 }
 

@@ -1,8 +1,7 @@
 //! Layer norm, and division by the L2 norm.
 
-use super::{Machine, Weights, wrong_payload};
+use super::{Machine, Weights};
 use crate::error::Result;
-use crate::ir::Op;
 use crate::program::{Step, StepKind};
 
 pub(super) fn layer_norm<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
@@ -13,25 +12,26 @@ pub(super) fn layer_norm<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Res
     let input = m.read(x).to_vec();
     let mut y = m.take(out);
     for t in m.scope(step, out) {
-        let (mut g, mut b) = (gamma.as_slice(), beta.as_slice());
-        if let Some(table) = replaced
-            && let Some(segment) = m.segments(table).iter().find(|s| s.range.contains(&t))
-        {
-            let Op::ReplaceNorm(own) = m.op(segment)? else { return Err(wrong_payload()) };
-            g = own.gamma.as_deref().unwrap_or(g);
-            b = own.beta.as_deref().unwrap_or(b);
-        }
-        let row = &input[t * width..(t + 1) * width];
-        let n = width as f64;
-        let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-        let variance = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
-        let inverse = 1.0 / (variance + f64::from(eps)).sqrt();
-        for (i, (y, &x)) in y[t * width..(t + 1) * width].iter_mut().zip(row).enumerate() {
-            *y = ((f64::from(x) - mean) * inverse) as f32 * g[i] + b[i];
-        }
+        let own = replaced.map(|table| m.replaced_norm(table, t)).transpose()?.flatten();
+        let g = own.and_then(|o| o.gamma.as_deref()).unwrap_or(&gamma);
+        let b = own.and_then(|o| o.beta.as_deref()).unwrap_or(&beta);
+        let y = &mut y[t * width..(t + 1) * width];
+        y.copy_from_slice(&input[t * width..(t + 1) * width]);
+        layer(y, g, b, eps);
     }
     m.put(out, y);
     Ok(())
+}
+
+/// Layer norm of one vector, in place.
+pub(super) fn layer(x: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
+    let n = x.len() as f64;
+    let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+    let inverse = 1.0 / (variance + f64::from(eps)).sqrt();
+    for (x, (g, b)) in x.iter_mut().zip(gamma.iter().zip(beta)) {
+        *x = ((f64::from(*x) - mean) * inverse) as f32 * g + b;
+    }
 }
 
 pub(super) fn eval_normalize<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {

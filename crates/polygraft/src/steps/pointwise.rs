@@ -19,6 +19,17 @@ pub(super) fn add<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()>
     Ok(())
 }
 
+pub(super) fn copy<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
+    let StepKind::Copy { x, out } = step.kind else { return Ok(()) };
+    let width = m.width(x);
+    let mut y = m.take(out);
+    for t in m.scope(step, out) {
+        y[t * width..(t + 1) * width].copy_from_slice(&m.read(x)[t * width..(t + 1) * width]);
+    }
+    m.put(out, y);
+    Ok(())
+}
+
 pub(super) fn activate<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
     let StepKind::Activate { x, function } = step.kind else { return Ok(()) };
     let width = m.width(x);

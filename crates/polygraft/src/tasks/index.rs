@@ -312,11 +312,10 @@ fn backbone_key(resolved: &Resolved) -> String {
 
 /// FNV-1a over the numbers: tells an edited adapter from the old one; nothing here needs to resist an attacker.
 fn digest(op: &Op, hash: &mut u64) {
-    let mut feed = |v: &[f32]| {
-        for byte in v.iter().flat_map(|x| x.to_bits().to_le_bytes()) {
-            *hash = (*hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
+    fn feed_bytes(bytes: &[u8], hash: &mut u64) {
+        bytes.iter().for_each(|byte| *hash = (*hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    }
+    let mut feed = |v: &[f32]| v.iter().for_each(|x| feed_bytes(&x.to_bits().to_le_bytes(), hash));
     match op {
         Op::LowRank(l) => {
             feed(&l.a.to_f32());
@@ -338,5 +337,7 @@ fn digest(op: &Op, hash: &mut u64) {
         }
         // Compositions have turned it into a replaced layer.
         Op::Reweight(_) => {}
+        // As a satellite would get it: all of its numbers, in order.
+        op => feed_bytes(&crate::share::op_bytes(op), hash),
     }
 }

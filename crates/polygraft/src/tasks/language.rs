@@ -136,6 +136,7 @@ impl<B: Backend> LanguageVector<B> {
         let query = query.map(|m| m.iter().map(|m| -m as f32).collect());
         let vector = own.iter().enumerate().map(|(i, m)| (pivot.as_ref().map_or(0.0, |p| p[i]) - m) as f32).collect();
         let adapter = AdapterIr {
+            fuses: None,
             family: "language-vector",
             base: self.base,
             patches: vec![Patch { site: Site::Pooled, op: Op::Offset(Offset { vector, query }) }],

@@ -9,9 +9,10 @@ use super::encode::{CHUNK_TOKENS, Encode};
 use crate::backend::Backend;
 use crate::compose::Resolved;
 use crate::error::{Error, Result};
-use crate::ir::PayloadId;
+use crate::ir::{Op, Payload, PayloadId};
 use crate::session::{Logits, RowOutput};
 use crate::share::{self, Answer, Parcel};
+use std::sync::Arc;
 
 /// The smallest chunk that is worth a message: below it, unpacking the weights costs more than waiting does.
 const LEAST_TOKENS: usize = 96;
@@ -45,6 +46,16 @@ impl<B: Backend> Engine<B> {
     pub fn satellites(&self) -> usize {
         self.satellites.known.len()
     }
+}
+
+/// A payload after those that it is made of.
+fn members(payload: &Arc<Payload>) -> Vec<Arc<Payload>> {
+    let mut out = Vec::new();
+    if let Op::Blend(blend) = &payload.op {
+        out.extend(blend.payloads().flat_map(members));
+    }
+    out.push(payload.clone());
+    out
 }
 
 impl<B: Backend> Encode<B> {
@@ -84,10 +95,10 @@ impl<B: Backend> Encode<B> {
             keep
         });
         let mut payloads = Vec::new();
-        for placed in resolved.iter().flat_map(|r| &r.placed) {
-            if !known.contains(&placed.payload.id) {
-                known.push(placed.payload.id);
-                payloads.push(placed.payload.clone());
+        for payload in resolved.iter().flat_map(|r| &r.placed).flat_map(|p| members(&p.payload)) {
+            if !known.contains(&payload.id) {
+                known.push(payload.id);
+                payloads.push(payload);
             }
         }
         *last_ticket = last_ticket.wrapping_add(1);

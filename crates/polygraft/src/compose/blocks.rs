@@ -1,0 +1,185 @@
+//! What a composition makes of bottlenecks at one sub-block: a run of payloads, each of which rewrites the output.
+//!
+//! The nesting is AdapterHub's (`adapters` 1.3, `composition.py` and `methods/bottleneck.py`), quirks included: members
+//! that read one input share the rules of the first (the last for a fusion), a stack inside runs each member's own, a
+//! parallel adapter does not see what came before it.
+
+use super::tree::{Leaf, Node};
+use super::{Fusions, SplitPart};
+use crate::ir::{Blend, BlockSite, Bottleneck, How, Op, Part, Payload, PayloadId, Rules, Site};
+use std::sync::Arc;
+
+/// One payload of the run.
+pub(super) struct Rewrite<'a> {
+    pub(super) payload: Arc<Payload>,
+    pub(super) scale: f32,
+    pub(super) part: Vec<SplitPart>,
+    /// The adapters that it is made of, for `explain` and errors.
+    pub(super) names: Vec<&'a str>,
+}
+
+/// The sub-block at work, and the fusions that are loaded.
+pub(super) struct Blocks<'f> {
+    pub(super) site: BlockSite,
+    pub(super) fusions: &'f Fusions,
+}
+
+type Found<T> = Result<T, String>;
+
+/// The bottleneck of `leaf` at `site`.
+fn own<'a>(leaf: &Leaf<'a>, site: BlockSite) -> Option<(&'a Arc<Payload>, &'a Bottleneck)> {
+    leaf.adapter.patches.iter().find_map(|(at, payload)| match &payload.op {
+        Op::Bottleneck(b) if *at == Site::Block(site) => Some((payload, b)),
+        _ => None,
+    })
+}
+
+fn blend(rules: Rules, parts: Vec<Part>, how: How) -> Arc<Payload> {
+    Arc::new(Payload { id: PayloadId::UNNAMED, op: Op::Blend(Blend { rules, parts, how }) })
+}
+
+fn rules(payload: &Payload) -> Option<Rules> {
+    match &payload.op {
+        Op::Bottleneck(b) => Some(b.rules),
+        Op::Blend(b) => Some(b.rules),
+        _ => None,
+    }
+}
+
+impl Blocks<'_> {
+    /// The run of `node`, and the rules of the adapter that was applied last, whose `norm_after` holds.
+    pub(super) fn run<'a>(&self, node: &Node<'a>) -> Found<(Vec<Rewrite<'a>>, Option<Rules>)> {
+        let mut run = self.node(node)?;
+        // Nothing that stands before a parallel adapter reaches it, and its output joins `h` only at the end.
+        let parallel = |r: &Rewrite<'_>| r.part.is_empty() && rules(&r.payload).is_some_and(|r| r.parallel);
+        if let Some(at) = run.iter().rposition(parallel) {
+            run.drain(..at);
+            if run.len() > 1 {
+                let first = &mut run[0];
+                if let Some(own) = rules(&first.payload) {
+                    let chain = vec![(first.payload.clone(), first.scale)];
+                    let part = Part { chain, stacked: false, weight: 1.0 };
+                    *first = Rewrite {
+                        payload: blend(Rules { keeps: false, ..own }, vec![part], How::Average),
+                        scale: 1.0,
+                        part: Vec::new(),
+                        names: first.names.clone(),
+                    };
+                }
+            }
+        }
+        Ok((run, self.last(node)))
+    }
+
+    /// Rules of the last leaf at this site.
+    fn last(&self, node: &Node<'_>) -> Option<Rules> {
+        match node {
+            Node::Leaf(leaf) => own(leaf, self.site).map(|(_, b)| b.rules),
+            Node::Stack(list) | Node::Fuse(list) | Node::Split(list, _) => list.iter().rev().find_map(|n| self.last(n)),
+            Node::Average(list) | Node::Mix(list) => list.iter().rev().find_map(|(n, _)| self.last(n)),
+        }
+    }
+
+    fn first(&self, node: &Node<'_>) -> Option<Rules> {
+        match node {
+            Node::Leaf(leaf) => own(leaf, self.site).map(|(_, b)| b.rules),
+            Node::Stack(list) | Node::Fuse(list) | Node::Split(list, _) => list.iter().find_map(|n| self.first(n)),
+            Node::Average(list) | Node::Mix(list) => list.iter().find_map(|(n, _)| self.first(n)),
+        }
+    }
+
+    fn node<'a>(&self, node: &Node<'a>) -> Found<Vec<Rewrite<'a>>> {
+        let one = |payload, names| vec![Rewrite { payload, scale: 1.0, part: Vec::new(), names }];
+        Ok(match node {
+            Node::Leaf(leaf) => own(leaf, self.site)
+                .filter(|_| leaf.scale != 0.0)
+                .map(|(payload, _)| Rewrite {
+                    payload: payload.clone(),
+                    scale: leaf.scale,
+                    part: Vec::new(),
+                    names: vec![leaf.name],
+                })
+                .into_iter()
+                .collect(),
+            Node::Stack(list) => {
+                let runs: Vec<_> = list.iter().map(|n| self.node(n)).collect::<Found<_>>()?;
+                runs.into_iter().flatten().collect()
+            }
+            Node::Average(list) | Node::Mix(list) => {
+                let Some(rules) = self.first(node) else { return Ok(Vec::new()) };
+                let mut names = Vec::new();
+                let parts = list.iter().map(|(n, w)| self.part(n, *w, &mut names)).collect::<Found<Vec<_>>>()?;
+                let how = if matches!(node, Node::Average(_)) { How::Average } else { How::Mix };
+                one(blend(rules, parts.into_iter().flatten().collect(), how), names)
+            }
+            Node::Fuse(list) => {
+                let Some(rules) = self.last(node) else { return Ok(Vec::new()) };
+                let mut names = Vec::new();
+                let parts = list.iter().map(|n| self.part(n, 1.0, &mut names)).collect::<Found<Vec<_>>>()?;
+                let parts: Vec<Part> = parts.into_iter().flatten().collect();
+                let fusion = self.fusion(list)?;
+                if parts.iter().any(|p| !p.chain.last().is_some_and(|(p, _)| matches!(p.op, Op::Bottleneck(_)))) {
+                    return Err("fuse attends over adapters and stacks of adapters".into());
+                }
+                one(blend(rules, parts, How::Fuse(fusion)), names)
+            }
+            Node::Split(list, shares) => {
+                let Some(rules) = self.first(node) else { return Ok(Vec::new()) };
+                let mut out = Vec::new();
+                for (index, n) in list.iter().enumerate() {
+                    let here = SplitPart { shares: shares.clone(), index };
+                    if matches!(n, Node::Split(..)) {
+                        out.extend(self.node(n)?.into_iter().map(|mut r| {
+                            r.part.insert(0, here.clone());
+                            r
+                        }));
+                        continue;
+                    }
+                    let mut names = Vec::new();
+                    let Some(part) = self.part(n, 1.0, &mut names)? else { continue };
+                    let payload = blend(rules, vec![part], How::Average);
+                    out.push(Rewrite { payload, scale: 1.0, part: vec![here], names });
+                }
+                out
+            }
+        })
+    }
+
+    /// A member that reads what others read too.
+    fn part<'a>(&self, node: &Node<'a>, weight: f32, names: &mut Vec<&'a str>) -> Found<Option<Part>> {
+        if matches!(node, Node::Split(..)) {
+            return Err(
+                "a split stands outside of average, mix, sum and fuse: write split(average(…), average(…))".into()
+            );
+        }
+        let stacked = !matches!(node, Node::Leaf(_));
+        let run = self.node(node)?;
+        if run.iter().any(|r| !r.part.is_empty()) {
+            return Err("a split cannot stand inside a stack that is itself a member".into());
+        }
+        names.extend(run.iter().flat_map(|r| r.names.iter().copied()));
+        let chain: Vec<_> = run.into_iter().map(|r| (r.payload, r.scale)).collect();
+        Ok((!chain.is_empty()).then_some(Part { chain, stacked, weight }))
+    }
+
+    /// The fusion that was stored for these adapters, matched by position.
+    fn fusion(&self, list: &[Node<'_>]) -> Found<Arc<Payload>> {
+        let here = |f: &&Arc<super::Grafted>| f.fuses.as_ref().is_some_and(|names| names.len() == list.len());
+        let found: Vec<&Arc<super::Grafted>> = self.fusions.iter().filter(here).collect();
+        let fusion = match found.as_slice() {
+            [one] => one,
+            [] => return Err(format!("no fusion of {} adapters is loaded; load its folder as a fusion", list.len())),
+            several => {
+                // Several of one size are told apart by the names under which they were stored.
+                let names: Vec<&str> = list.iter().map(|n| n.leaves().last().map_or("", |p| p.leaf.name)).collect();
+                let same = |f: &&&Arc<super::Grafted>| f.fuses.as_ref().is_some_and(|stored| *stored == names);
+                several
+                    .iter()
+                    .find(same)
+                    .ok_or("several fusions of this size are loaded, and none is of these names")?
+            }
+        };
+        let payload = fusion.patches.iter().find(|(site, _)| *site == Site::Block(self.site)).map(|(_, p)| p.clone());
+        payload.ok_or_else(|| "the fusion has no layer where these adapters are".into())
+    }
+}

@@ -1,0 +1,98 @@
+//! A composition with its adapters found: names become leaves, weights become numbers.
+
+use super::{Compose, Grafted, Share, Weighted};
+use crate::compose::Adapters;
+use crate::error::{Error, Result};
+use std::sync::Arc;
+
+/// A node whose names have been looked up.
+pub(super) enum Node<'a> {
+    Leaf(Leaf<'a>),
+    Stack(Vec<Node<'a>>),
+    Fuse(Vec<Node<'a>>),
+    /// Weights as the library uses them: normalised, and divided by the number of members once more.
+    Average(Vec<(Node<'a>, f32)>),
+    Mix(Vec<(Node<'a>, f32)>),
+    Split(Vec<Node<'a>>, Arc<[Share]>),
+}
+
+/// An adapter in a composition.
+#[derive(Clone, Copy)]
+pub(super) struct Leaf<'a> {
+    pub(super) name: &'a str,
+    pub(super) adapter: &'a Grafted,
+    /// Multiplies its contribution, without the weights around it.
+    pub(super) scale: f32,
+}
+
+/// Looks up the names of `compose`; no node for the base alone.
+pub(super) fn bind<'a>(compose: &'a Compose, scale: f32, adapters: &'a Adapters) -> Result<Option<Node<'a>>> {
+    let all = |list: &'a [Compose]| -> Result<Vec<Node<'a>>> {
+        list.iter().filter_map(|c| bind(c, scale, adapters).transpose()).collect()
+    };
+    let weighted = |list: &'a [Weighted]| -> Result<Vec<(Node<'a>, Option<f32>)>> {
+        list.iter().filter_map(|w| bind(&w.of, scale, adapters).transpose().map(|n| Ok((n?, w.weight)))).collect()
+    };
+    Ok(Some(match compose {
+        Compose::Base => return Ok(None),
+        Compose::Use(name) => {
+            let adapter = adapters.get(name).ok_or_else(|| Error::AdapterUnknown {
+                name: name.clone(),
+                loaded: adapters.keys().cloned().collect(),
+            })?;
+            Node::Leaf(Leaf { name, adapter, scale })
+        }
+        Compose::Scale(of, s) => return bind(of, scale * s, adapters),
+        Compose::Stack(list) => Node::Stack(all(list)?),
+        Compose::Fuse(list) => Node::Fuse(all(list)?),
+        Compose::Average(list) => Node::Average(average(weighted(list)?)),
+        Compose::Mix(list) | Compose::Sum(list) => {
+            Node::Mix(weighted(list)?.into_iter().map(|(n, w)| (n, w.unwrap_or(1.0))).collect())
+        }
+        Compose::Split(list) => {
+            let shares: Arc<[Share]> = list.iter().map(|(_, share)| *share).collect();
+            let bound = list.iter().map(|(c, _)| bind(c, scale, adapters));
+            let parts = bound.map(|n| Ok(n?.unwrap_or(Node::Stack(Vec::new()))));
+            Node::Split(parts.collect::<Result<_>>()?, shares)
+        }
+    }))
+}
+
+/// `Average` of `adapters` 1.3: weights are 1 where none is written, are normalised to a sum of 1, and the mean that
+/// follows divides by the number of members.
+fn average(list: Vec<(Node<'_>, Option<f32>)>) -> Vec<(Node<'_>, f32)> {
+    let count = list.len() as f32;
+    let sum: f32 = list.iter().map(|(_, w)| w.unwrap_or(1.0)).sum();
+    list.into_iter().map(|(n, w)| (n, w.unwrap_or(1.0) / sum / count)).collect()
+}
+
+impl<'a> Node<'a> {
+    /// Its adapters in order, each with all that multiplies it.
+    pub(super) fn leaves(&self) -> Vec<Placing<'a>> {
+        let mut out = Vec::new();
+        self.walk(1.0, &[], &mut out);
+        out
+    }
+
+    fn walk(&self, weight: f32, part: &[super::SplitPart], out: &mut Vec<Placing<'a>>) {
+        match self {
+            Self::Leaf(leaf) => out.push(Placing { leaf: *leaf, scale: weight * leaf.scale, part: part.to_vec() }),
+            Self::Stack(list) | Self::Fuse(list) => list.iter().for_each(|n| n.walk(weight, part, out)),
+            Self::Average(list) | Self::Mix(list) => list.iter().for_each(|(n, w)| n.walk(weight * w, part, out)),
+            Self::Split(list, shares) => {
+                for (index, node) in list.iter().enumerate() {
+                    let mut part = part.to_vec();
+                    part.push(super::SplitPart { shares: shares.clone(), index });
+                    node.walk(weight, &part, out);
+                }
+            }
+        }
+    }
+}
+
+/// A leaf with what multiplies it and the tokens that it is for.
+pub(super) struct Placing<'a> {
+    pub(super) leaf: Leaf<'a>,
+    pub(super) scale: f32,
+    pub(super) part: Vec<super::SplitPart>,
+}

@@ -1,0 +1,47 @@
+//! Interventions on a layer's output at the first and last positions of a row (ReFT).
+
+use super::block::by_row;
+use super::{Machine, Weights, dot, wrong_payload};
+use crate::error::Result;
+use crate::ir::{Op, Reft, ReftUnit};
+use crate::program::{Step, StepKind};
+
+pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
+    let StepKind::Reft { x, table } = step.kind else { return Ok(()) };
+    let width = m.width(x);
+    let mut y = m.take(x);
+    for segment in m.segments(table) {
+        let Op::Reft(own) = m.op(segment)? else { return Err(wrong_payload()) };
+        for part in by_row(m.tables, segment.range.clone()) {
+            reft(own, segment.scale, &mut y[part.start * width..part.end * width], width);
+        }
+    }
+    m.put(x, y);
+    Ok(())
+}
+
+/// Intervenes in `x`, the tokens of one row, in place. Both units read the states as they came.
+pub fn reft(own: &Reft, scale: f32, x: &mut [f32], width: usize) {
+    let n = x.len() / width;
+    let (prefix, suffix) = ((own.prefix as usize).min(n), (own.suffix as usize).min(n));
+    let last = own.last.as_ref().unwrap_or(&own.first);
+    // The suffix wins where both apply.
+    let heads = (0..prefix.min(n - suffix)).map(|t| (t, &own.first));
+    let tails = (n - suffix..n).map(|t| (t, last));
+    for (t, unit) in heads.chain(tails) {
+        intervene(own, unit, scale, &mut x[t * width..(t + 1) * width]);
+    }
+}
+
+fn intervene(own: &Reft, unit: &ReftUnit, scale: f32, x: &mut [f32]) {
+    let width = x.len();
+    let (w, r) = (unit.source.to_f32(), unit.projection.to_f32());
+    let source = w.chunks_exact(width).zip(&unit.bias).map(|(w, b)| own.activation.eval(dot(w, x) + b));
+    let moved: Vec<f32> = source
+        .zip(r.chunks_exact(width))
+        .map(|(s, r)| scale * (s - if own.subtract { dot(r, x) } else { 0.0 }))
+        .collect();
+    for (m, r) in moved.iter().zip(r.chunks_exact(width)) {
+        x.iter_mut().zip(r).for_each(|(x, r)| *x += m * r);
+    }
+}
