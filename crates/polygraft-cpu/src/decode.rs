@@ -17,21 +17,22 @@ pub(crate) fn panels<'a>(isa: Isa, packed: &'a Packed, panels: Range<usize>, scr
     }
     scratch.resize(span.len(), 0.0);
     let out = scratch.as_mut_slice();
-    isa.vectorize(|| match &packed.form {
-        Form::F32(values) => out.copy_from_slice(&values[span]),
-        Form::F16(bits) => out.iter_mut().zip(&bits[span]).for_each(|(o, &b)| *o = f16_to_f32(b)),
-        Form::Bf16(bits) => out.iter_mut().zip(&bits[span]).for_each(|(o, &b)| *o = bf16_to_f32(b)),
-        Form::Q8 { codes, scales } => {
+    match &packed.form {
+        // Returned as they are.
+        Form::F32(_) => {}
+        Form::F16(bits) => isa.widen(&bits[span], out),
+        Form::Bf16(bits) => isa.vectorize(|| out.iter_mut().zip(&bits[span]).for_each(|(o, &b)| *o = bf16_to_f32(b))),
+        Form::Q8 { codes, scales } => isa.vectorize(|| {
             blocks_of::<Q8_WORDS, 4>(cut(codes, Q8_WORDS), scales_of(scales), out, |word, k| {
                 ((word << (24 - 8 * k)).cast_signed() >> 24) as f32
             });
-        }
-        Form::Q4 { codes, scales } => {
+        }),
+        Form::Q4 { codes, scales } => isa.vectorize(|| {
             blocks_of::<Q4_WORDS, 8>(cut(codes, Q4_WORDS), scales_of(scales), out, |word, k| {
                 ((word >> (8 * (k % 4) + 4 * (k / 4))) & 15).cast_signed() as f32 - 8.0
             });
-        }
-    });
+        }),
+    }
     out
 }
 
@@ -60,21 +61,26 @@ fn blocks_of<const WORDS: usize, const EACH: usize>(
 /// The block scales of one panel, `[block][lane]`, for quantized forms.
 pub(crate) fn scales<'a>(isa: Isa, scales: &[u16], out: &'a mut Vec<f32>) -> &'a [f32] {
     out.resize(scales.len(), 0.0);
-    isa.vectorize(|| out.iter_mut().zip(scales).for_each(|(o, &bits)| *o = f16_to_f32(bits)));
+    isa.widen(scales, out);
     out
 }
 
 /// The 4-bit codes of one panel, one a byte or half word, as the integer kernels read them: every word of the panel
 /// becomes [`CUTS`] of them.
 pub(crate) fn bytes<'a>(isa: Isa, words: &[u32], out: &'a mut Vec<u32>) -> &'a [u32] {
-    const MASK: u32 = if CUTS == 2 { 0x0f0f_0f0f } else { 0x000f_000f };
     out.resize(words.len() * CUTS, 0);
-    isa.vectorize(|| {
-        for (words, out) in words.chunks_exact(LANES).zip(out.chunks_exact_mut(LANES * CUTS)) {
-            for (cut, out) in out.chunks_exact_mut(LANES).enumerate() {
-                out.iter_mut().zip(words).for_each(|(o, w)| *o = (w >> (4 * cut)) & MASK);
-            }
-        }
-    });
+    isa.cut(words, out);
     out
+}
+
+/// The same in plain Rust, `out` in full.
+#[cfg_attr(all(target_arch = "wasm32", target_feature = "simd128"), allow(dead_code, reason = "a kernel has it"))]
+#[inline(always)]
+pub(crate) fn cut(words: &[u32], out: &mut [u32]) {
+    const MASK: u32 = if CUTS == 2 { 0x0f0f_0f0f } else { 0x000f_000f };
+    for (words, out) in words.chunks_exact(LANES).zip(out.chunks_exact_mut(LANES * CUTS)) {
+        for (cut, out) in out.chunks_exact_mut(LANES).enumerate() {
+            out.iter_mut().zip(words).for_each(|(o, w)| *o = (w >> (4 * cut)) & MASK);
+        }
+    }
 }

@@ -159,6 +159,28 @@ impl Isa {
         }
     }
 
+    /// The 4-bit codes of whole words of a panel, each in a place of its own: see [`crate::decode::cut`].
+    pub(crate) fn cut(self, words: &[u32], out: &mut [u32]) {
+        assert!(words.len().is_multiple_of(LANES) && out.len() == words.len() * CUTS, "words to cut");
+        match self.0 {
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Wasm(_) => wasm::cut(words, out),
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            _ => self.vectorize(|| crate::decode::cut(words, out)),
+        }
+    }
+
+    /// Half precision of whole panels to f32.
+    pub(crate) fn widen(self, bits: &[u16], out: &mut [f32]) {
+        assert!(bits.len().is_multiple_of(LANES) && out.len() == bits.len(), "numbers to widen");
+        match self.0 {
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Wasm(_) => wasm::widen(bits, out),
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            _ => self.vectorize(|| out.iter_mut().zip(bits).for_each(|(o, &b)| *o = crate::math::f16_to_f32(b))),
+        }
+    }
+
     /// `out = bias + x Wᵀ` for whole panels: `weights` is `[panel][input][lane]`, `bias` `[panel][lane]`.
     pub(crate) fn gemm(self, x: Rows<'_>, weights: &[f32], bias: &[f32], out: &mut Target<'_>) {
         self.gemm_from(x, weights, bias.len() / LANES, Some(bias), out);

@@ -1,6 +1,7 @@
 //! WebAssembly SIMD. A vector is four outputs at one place of a panel; two vectors are the panel.
 
 mod pointwise;
+mod unpack;
 
 use super::{Codes, Panel, Rows, Target};
 use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
@@ -14,6 +15,7 @@ pub(crate) const SIDE: usize = 4;
 use format::RUN;
 pub(crate) use format::{CUTS, Code};
 pub(super) use pointwise::{add, gelu_fast, norm, quantize, softmax, transpose};
+pub(super) use unpack::{cut, widen};
 
 /// Activations are 16 bits wide: `i32x4_dot_i16x8` is the one integer product that every engine lowers well.
 #[cfg(not(target_feature = "relaxed-simd"))]
