@@ -31,6 +31,39 @@ def from_torch():
     show("then", torch.rand(1, generator=g))
 
 
+def from_numpy():
+    g = np.random.default_rng(42)
+    print("bits64:", g.bit_generator.random_raw(2).tolist())
+    for seed in (0, (7 << 32) + 5):
+        print("seed", seed, np.random.default_rng(seed).bit_generator.random_raw(1).tolist())
+    show("choice", g.choice(256, size=10, replace=False), 10)
+    items = np.arange(5000)
+    g.shuffle(items)
+    show("shuffle", items)
+    show("choice, few of many", g.choice(20000, size=300, replace=False))
+    show("choice, most of many", g.choice(20000, size=15000, replace=False))
+    show("choice, all", g.choice(300, size=300, replace=False))
+    print("bits32:", g.integers(0, 2**32, dtype=np.uint32))
+    print("up_to:", [int(g.integers(0, most, endpoint=True, dtype=np.uint64)) for most in (2**32 - 1, 2**40, 2**64 - 1)])
+    print("then:", g.bit_generator.random_raw(1).tolist())
+
+
+def from_wavelet():
+    """What peft.tuners.waveft makes of coefficients 1, 2, 3, … at its own places."""
+    from peft.tuners.waveft.layer import WaveFTLayer
+
+    for name, rows, cols in [("db1", 6, 4), ("db3", 7, 9), ("sym8", 10, 5), ("sym2", 5, 8), ("coif4", 9, 12), ("db10", 30, 41)]:
+        layer = WaveFTLayer(torch.nn.Linear(cols, rows))
+        n = rows * cols
+        places = torch.randperm(n, generator=torch.Generator().manual_seed(1))[: n // 2]
+        layer.waveft_indices["a"] = torch.stack([places // cols, places % cols])
+        layer.waveft_spectrum["a"] = torch.nn.Parameter(torch.arange(1.0, n // 2 + 1) / n)
+        layer.waveft_wavelet_family["a"], layer.waveft_use_idwt["a"], layer.waveft_scaling["a"] = name, True, 1.0
+        delta = layer.get_delta_weight("a").detach()
+        print(name, list(delta.shape), [delta[i].item() for i in ((0, 0), (0, cols - 1), (rows // 2, cols // 2), (rows - 1, 1))])
+        print("  ", (delta.double() ** 2).sum().item())
+
+
 def from_linalg():
     def random(seed, rows, cols):
         g = torch.Generator().manual_seed(seed)
@@ -66,4 +99,4 @@ def from_linalg():
 
 
 if __name__ == "__main__":
-    {"torch": from_torch, "linalg": from_linalg}[sys.argv[1]]()
+    {"torch": from_torch, "numpy": from_numpy, "wavelet": from_wavelet, "linalg": from_linalg}[sys.argv[1]]()

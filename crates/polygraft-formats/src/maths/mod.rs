@@ -2,8 +2,10 @@
 //! decompositions of a base's weights on which some methods rest. Nothing here panics, whatever the sizes and numbers.
 
 pub mod linalg;
+pub mod numpy_random;
 pub mod svd;
 pub mod torch_random;
+pub mod wavelet;
 
 /// 64-bit FNV-1a: a long table in a test stands as one number.
 #[cfg(test)]
