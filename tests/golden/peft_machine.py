@@ -112,10 +112,10 @@ class Adapter:
     """One adapter of a case: what it is made of, and what the request says about it."""
 
     def __init__(self, kind, config=None, options=None, call=None, randomise=randomise, before_save=None, edit=None,
-                 edit_tensors=None, saved="default", convert=False):
+                 edit_tensors=None, saved="default", convert=False, safe=True, embeddings="auto"):
         self.kind, self.config, self.options, self.call = kind, config or {}, options or {}, call or {}
         self.randomise, self.before_save, self.edit, self.edit_tensors = randomise, before_save, edit, edit_tensors
-        self.saved, self.convert = saved, convert
+        self.saved, self.convert, self.safe, self.embeddings = saved, convert, safe, embeddings
 
     def make_config(self):
         return PEFT_TYPE_TO_CONFIG_MAPPING[self.kind](**self.config)
@@ -123,7 +123,7 @@ class Adapter:
 
 class Machine:
     def __init__(self, root, bases):
-        self.root, self.bases, self.done = root, bases, set()
+        self.root, self.bases, self.done, self.vocab = root, bases, set(), None
 
     def path_of(self, base, folder):
         return os.path.relpath(self.bases / base, folder)
@@ -132,6 +132,8 @@ class Machine:
         kwargs = {"num_labels": labels, "ignore_mismatched_sizes": True} if labels else {}
         cls = getattr(transformers, cls or make.CLASSES[base])
         model = cls.from_pretrained(self.bases / base, dtype=torch.float32, attn_implementation="eager", **kwargs)
+        if self.vocab:  # The tokens that an adapter adds.
+            model.resize_token_embeddings(self.vocab, mean_resizing=False)
         return model.eval()
 
     def write(self, adapter, folder, name, base, cls=None, labels=None):
@@ -148,7 +150,7 @@ class Machine:
         peft.eval()
         fresh(folder)
         kwargs = {"path_initial_model_for_weight_conversion": start.name} if adapter.convert else {}
-        peft.save_pretrained(folder, **kwargs)
+        peft.save_pretrained(folder, safe_serialization=adapter.safe, save_embedding_layers=adapter.embeddings, **kwargs)
         tidy(folder, base)
         for file in sorted(folder.rglob("adapter_config.json")) if adapter.edit else []:
             config = json.loads(file.read_text())
@@ -177,7 +179,7 @@ class Machine:
 
     def case(self, family, name, kind, config=None, base="bert", cls=None, labels=None, others=None, compose=None,
              row_compose=None, types=False, lengths=make.LENGTHS, exact=True, same=True, change=1e-2, rows=None, tolerance=3e-5,
-             folder=None, wrapper=PeftModel, **how):
+             folder=None, wrapper=PeftModel, vocab=None, **how):
         """One fixture: adapter `a` and `others` (name → Adapter), each from the files that are kept.
 
         `exact`: float64 is tried too. `same`: the model that was saved and the one that was read give the same.
@@ -188,6 +190,7 @@ class Machine:
         self.done.add(full)
         folder = fresh(folder or self.root / family / name)
         adapters = {"a": Adapter(kind, config, **how), **(others or {})}
+        plain, together, self.vocab = self.load(base), None, vocab
         inside, made, read, entries = {}, {}, {}, {}
         for i, (key, adapter) in enumerate(adapters.items()):
             path = "adapter" if i == 0 else f"adapter_{key}"
@@ -199,11 +202,10 @@ class Machine:
         count = len(row_compose) if row_compose else len(lengths)
         rows = rows or make.make_rows(full, base, [lengths[i % len(lengths)] for i in range(count)])
         kinds = make.make_types(rows) if types else [None] * len(rows)
-        plain, together = self.load(base), None
         results = []
         for i, ids in enumerate(rows):
             leaves = names_in(row_compose[i] if row_compose else compose)
-            before = outputs(plain, ids, kinds[i])
+            before = outputs(plain, ids, kinds[i]) if max(ids) < make.vocab(base) else None
             if not leaves:
                 results.append(check(plain, ids, kinds[i], {}, exact, tolerance))
                 continue
@@ -220,9 +222,10 @@ class Machine:
                         together = self.read(inside[key], base, cls, labels, f"golden_{key}", together, wrapper)
                 got = self.run_several(together, leaves, ids, kinds[i], exact, tolerance)
             results.append(got)
-            if len(ids) > 1 and got[0].shape == before[0].shape:
+            if len(ids) > 1 and before and got[0].shape == before[0].shape:
                 moved = max((a - b).abs().max() for a, b in zip(before, got) if a is not None and b is not None and a.shape == b.shape)
                 assert moved > change, f"{full}: the adapter changes {moved}"
+        self.vocab = None
         make.request(folder, self.path_of(base, folder), rows, kinds if types else None, entries, compose, row_compose)
         make.expect(folder, results)
 

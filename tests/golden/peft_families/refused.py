@@ -28,6 +28,7 @@ def refused(m):
     real("clustered_rows", "ADAMSS", "ADAMSS", {"target_modules": QV, "r": 8, "num_subspaces": 3})
     # Signs of singular vectors that only one LAPACK gives.
     real("singular_vectors", "PSOFT", "PSOFT", {"target_modules": QV, "r": 4, "psoft_alpha": 4})
+    real("joint_vectors", "FROD", "save_projection", {"target_modules": QV, "sparse_rate": 0.05, "save_projection": False, "progressbar": False})
     real("random_start", "LORA", "pissa_niter", {"target_modules": FEW, "r": 4, "init_lora_weights": "pissa_niter_4"})
     start = lambda value: dict(config={"target_modules": FEW, "r": 4}, edit=lambda c: c.update(init_lora_weights=value))
     real("covariance_start", "LORA", "corda", **start("corda"))

@@ -80,6 +80,5 @@ def frod(m):
     case = lambda name, config, **how: m.case("frod", name, "FROD", {"target_modules": QV, "sparse_rate": 0.1, "progressbar": False, **config}, **how)
     case("qv", {})
     case("few", {"target_modules": FEW})
-    case("no_projection", {"save_projection": False})
     case("tall_and_wide", {"target_modules": ["intermediate.dense", "output.dense"], "sparse_rate": 0.02}, base="roberta")
     case("seqcls", {"target_modules": ["query", "pooler.dense"], "task_type": "SEQ_CLS"}, cls=SEQ, labels=3)
