@@ -8,6 +8,7 @@ With a binary, `check.py` then runs it over them and prints the worst difference
 
 import argparse
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -339,6 +340,7 @@ def main():
     parser.add_argument("families", nargs="*")
     args = parser.parse_intermixed_args()
     out = args.out.resolve()
+    shutil.rmtree(out / "hub", ignore_errors=True)
     bases(out)
     hub_case.HUB = out / "hub"
     for name in args.families or FAMILIES:

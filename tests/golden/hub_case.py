@@ -1,13 +1,16 @@
 """One fixture of AdapterHub's methods: made, saved, loaded again, run, checked, written. See hub.py."""
 
 import json
+import os
 
 import make
+import torch
 
 from hub import Runner, Spec, add, belongs, check, finish, fusion_parameters, head_parameters, largest, load, randomise_fusion, randomise_head, reload, run_all, save
 from make import CLASSES, LENGTHS, ROOT, expect, expect_error, fresh, make_rows, make_types, request
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
 
 HUB = ROOT / "hub"
 FAMILIES = {}
@@ -26,7 +29,7 @@ def spec_of(value):
 
 
 def case(name, base, specs, compose=None, row_compose=None, fusion=(), lengths=LENGTHS, rows=None, types=None, cls=None,
-         inert=(), choices=None, fixed=None, error=None, same=True, before=None):
+         inert=(), choices=None, fixed=None, error=None, same=True, before=None, attention="eager"):
     """One case: adapters by the request's names, made, saved, loaded again by the library and run a row at a time.
 
     `fusion`: (names, configuration) of each; `inert`: tensors that the library stores and does not use; `fixed`: what a
@@ -39,10 +42,10 @@ def case(name, base, specs, compose=None, row_compose=None, fusion=(), lengths=L
     names = {k: s.saved or (k if fusion else f"{k}_task") for k, s in specs.items()}
     compose = compose or (None if row_compose else next(iter(specs)))
     count = len(row_compose) if row_compose else len(lengths)
-    rows = rows or make_rows(name, base, [lengths[i % len(lengths)] for i in range(count)])
+    rows = rows or rows_for(name, base, [lengths[i % len(lengths)] for i in range(count)])
     types = make_types(rows) if types else None
     texts = row_compose or [compose] * len(rows)
-    made, entries = load(base, cls), {}
+    made, entries = load(base, cls, attention), {}
     for key, spec in specs.items():
         spec.path = "adapter" if len(specs) == 1 else f"adapters/{key}"
         if not spec.peft:
@@ -65,10 +68,16 @@ def case(name, base, specs, compose=None, row_compose=None, fusion=(), lengths=L
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         without_head = {"with_head": False} if hasattr(made, "save_head") else {}
         made.save_adapter_fusion(str(folder / path), members, use_safetensors=True, **without_head)
-    request(folder, base, rows, types, entries, None if row_compose else compose, row_compose, fusion=(paths[0] if len(paths) == 1 else paths) or None)
+    fused = (paths[0] if len(paths) == 1 else paths) or None
+    if isinstance(rows[0], list):
+        request(folder, base, rows, types, entries, None if row_compose else compose, row_compose, fusion=fused)
+    else:
+        save_file({"pixel_values": torch.stack(rows)}, folder / "pixels.safetensors")
+        asked = {"base": os.path.relpath(make.BASES / base, folder), "adapters": entries, "fusion": fused, "compose": None if row_compose else compose, "row_compose": row_compose}
+        make.write_json(folder / "request.json", {k: v for k, v in asked.items() if v is not None} | {"pixels": "pixels.safetensors"})
     if error:
         return expect_error(folder, error)
-    again = load(base, cls)
+    again = load(base, cls, attention)
     for key, spec in specs.items():
         if not spec.peft:
             assert reload(again, folder / spec.path, spec) == names[key]
@@ -95,6 +104,16 @@ def case(name, base, specs, compose=None, row_compose=None, fusion=(), lengths=L
     for spec in specs.values():
         if spec.late:
             spec.late(folder / spec.path)
+
+
+def rows_for(name, base, lengths):
+    """Rows of ids, or two and more images where the base sees."""
+    config = json.loads((make.BASES / base / "config.json").read_text())
+    if "image_size" not in config:
+        return make_rows(name, base, lengths)
+    g = make.generator(f"pixels {name}")
+    shape = (config["num_channels"], config["image_size"], config["image_size"])
+    return [make.normal(g, shape, 1.0) for _ in lengths]
 
 
 def make_peft(base, name, config, folder):

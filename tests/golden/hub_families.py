@@ -7,13 +7,15 @@ Made with adapters 1.3.0 on the bases of make.py. Every case seeds itself by its
 
 import sys
 
-import hub_compose, hub_files, hub_methods  # noqa: E401, F401  (each adds its families)
+import hub_bases, hub_compose, hub_files, hub_methods  # noqa: E401, F401  (each adds its families)
+import make
 from hub_case import FAMILIES, HUB
 from make import fresh
 
 
 def main():
-    wanted = sys.argv[1:] or list(FAMILIES)
+    there = [n for n in FAMILIES if n not in hub_bases.BASES or (make.BASES / n).exists()]
+    wanted = sys.argv[1:] or there
     for name in wanted:
         if name not in FAMILIES:
             sys.exit(f"no family {name!r}; there are {', '.join(FAMILIES)}")
