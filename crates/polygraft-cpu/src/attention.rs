@@ -10,6 +10,7 @@ use crate::run::{Frame, cut};
 use crate::slices::{Ended, Slices, TASK};
 use polygraft::Result;
 use polygraft::program::{Step, StepKind};
+use polygraft::steps::prefixed;
 use std::ops::Range;
 
 /// Scratch for one head of one row.
@@ -31,26 +32,37 @@ pub(crate) struct Heads {
 
 /// One head of one row for some of its queries.
 struct Task {
-    row: Range<usize>,
+    keys: Range<usize>,
     head: usize,
     queries: Range<usize>,
 }
 
 pub(crate) fn attention(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
-    let StepKind::Attention { q, k, v, out, heads, scale_bits } = step.kind else { return Ok(Ended::Yes) };
+    let StepKind::Attention { q, k, v, out, heads, scale_bits, prefix } = step.kind else { return Ok(Ended::Yes) };
     let (width, tables) = (frame.width(out), frame.tables());
     let d = width / heads;
-    let tasks = (0..tables.rows()).map(|row| tables.row(row)).flat_map(|row| {
+    let [q, k, v] = [q, k, v].map(|id| frame.buffers[id.0 as usize].as_slice());
+    // Keys and values of rows that have more of them than tokens; few rows do.
+    let mut longer = Vec::new();
+    for row in (0..tables.rows()).map(|row| tables.row(row)) {
+        longer.push(match prefix {
+            Some(p) => prefixed(tables, p, &row, [&frame.buffers[p.x.0 as usize], k, v], width)?,
+            None => None,
+        });
+    }
+    let tasks = (0..tables.rows()).flat_map(|index| {
+        let row = tables.row(index);
+        let keys = longer[index].as_ref().map_or(row.clone(), |[k, _]| 0..k.len() / width);
         // Packing keys and values must stay cheap beside the products.
-        let queries = (TASK / (2 * d * row.len()).max(1)).max(16);
+        let queries = (TASK / (2 * d * keys.len()).max(1)).max(16);
         (0..heads).flat_map(move |head| {
-            let row = row.clone();
-            cut(row.clone(), queries).map(move |queries| Task { row: row.clone(), head, queries })
+            let keys = keys.clone();
+            cut(row.clone(), queries).map(move |queries| (index, Task { keys: keys.clone(), head, queries }))
         })
     });
-    let [q, k, v] = [q, k, v].map(|id| frame.buffers[id.0 as usize].as_slice());
     let (isa, scratch) = (frame.isa, &mut frame.scratch.heads);
-    slices.each(tasks, |task| {
+    slices.each(tasks, |(index, task)| {
+        let (k, v) = longer[index].as_ref().map_or((k, v), |[k, v]| (k, v));
         scratch.run(isa, &task, [q, k, v], width, d, f32::from_bits(scale_bits), y);
         Ok(())
     })
@@ -68,11 +80,11 @@ impl Heads {
         scale: f32,
         y: &mut [f32],
     ) {
-        let (keys, count, first) = (task.row.len(), task.queries.len(), task.head * d);
+        let (keys, count, first) = (task.keys.len(), task.queries.len(), task.head * d);
         let (key_panels, d_panels) = (keys.div_ceil(LANES), d.div_ceil(LANES));
         let (stride, d_stride) = (key_panels * LANES, d_panels * LANES);
         self.zeros.resize(self.zeros.len().max(stride).max(d_stride), 0.0);
-        self.pack(isa, &task.row, k, v, width, first..first + d);
+        self.pack(isa, &task.keys, k, v, width, first..first + d);
         self.scores.resize(count * stride, 0.0);
         let queries = Rows { values: &q[task.queries.start * width + first..], stride: width, count, width: d };
         isa.gemm(queries, &self.keys, &self.zeros[..stride], &mut Target { values: &mut self.scores, stride });

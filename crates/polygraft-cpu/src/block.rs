@@ -80,6 +80,7 @@ impl Products for Simd<'_> {
 /// The runs of a step's table, a row of the batch at a time.
 fn tasks<'a>(frame: &Frame<'a>, step: &Step) -> Result<Vec<(&'a Payload, f32, Range<usize>)>> {
     let (StepKind::Bottleneck { table, .. }
+    | StepKind::Insert { table, .. }
     | StepKind::Couple { table, .. }
     | StepKind::Reft { table, .. }
     | StepKind::MixedLowRank { table, .. }) = step.kind
@@ -120,6 +121,18 @@ pub(crate) fn bottleneck(frame: &mut Frame<'_>, step: &Step, h: &mut [f32], slic
         let (panels, bias, tile) = (&mut scratch.panels, &mut scratch.bias, &mut scratch.tile);
         let mut products = Simd { isa, payloads, own, panels, bias, tile };
         steps::rewrite(payload, scale, &mut h[at], &tokens, &mut products)
+    })
+}
+
+pub(crate) fn insert(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
+    let StepKind::Insert { x, .. } = step.kind else { return Ok(Ended::Yes) };
+    let (width, tasks) = (frame.width(x), tasks(frame, step)?);
+    slices.each(tasks.into_iter(), |(payload, _, row)| {
+        let Op::Prompt(prompt) = &payload.op else { return Err(wrong_payload()) };
+        for (at, t) in row.enumerate() {
+            prompt.vectors.decode_row(at, &mut y[t * width..(t + 1) * width]);
+        }
+        Ok(())
     })
 }
 

@@ -141,6 +141,7 @@ impl<'a> Frame<'a> {
             StepKind::Pool { .. } => rows::pool(self, step, &mut out, slices),
             StepKind::Normalize { .. } => norm::normalize(self, step, &mut out, slices),
             StepKind::Bottleneck { .. } => block::bottleneck(self, step, &mut out, slices),
+            StepKind::Insert { .. } => block::insert(self, step, &mut out, slices),
             StepKind::Couple { .. } => block::couple(self, step, &mut out, slices),
             StepKind::Reft { .. } => block::reft(self, step, &mut out, slices),
             StepKind::MixedLowRank { .. } => block::mixed(self, step, &mut out, slices),

@@ -212,8 +212,13 @@ fn reads(kind: &StepKind, buffer: BufferId) -> bool {
         | StepKind::Normalize { x } => x == buffer,
         StepKind::LowRank { x, out, .. } | StepKind::MixedLowRank { x, out, .. } => x == buffer || out == buffer,
         StepKind::Bottleneck { h, x, .. } => h == buffer || x == buffer,
-        StepKind::Couple { x, .. } | StepKind::Reft { x, .. } | StepKind::Copy { x, .. } => x == buffer,
-        StepKind::Attention { q, k, v, .. } => [q, k, v].contains(&buffer),
+        StepKind::Insert { x, .. }
+        | StepKind::Couple { x, .. }
+        | StepKind::Reft { x, .. }
+        | StepKind::Copy { x, .. } => x == buffer,
+        StepKind::Attention { q, k, v, prefix, .. } => {
+            [q, k, v].contains(&buffer) || prefix.is_some_and(|p| p.x == buffer)
+        }
         StepKind::Add { a, b, .. } => a == buffer || b == buffer,
     }
 }

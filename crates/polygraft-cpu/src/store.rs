@@ -45,6 +45,7 @@ impl Own {
             }
             Op::Offset(_) | Op::ReplaceNorm(_) | Op::Reweight(_) => Self::Vectors,
             Op::Blend(_) | Op::Reft(_) | Op::MixedLowRank(_) => Self::Vectors,
+            Op::Rewording(_) | Op::Prompt(_) | Op::Prefix(_) => Self::Vectors,
         }
     }
 

@@ -116,7 +116,7 @@ fn case() -> Result<Case> {
         linear(1, 2, 6, Some(7)),
         linear(0, 3, 8, None),
         StepKind::LowRank { x: B(0), out: B(3), table: lora },
-        StepKind::Attention { q: B(0), k: B(2), v: B(3), out: B(4), heads: 2, scale_bits },
+        StepKind::Attention { q: B(0), k: B(2), v: B(3), out: B(4), heads: 2, scale_bits, prefix: None },
         StepKind::Activate { x: B(2), function: Activation::Tanh },
         StepKind::Add { a: B(4), b: B(2), out: B(4) },
         StepKind::LayerNorm {

@@ -2,9 +2,9 @@
 
 use crate::compose::{Resolved, SplitPart};
 use crate::error::{Error, Result};
-use crate::ir::{Payload, Site};
+use crate::ir::{Payload, Positions, RowChange, Site};
 use crate::model::ModelSpec;
-use crate::program::{Extent, Program, Purpose, Segment, Table, TableDesc, Tables};
+use crate::program::{Extent, OpKind, Program, Purpose, Segment, Table, TableDesc, Tables};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -98,26 +98,81 @@ pub(crate) fn positions(ids: &[u32], spec: &ModelSpec) -> Vec<u32> {
     ids.iter().map(place).collect()
 }
 
+/// A row as it runs: virtual tokens in their places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Laid {
+    /// Token ids; the padding's for virtual tokens.
+    pub ids: Vec<u32>,
+    /// Position ids.
+    pub positions: Vec<u32>,
+    /// Token types.
+    pub types: Vec<u32>,
+    /// Which are virtual.
+    pub virtuals: Range<usize>,
+}
+
+/// Lays `row` out as `change` says.
+#[must_use]
+pub fn lay(row: &Row, change: RowChange, spec: &ModelSpec) -> Laid {
+    let n = change.virtual_tokens as usize;
+    let at = usize::from(change.after_first).min(row.ids.len());
+    let own = positions(&row.ids, spec);
+    let start = spec.position_offset;
+    let plain = row.token_types.is_empty() || change.drops_types;
+    let mut types = if plain { vec![0; row.ids.len()] } else { row.token_types.clone() };
+    let mut ids = row.ids.clone();
+    let mut positions = match change.positions {
+        Positions::Own => own,
+        Positions::Shifted(by) => {
+            // A padding id inside a row keeps the padding's own position.
+            let pad = start.checked_sub(1);
+            own.into_iter().map(|p| if Some(p) == pad { p } else { p + by }).collect()
+        }
+        Positions::Sequence => (start..).take(row.ids.len() + n).collect(),
+    };
+    if change.positions != Positions::Sequence {
+        positions.splice(at..at, std::iter::repeat_n(start, n));
+    }
+    ids.splice(at..at, std::iter::repeat_n(spec.special.pad.min(spec.vocab as u32 - 1), n));
+    types.splice(at..at, std::iter::repeat_n(0, n));
+    Laid { ids, positions, types, virtuals: at..at + n }
+}
+
+/// Checks that `row` has room for what its composition adds.
+///
+/// # Errors
+/// More positions than the model has.
+pub fn check_room(index: usize, row: &Row, change: RowChange, spec: &ModelSpec) -> Result<()> {
+    let tokens = match change.positions {
+        Positions::Own => row.ids.len(),
+        Positions::Shifted(by) => row.ids.len() + by as usize,
+        Positions::Sequence => row.ids.len() + change.virtual_tokens as usize,
+    };
+    if tokens > spec.max_positions {
+        return Err(Error::TooLong { row: index, tokens, limit: spec.max_positions });
+    }
+    Ok(())
+}
+
 /// Fills the tables of one call.
 ///
 /// `resolved[layout.compositions[p]]` is what packed row `p` takes. Rows must have passed [`check_row`].
 #[must_use]
 pub fn fill(program: &Program, spec: &ModelSpec, rows: &[Row], layout: &Layout, resolved: &[&Resolved]) -> Tables {
     let mut out = Tables { cu_seqlens: vec![0], ..Tables::default() };
-    for &index in &layout.order {
-        let row = &rows[index];
-        out.ids.extend(&row.ids);
-        out.positions.extend(positions(&row.ids, spec));
-        if row.token_types.is_empty() {
-            out.token_types.resize(out.ids.len(), 0);
-        } else {
-            out.token_types.extend(&row.token_types);
-        }
+    let mut virtuals = Vec::with_capacity(rows.len());
+    for (&index, &composition) in layout.order.iter().zip(&layout.compositions) {
+        let laid = lay(&rows[index], resolved[composition].rows, spec);
+        let start = out.ids.len();
+        virtuals.push(start + laid.virtuals.start..start + laid.virtuals.end);
+        out.ids.extend(laid.ids);
+        out.positions.extend(laid.positions);
+        out.token_types.extend(laid.types);
         out.cu_seqlens.push(out.ids.len() as u32);
     }
     let mut payloads = Payloads::default();
     let entries: Vec<HashMap<Purpose, Vec<Entry>>> = resolved.iter().map(|r| entries(r, &mut payloads)).collect();
-    let parts = Parts { spec, order: &layout.order, rows };
+    let parts = Parts { spec, order: &layout.order, rows, virtuals: &virtuals };
     out.tables = program.tables.iter().map(|desc| table(desc, &out, layout, &entries, &parts)).collect();
     out.payloads = payloads.list;
     out
@@ -156,6 +211,8 @@ struct Parts<'a> {
     spec: &'a ModelSpec,
     order: &'a [usize],
     rows: &'a [Row],
+    /// Virtual tokens of each packed row.
+    virtuals: &'a [Range<usize>],
 }
 
 impl Parts<'_> {
@@ -206,6 +263,7 @@ fn table(
         let mut ranges: Vec<(Range<usize>, &Entry)> = entries
             .iter()
             .map(|entry| match desc.extent {
+                Extent::Tokens if is_prompt(desc.purpose) => (parts.virtuals[packed].clone(), entry),
                 Extent::Tokens => (parts.of(packed, tables.row(packed), &entry.part), entry),
                 Extent::Rows => (packed..packed + 1, entry),
             })
@@ -224,6 +282,10 @@ fn table(
         }
     }
     Table { segments }
+}
+
+fn is_prompt(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::Patches { op: OpKind::Prompt, .. })
 }
 
 /// Checks that the splits of `resolved` cut `row`.

@@ -177,6 +177,7 @@ impl<B: Backend> Session<B> {
             patches,
             head: adapter.head,
             made_under: adapter.made_under,
+            rows: adapter.rows,
             fuses: adapter.fuses,
             report: report.clone(),
         };
@@ -300,11 +301,19 @@ impl<B: Backend> Session<B> {
         }
         for (i, row) in rows.iter().enumerate() {
             batch::check_splits(i, row, resolved[of[i]], &self.spec)?;
+            batch::check_room(i, row, resolved[of[i]].rows, &self.spec)?;
         }
         let program = self.program(Shape::of(resolved.iter().copied()), want)?;
         let layout = Layout::new(of);
         let mut tables = batch::fill(&program, &self.spec, rows, &layout, resolved);
-        tables.embedded = embedded.map(|v| embed::packed(rows, &layout, v, self.spec.hidden)).transpose()?;
+        let width = self.spec.weight(self.spec.embeddings.word).cols;
+        let gathered = if embedded.is_none() && resolved.iter().any(|r| embed::changes_words(r)) {
+            Some(embed::gather(rows, of, resolved, &self.spec, &self.backend)?)
+        } else {
+            None
+        };
+        let embedded = embedded.or(gathered.as_deref());
+        tables.embedded = embedded.map(|v| embed::packed(rows, resolved, of, &layout, v, width)).transpose()?;
         Ok((Call { program, tables: Arc::new(tables), precision }, layout))
     }
 
@@ -364,12 +373,13 @@ impl<B: Backend> Session<B> {
         Ok(Job { run, call, layout, heads })
     }
 
-    /// What the `Embed` step gives for `rows`, one after the other: `[tokens, hidden]`.
+    /// What the `Embed` step gives for `rows`, one after the other: `[tokens, width of the tables]`. `resolved[of[i]]` is
+    /// what row `i` takes.
     ///
     /// # Errors
     /// A row that the model cannot run.
-    pub fn embed(&self, rows: &[Row]) -> Result<Vec<f32>> {
-        embed::gather(rows, &self.spec, &self.backend)
+    pub fn embed(&self, rows: &[Row], of: &[usize], resolved: &[&Resolved]) -> Result<Vec<f32>> {
+        embed::gather(rows, of, resolved, &self.spec, &self.backend)
     }
 
     /// Tells the backend that payload `id` will not come again.

@@ -225,6 +225,7 @@ pub fn adapter(spec: &ModelSpec, seed: u64) -> AdapterIr {
         head,
         language: None,
         fuses: None,
+        rows: crate::ir::RowChange::default(),
         made_under: None,
         unused: Vec::new(),
         missing: Vec::new(),

@@ -58,6 +58,7 @@ fn lora(spec: &ModelSpec, seed: u64, rank: usize, at: &[LayerLinear]) -> Adapter
         head: None,
         language: None,
         fuses: None,
+        rows: polygraft::ir::RowChange::default(),
         made_under: None,
         unused: Vec::new(),
         missing: Vec::new(),

@@ -7,7 +7,10 @@ use polygraft::Result;
 use polygraft::program::{Step, StepKind};
 
 pub(crate) fn encode(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
-    let StepKind::Attention { q, k, v, out, heads, scale_bits } = step.kind else { return Ok(()) };
+    let StepKind::Attention { q, k, v, out, heads, scale_bits, prefix } = step.kind else { return Ok(()) };
+    if prefix.is_some() {
+        return Err(crate::failed("prefixes have no kernel yet; use the cpu backend".into()));
+    }
     let head = (e.width(out) / heads) as u32;
     let shape = Shape { head, ..Shape::default() };
     let Some(variant) = choose(Covers::Attention, shape, &e.gpu.tuning) else { return Ok(()) };

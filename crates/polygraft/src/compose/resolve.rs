@@ -4,7 +4,7 @@ use super::blocks::Blocks;
 use super::tree::{Leaf, Node, Placing, bind};
 use super::{Compose, SplitPart};
 use crate::error::{Error, Result};
-use crate::ir::{BlockSite, LoadReport, Op, Payload, Site};
+use crate::ir::{BlockSite, LoadReport, Op, Payload, Positions, RowChange, Site};
 use crate::model::{HeadSpec, ModelSpec, Side};
 use crate::program::{HeadKey, OpKind, Purpose};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +19,8 @@ pub struct Grafted {
     pub head: Option<HeadSpec>,
     /// The composition it was made under (language vectors).
     pub made_under: Option<String>,
+    /// What it makes of a row's shape.
+    pub rows: RowChange,
     /// A fusion's adapters, by the names under which it was stored.
     pub fuses: Option<Vec<String>>,
     /// What loading reported.
@@ -59,6 +61,8 @@ pub struct Resolved {
     pub placed: Vec<Placed>,
     /// Sub-blocks after which the residual and the norm are left out, for an adapter has run them.
     pub unnormed: Vec<BlockSite>,
+    /// What becomes of a row's shape.
+    pub rows: RowChange,
     /// The head that its logits come from: the last leaf's that has one, else the base's.
     pub head: Option<HeadSpec>,
     /// Things the caller should know, such as a language vector used under another composition than it was made for.
@@ -85,7 +89,8 @@ pub fn resolve(compose: &Compose, adapters: &Adapters, spec: &ModelSpec) -> Resu
     let owner = leaves.iter().rposition(|l| l.leaf.adapter.head.is_some());
     let head = owner.map_or(spec.head.clone(), |i| leaves[i].leaf.adapter.head.clone());
     let warnings = warnings(compose, &leaves);
-    let mut out = Resolved { placed: Vec::new(), unnormed: Vec::new(), head, warnings, text };
+    let mut out =
+        Resolved { placed: Vec::new(), unnormed: Vec::new(), rows: RowChange::default(), head, warnings, text };
     let Some(node) = node else { return Ok(out) };
     out.methods(&node, &leaves)?;
     out.weights(&leaves, owner)?;
@@ -131,8 +136,10 @@ impl Resolved {
             // A head's own layers come from the adapter whose head runs; an adapter without a head patches whichever runs.
             let other_head = leaf.adapter.head.is_some() && owner != Some(index);
             for (site, payload) in &leaf.adapter.patches {
-                let apart =
-                    matches!(payload.op.kind(), OpKind::Bottleneck | OpKind::Fusion | OpKind::Coupling | OpKind::Reft);
+                let apart = matches!(
+                    payload.op.kind(),
+                    OpKind::Bottleneck | OpKind::Fusion | OpKind::Coupling | OpKind::Reft | OpKind::Prompt
+                );
                 if apart || site.is_head() && (other_head || self.head.is_none()) {
                     continue;
                 }
@@ -149,7 +156,7 @@ impl Resolved {
                         );
                         return Err(undefined(&self.text, &why));
                     }
-                    if !matches!(payload.op, Op::Reweight(_)) {
+                    if !matches!(payload.op, Op::Reweight(_) | Op::Rewording(_) | Op::Prefix(_)) {
                         let same =
                             |(s, p): &&(Site, &Placing<'_>)| s == site && !SplitPart::apart(&p.part, &placing.part);
                         if let Some((_, first)) = replaced.iter().find(same) {
@@ -165,20 +172,41 @@ impl Resolved {
         Ok(())
     }
 
-    /// Ops that the library takes from the first adapter alone.
+    /// Ops that the library takes from the first adapter alone, and what adapters make of a row's shape.
     fn rows(&mut self, leaves: &[Placing<'_>]) -> Result<()> {
+        for placing in leaves {
+            let RowChange { virtual_tokens, after_first, positions, drops_types } = placing.leaf.adapter.rows;
+            if !placing.part.is_empty() && placing.leaf.adapter.rows != RowChange::default() {
+                let why = format!("{} changes whole rows, which a split has no parts of", placing.leaf.name);
+                return Err(undefined(&self.text, &why));
+            }
+            self.rows.virtual_tokens += virtual_tokens;
+            self.rows.after_first |= after_first;
+            self.rows.drops_types |= drops_types;
+            self.rows.positions = match (self.rows.positions, positions) {
+                (Positions::Own, other) | (other, Positions::Own) => other,
+                (Positions::Shifted(a), Positions::Shifted(b)) => Positions::Shifted(a + b),
+                (Positions::Sequence, _) | (_, Positions::Sequence) => {
+                    let why = format!("{} and another adapter both count positions anew", placing.leaf.name);
+                    return Err(undefined(&self.text, &why));
+                }
+            };
+        }
+        if self.rows.virtual_tokens > 0 && leaves.iter().any(|l| !l.part.is_empty()) {
+            return Err(undefined(&self.text, "virtual tokens and a split cannot share a row"));
+        }
         for (index, placing) in leaves.iter().enumerate() {
             for (site, payload) in &placing.leaf.adapter.patches {
                 let kind = payload.op.kind();
-                if !matches!(kind, OpKind::Coupling | OpKind::Reft) {
+                if !matches!(kind, OpKind::Coupling | OpKind::Reft | OpKind::Prompt) {
                     continue;
                 }
                 if index > 0 {
-                    if kind == OpKind::Reft {
-                        let why = format!(
-                            "{} intervenes in layer outputs, which only the first adapter of a composition can",
-                            placing.leaf.name
-                        );
+                    if kind != OpKind::Coupling {
+                        let what =
+                            if kind == OpKind::Reft { "intervenes in layer outputs" } else { "adds virtual tokens" };
+                        let name = placing.leaf.name;
+                        let why = format!("{name} {what}, which only the first adapter of a composition can");
                         return Err(undefined(&self.text, &why));
                     }
                     continue;

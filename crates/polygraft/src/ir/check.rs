@@ -253,6 +253,26 @@ fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Res
             }
             Ok(())
         }
+        (Site::Word, Op::Rewording(change)) => {
+            let (want, found) = (spec.weight(spec.embeddings.word), change.0.shape());
+            if found == (want.rows, want.cols) {
+                return Ok(());
+            }
+            let (expected, found) = (format!("{} × {}", want.rows, want.cols), format!("{} × {}", found.0, found.1));
+            Err(wrong("change of words", expected, found))
+        }
+        (Site::Word | Site::Embeddings, Op::Prompt(prompt)) => {
+            shaped("prompt", &prompt.vectors, (prompt.vectors.rows(), spec.weight(spec.embeddings.word).cols))
+        }
+        (Site::Keys(layer), Op::Prefix(prefix)) => {
+            if *layer >= spec.layers {
+                return Err(missing());
+            }
+            let slots = prefix.keys.rows();
+            shaped("keys", &prefix.keys, (slots, spec.hidden))?;
+            shaped("values", &prefix.values, (slots, spec.hidden))?;
+            prefix.gates.iter().flatten().try_for_each(|g| vector("gate", &g.weight, spec.hidden))
+        }
         (_, op) => Err(wrong("op", "one that is defined at this site".into(), op.name().into())),
     }
 }

@@ -5,6 +5,7 @@ mod block;
 mod check;
 mod payload;
 mod reweight;
+mod rows;
 mod site;
 
 pub use block::{
@@ -14,6 +15,7 @@ pub use block::{
 pub use check::{Graft, LoadReport, Verdict, check};
 pub use payload::{Dense, LowRank, Norm, Offset, Payload, PayloadId};
 pub use reweight::{Layer, Meeting, Reweigh, Reweight, fold};
+pub use rows::{Positions, Prefix, Prompt, Reword, Rewording, RowChange};
 pub use site::{BlockSite, LayerLinear, LinearSite, NormSite, Site};
 
 use crate::model::HeadSpec;
@@ -53,6 +55,12 @@ pub enum Op {
     Reft(Reft),
     /// A low-rank update with a gate or routed experts.
     MixedLowRank(MixedLowRank),
+    /// Changes word embeddings as they are gathered.
+    Rewording(Rewording),
+    /// Virtual tokens.
+    Prompt(Prompt),
+    /// Keys and values in front of a row's own.
+    Prefix(Prefix),
 }
 
 impl Op {
@@ -61,6 +69,8 @@ impl Op {
     pub fn is_additive(&self) -> bool {
         match self {
             Self::LowRank(_) | Self::Offset(_) | Self::Bottleneck(_) | Self::Reft(_) | Self::MixedLowRank(_) => true,
+            Self::Rewording(Rewording(change)) => change.meeting() == Meeting::Adds,
+            Self::Prompt(_) | Self::Prefix(_) => false,
             Self::ReplaceLinear(_) | Self::ReplaceNorm(_) | Self::Blend(_) | Self::Fusion(_) | Self::Coupling(_) => {
                 false
             }
@@ -89,6 +99,8 @@ pub struct AdapterIr {
     pub patches: Vec<Patch>,
     /// The head that travels with it. Its layers are patches at head sites.
     pub head: Option<HeadSpec>,
+    /// What it makes of a row's shape.
+    pub rows: RowChange,
     /// A fusion's adapters, by the names under which it was stored; its patches are [`Op::Fusion`] at sub-blocks.
     pub fuses: Option<Vec<String>>,
     /// BCP 47 tag, when the adapter is a language's.

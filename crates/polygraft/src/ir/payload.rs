@@ -90,6 +90,9 @@ impl super::Op {
             Self::Coupling(c) => c.bytes(),
             Self::Reft(r) => r.bytes(),
             Self::MixedLowRank(m) => m.bytes(),
+            Self::Rewording(change) => change.0.bytes(),
+            Self::Prompt(p) => p.vectors.bytes(),
+            Self::Prefix(p) => p.bytes(),
         }
     }
 
@@ -108,6 +111,9 @@ impl super::Op {
             Self::Coupling(_) => "coupling",
             Self::Reft(_) => "reft",
             Self::MixedLowRank(_) => "mixed low-rank",
+            Self::Rewording(_) => "change of words",
+            Self::Prompt(_) => "prompt",
+            Self::Prefix(_) => "prefix",
         }
     }
 }

@@ -87,6 +87,10 @@ pub enum Site {
     LayerOutput(u16),
     /// The embeddings, after their norm.
     Embeddings,
+    /// The word embeddings, before positions and types are added.
+    Word,
+    /// A layer's keys and values.
+    Keys(u16),
     /// What a vocabulary head's last layer reads.
     Vocabulary,
     /// The sentence embedding, after pooling and the model's own sentence modules.
@@ -137,6 +141,8 @@ impl fmt::Display for Site {
             Self::Block(BlockSite::Attention(layer)) => write!(f, "layer {layer} attention"),
             Self::Block(BlockSite::Ffn(layer)) => write!(f, "layer {layer} ffn"),
             Self::LayerOutput(layer) => write!(f, "layer {layer} output"),
+            Self::Word => f.write_str("word embeddings"),
+            Self::Keys(layer) => write!(f, "layer {layer} keys and values"),
             Self::Embeddings => f.write_str("embeddings"),
             Self::Vocabulary => f.write_str("vocabulary head input"),
             Self::Pooled => f.write_str("pooled embedding"),
@@ -152,9 +158,10 @@ impl Site {
             Self::Linear(LinearSite::Layer(layer, _))
             | Self::Norm(NormSite::AfterAttention(layer) | NormSite::AfterFfn(layer))
             | Self::Block(BlockSite::Attention(layer) | BlockSite::Ffn(layer))
-            | Self::LayerOutput(layer) => Some(layer),
+            | Self::LayerOutput(layer)
+            | Self::Keys(layer) => Some(layer),
             Self::Linear(_) | Self::Norm(NormSite::Embeddings | NormSite::HeadDense(_)) => None,
-            Self::Embeddings | Self::Vocabulary | Self::Pooled => None,
+            Self::Word | Self::Embeddings | Self::Vocabulary | Self::Pooled => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::heads::heads;
 use super::place::{At, Builder};
 use super::{Shape, Want};
 use crate::error::Result;
-use crate::ir::{BlockSite, LayerLinear, LinearSite, NormSite, Site};
+use crate::ir::{BlockSite, LayerLinear, LinearSite, NormSite};
 use crate::model::{ModelSpec, SentenceStage};
 use crate::program::{BufferId, Extent, OutputKind, Program, Scope, StepKind, check};
 
@@ -38,14 +38,22 @@ fn encoder(b: &mut Builder<'_>) -> BufferId {
     let e = spec.embeddings;
     b.step(StepKind::Embed { out: h, word: e.word, position: e.position, token_type: e.token_type }, Scope::All, None);
     b.norm(NormSite::Embeddings, h, At::ENCODER);
-    b.couple(Site::Embeddings, h, At::ENCODER);
+    b.embeddings(h);
     let scale = 1.0 / ((spec.hidden / spec.heads) as f32).sqrt();
     for layer in 0..spec.layers {
         let site = |which| LinearSite::Layer(layer, which);
         b.linear(site(LayerLinear::Query), h, q, At::ENCODER);
         b.linear(site(LayerLinear::Key), h, k, At::ENCODER);
         b.linear(site(LayerLinear::Value), h, v, At::ENCODER);
-        let kind = StepKind::Attention { q, k, v, out: context, heads: spec.heads, scale_bits: scale.to_bits() };
+        let kind = StepKind::Attention {
+            q,
+            k,
+            v,
+            out: context,
+            heads: spec.heads,
+            scale_bits: scale.to_bits(),
+            prefix: b.prefixes(layer, h),
+        };
         b.step(kind, Scope::All, None);
         b.linear(site(LayerLinear::AttentionOutput), context, branch, At::ENCODER);
         let (block, norm) = (BlockSite::Attention(layer), Some(NormSite::AfterAttention(layer)));

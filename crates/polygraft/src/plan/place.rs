@@ -4,8 +4,8 @@ use super::Shape;
 use crate::ir::{BlockSite, LinearSite, NormSite, Site};
 use crate::model::ModelSpec;
 use crate::program::{
-    BlockNorm, BufferDesc, BufferId, Extent, HeadKey, OpKind, Output, OutputKind, Program, Purpose, Scope, Step,
-    StepKind, TableDesc, TableId,
+    BlockNorm, BufferDesc, BufferId, Extent, HeadKey, OpKind, Output, OutputKind, Prefixes, Program, Purpose, Scope,
+    Step, StepKind, TableDesc, TableId,
 };
 
 pub(super) struct Builder<'a> {
@@ -131,6 +131,24 @@ impl<'a> Builder<'a> {
         if let Scope::Except(table) = scope {
             self.step(StepKind::Copy { x: h, out: x }, Scope::Only(table), Some(Site::Block(site)));
         }
+    }
+
+    /// What adapters do to the finished embeddings.
+    pub(super) fn embeddings(&mut self, x: BufferId) {
+        // Changed words are in the rows that the embed step gives; its table says whose they are.
+        for op in [OpKind::Rewording, OpKind::Prompt] {
+            self.tables(Site::Word, op, At::ENCODER, Extent::Tokens);
+        }
+        self.couple(Site::Embeddings, x, At::ENCODER);
+        for table in self.tables(Site::Embeddings, OpKind::Prompt, At::ENCODER, Extent::Tokens) {
+            self.step(StepKind::Insert { x, table }, Scope::Only(table), Some(Site::Embeddings));
+        }
+    }
+
+    /// Keys and values in front of rows at `layer`, whose projections read `x`.
+    pub(super) fn prefixes(&mut self, layer: u16, x: BufferId) -> Option<Prefixes> {
+        let tables = self.tables(Site::Keys(layer), OpKind::Prefix, At::ENCODER, Extent::Tokens);
+        tables.first().map(|first| Prefixes { x, first: *first, count: tables.len() as u32 })
     }
 
     /// Interventions on a layer's output.

@@ -49,7 +49,8 @@ impl StepKind {
             | Self::MixedLowRank { out, .. }
             | Self::Copy { out, .. } => out,
             Self::Bottleneck { h, .. } => h,
-            Self::Couple { x, .. }
+            Self::Insert { x, .. }
+            | Self::Couple { x, .. }
             | Self::Reft { x, .. }
             | Self::Offset { x, .. }
             | Self::Activate { x, .. }
@@ -73,6 +74,7 @@ impl StepKind {
             Self::Normalize { .. } => "normalize",
             Self::Bottleneck { .. } => "bottleneck",
             Self::Couple { .. } => "couple",
+            Self::Insert { .. } => "insert",
             Self::Reft { .. } => "reft",
             Self::MixedLowRank { .. } => "mixed low-rank",
             Self::Copy { .. } => "copy",
@@ -166,20 +168,23 @@ impl Checker<'_> {
                 self.want(x != out, "input and output must differ, which")?;
                 self.want(self.buffer(x)? == self.buffer(out)?, "the shape")
             }
-            StepKind::Couple { x, table, .. } | StepKind::Reft { x, table } => {
+            StepKind::Insert { x, table } | StepKind::Couple { x, table, .. } | StepKind::Reft { x, table } => {
                 let x = self.buffer(x)?;
                 self.want(x.extent == Extent::Tokens, "the extent")?;
                 self.payload_table(table, x.extent)
             }
             StepKind::Offset { x, table } => self.payload_table(table, self.buffer(x)?.extent),
-            StepKind::Attention { q, k, v, out, heads, .. } => {
+            StepKind::Attention { q, k, v, out, heads, prefix, .. } => {
                 self.want(![q, k, v].contains(&out), "input and output must differ, which")?;
                 let shape = self.buffer(out)?;
                 self.want(shape.extent == Extent::Tokens && heads > 0 && shape.width % heads == 0, "the shape")?;
                 for id in [q, k, v] {
                     self.want(self.buffer(id)? == shape, "the shape")?;
                 }
-                Ok(())
+                let Some(prefix) = prefix else { return Ok(()) };
+                self.want(self.buffer(prefix.x)?.extent == Extent::Tokens, "the prefix's input")?;
+                self.want(prefix.tables().all(|t| (t.0 as usize) < self.program.tables.len()), "a table")?;
+                prefix.tables().try_for_each(|t| self.payload_table(t, Extent::Tokens))
             }
             StepKind::Add { a, b, out } => {
                 let shape = self.buffer(out)?;

@@ -1,7 +1,7 @@
 //! `explain`: a Program with its tables, as lines in the user's words.
 
 use super::{Extent, Program, Purpose, Scope, StepKind, Tables};
-use crate::ir::{Blend, How, Op, PayloadId};
+use crate::ir::{Blend, How, Op, PayloadId, Site};
 use crate::model::{ModelSpec, WeightId};
 use serde::Serialize;
 
@@ -77,6 +77,7 @@ fn weight_of(kind: &StepKind) -> Option<WeightId> {
         | StepKind::MixedLowRank { .. }
         | StepKind::Bottleneck { .. }
         | StepKind::Couple { .. }
+        | StepKind::Insert { .. }
         | StepKind::Reft { .. }
         | StepKind::Copy { .. }
         | StepKind::Offset { .. }
@@ -95,11 +96,18 @@ fn takes(
     scope: Scope,
     owner: &dyn Fn(PayloadId) -> String,
 ) -> Vec<String> {
+    let patched = |site: Site| {
+        let of = |d: &super::TableDesc| matches!(d.purpose, Purpose::Patches { site: s, .. } if s == site);
+        program.tables.iter().position(of).map(|at| super::TableId(at as u32))
+    };
     let table = match *kind {
+        StepKind::Embed { .. } => patched(Site::Word),
+        StepKind::Attention { prefix, .. } => prefix.map(|p| p.first),
         StepKind::LowRank { table, .. }
         | StepKind::MixedLowRank { table, .. }
         | StepKind::Bottleneck { table, .. }
         | StepKind::Couple { table, .. }
+        | StepKind::Insert { table, .. }
         | StepKind::Reft { table, .. }
         | StepKind::Offset { table, .. } => Some(table),
         StepKind::Linear { replaced, .. } | StepKind::LayerNorm { replaced, .. } => replaced,
@@ -125,7 +133,9 @@ fn takes(
                         Op::Blend(b) => format!(" {}", members(b, owner)),
                         Op::Reft(r) => format!(" rank {}", r.first.source.rows()),
                         Op::Offset(_) | Op::ReplaceLinear(_) | Op::ReplaceNorm(_) | Op::Reweight(_) => String::new(),
-                        Op::Fusion(_) | Op::Coupling(_) => String::new(),
+                        Op::Prompt(p) => format!(" {} virtual tokens", p.vectors.rows()),
+                        Op::Prefix(p) => format!(" {} slots", p.keys.rows()),
+                        Op::Fusion(_) | Op::Coupling(_) | Op::Rewording(_) => String::new(),
                     };
                     let scale = if s.scale == 1.0 { String::new() } else { format!(" ×{}", s.scale) };
                     format!("{range}: {}{detail}{scale}", owner(p.id))
@@ -171,6 +181,7 @@ fn per_token(op: &Op) -> u64 {
             pair(&f.query) + pair(&f.key) + f.value.as_ref().map_or(0, of)
         }
         Op::Coupling(c) => [&c.f, &c.g].iter().map(|m| of(&m.first) + of(&m.second)).sum(),
+        Op::Rewording(_) | Op::Prompt(_) | Op::Prefix(_) => 0,
         Op::Reft(_) | Op::Offset(_) | Op::ReplaceLinear(_) | Op::ReplaceNorm(_) | Op::Reweight(_) => 0,
     }
 }
@@ -199,6 +210,7 @@ fn macs(program: &Program, tables: &Tables, kind: &StepKind, n: usize) -> u64 {
         | StepKind::Pool { .. }
         | StepKind::Normalize { .. }
         | StepKind::Reft { .. }
+        | StepKind::Insert { .. }
         | StepKind::Copy { .. } => 0,
     }
 }

@@ -103,6 +103,12 @@ pub enum OpKind {
     Reft,
     /// Low-rank update that depends on its row.
     MixedLowRank,
+    /// Changed words, which the `Embed` step's rows have: no step has it.
+    Rewording,
+    /// Virtual tokens.
+    Prompt,
+    /// Keys and values.
+    Prefix,
 }
 
 impl crate::ir::Op {
@@ -120,6 +126,9 @@ impl crate::ir::Op {
             Self::Coupling(_) => OpKind::Coupling,
             Self::Reft(_) => OpKind::Reft,
             Self::MixedLowRank(_) => OpKind::MixedLowRank,
+            Self::Rewording(_) => OpKind::Rewording,
+            Self::Prompt(_) => OpKind::Prompt,
+            Self::Prefix(_) => OpKind::Prefix,
         }
     }
 }
@@ -207,6 +216,8 @@ pub enum StepKind {
         heads: usize,
         /// Multiplies the products, as bits.
         scale_bits: u32,
+        /// Keys and values in front of the row's own, for the rows of a table.
+        prefix: Option<Prefixes>,
     },
     /// `out = a + b`.
     Add {
@@ -243,6 +254,13 @@ pub enum StepKind {
         table: TableId,
         /// The norm that follows the sub-block, where one does.
         norm: Option<BlockNorm>,
+    },
+    /// Virtual tokens: rows of a table's payloads in place of `x`'s, one payload row a token.
+    Insert {
+        /// `[T, E]`.
+        x: BufferId,
+        /// Ranges with payloads, of virtual tokens alone.
+        table: TableId,
     },
     /// The halves of `x` coupled, in place, for the rows of a table.
     Couple {
@@ -281,6 +299,24 @@ pub enum StepKind {
         /// `[n, N]`.
         x: BufferId,
     },
+}
+
+/// Keys and values that some rows have in front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Prefixes {
+    /// What the projections read, `[T, H]`: gates read it.
+    pub x: BufferId,
+    /// The first of `count` tables in a row, each with its payloads; a later one's keys stand before an earlier one's.
+    pub first: TableId,
+    /// How many.
+    pub count: u32,
+}
+
+impl Prefixes {
+    /// The tables, in the order of the composition.
+    pub fn tables(self) -> impl DoubleEndedIterator<Item = TableId> {
+        (self.first.0..self.first.0 + self.count).map(TableId)
+    }
 }
 
 /// A norm that adapters of a sub-block may run before it runs.

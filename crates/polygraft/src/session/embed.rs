@@ -1,35 +1,98 @@
-//! Embedding rows by hand: what the `Embed` step gives, for a backend elsewhere that has no tables.
+//! Embedding rows by hand: what the `Embed` step gives, where adapters change words or stand for them, and for a backend
+//! elsewhere that has no tables.
 
 use crate::backend::Backend;
 use crate::batch::{self, Layout, Row};
+use crate::compose::Resolved;
 use crate::error::{Error, Result};
+use crate::ir::{Meeting, Op, Rewording, Site};
 use crate::model::ModelSpec;
 use crate::steps::embed_token;
 
-/// `word + position + type` of every token, in the order of the rows, added as the step adds them.
-pub(super) fn gather<B: Backend>(rows: &[Row], spec: &ModelSpec, backend: &B) -> Result<Vec<f32>> {
+/// Whether a row under `resolved` has words that no table has.
+pub(super) fn changes_words(resolved: &Resolved) -> bool {
+    resolved.placed.iter().any(|p| p.site == Site::Word)
+}
+
+/// `word + position + type` of every token, in the order of the rows, added as the step adds them; virtual tokens and
+/// changed words included. `resolved[of[i]]` is what row `i` takes.
+pub(super) fn gather<B: Backend>(
+    rows: &[Row],
+    of: &[usize],
+    resolved: &[&Resolved],
+    spec: &ModelSpec,
+    backend: &B,
+) -> Result<Vec<f32>> {
     rows.iter().enumerate().try_for_each(|(i, row)| batch::check_row(i, row, spec))?;
-    let (width, tables) = (spec.hidden, spec.embeddings);
-    let mut out = vec![0.0; width * rows.iter().map(|r| r.ids.len()).sum::<usize>()];
-    let mut other = vec![0.0; width];
-    let mut targets = out.chunks_exact_mut(width);
-    for row in rows {
-        let positions = batch::positions(&row.ids, spec);
-        for (t, (&id, position)) in row.ids.iter().zip(positions).enumerate() {
-            let Some(y) = targets.next() else { break };
-            let kind = row.token_types.get(t).copied().unwrap_or(0);
-            embed_token(tables, [id, position, kind], y, &mut other, |id, row, out| backend.weight_row(id, row, out))?;
+    let tables = spec.embeddings;
+    let width = spec.weight(tables.word).cols;
+    let (mut out, mut other) = (Vec::new(), vec![0.0; width]);
+    for (row, &composition) in rows.iter().zip(of) {
+        let resolved = resolved[composition];
+        let laid = batch::lay(row, resolved.rows, spec);
+        let changes: Vec<(&Rewording, f32)> = resolved
+            .placed
+            .iter()
+            .filter_map(|p| if let Op::Rewording(change) = &p.payload.op { Some((change, p.scale)) } else { None })
+            .collect();
+        let prompt = resolved.placed.iter().find_map(|p| match &p.payload.op {
+            Op::Prompt(prompt) if p.site == Site::Word => Some(prompt),
+            _ => None,
+        });
+        for t in 0..laid.ids.len() {
+            let start = out.len();
+            out.resize(start + width, 0.0);
+            let at = [laid.ids[t], laid.positions[t], laid.types[t]];
+            let virtual_row = prompt.filter(|_| laid.virtuals.contains(&t)).map(|p| (p, t - laid.virtuals.start));
+            embed_token(tables, at, &mut out[start..], &mut other, |id, row, out| {
+                if id != tables.word {
+                    return backend.weight_row(id, row, out);
+                }
+                if let Some((prompt, at)) = virtual_row {
+                    prompt.vectors.decode_row(at, out);
+                    return Ok(());
+                }
+                backend.weight_row(id, row, out)?;
+                reword(&changes, row as u32, out);
+                Ok(())
+            })?;
         }
     }
     Ok(out)
 }
 
+/// As weights are folded: what adds sees the base's row, what follows sees all before it.
+fn reword(changes: &[(&Rewording, f32)], id: u32, row: &mut [f32]) {
+    if changes.is_empty() {
+        return;
+    }
+    let base = row.to_vec();
+    for (Rewording(change), scale) in changes {
+        match change.meeting() {
+            Meeting::Follows => change.apply(id, row),
+            Meeting::Adds => {
+                let mut changed = base.clone();
+                change.apply(id, &mut changed);
+                row.iter_mut().zip(changed.iter().zip(&base)).for_each(|(y, (c, b))| *y += scale * (c - b));
+            }
+        }
+    }
+}
+
 /// `values`, `[tokens, width]` in the order of the rows, in the order in which they are packed.
-pub(super) fn packed(rows: &[Row], layout: &Layout, values: &[f32], width: usize) -> Result<Vec<f32>> {
+pub(super) fn packed(
+    rows: &[Row],
+    resolved: &[&Resolved],
+    of: &[usize],
+    layout: &Layout,
+    values: &[f32],
+    width: usize,
+) -> Result<Vec<f32>> {
     let mut start = 0;
     let mut spans = Vec::with_capacity(rows.len());
-    for row in rows {
-        let end = start + row.ids.len() * width;
+    for (row, &composition) in rows.iter().zip(of) {
+        let tokens = row.ids.len() + resolved[composition].rows.virtual_tokens as usize;
+        let end = start + tokens * width;
         spans.push(start..end);
         start = end;
     }

@@ -6,7 +6,7 @@ use crate::compose::{Share, SplitPart};
 use crate::error::Result;
 use crate::ir::{
     Blend, BlockSite, Bottleneck, Coupling, Fusion, Gate, How, LowRank, MixedLowRank, Mixing, Mlp, OwnNorm, Part,
-    Payload, PayloadId, Reft, ReftUnit, Residual, Rules,
+    Payload, PayloadId, Positions, Prefix, Prompt, Reft, ReftUnit, Residual, RowChange, Rules,
 };
 use crate::model::Activation;
 use crate::tensor::Matrix;
@@ -62,6 +62,9 @@ fields! {
     ReftUnit { source, bias, projection }
     Reft { prefix, suffix, first, last, activation, subtract }
     MixedLowRank { lora, mixing }
+    Prompt { vectors }
+    Prefix { keys, values, gates }
+    RowChange { virtual_tokens, after_first, positions, drops_types }
 }
 
 impl Wire for Matrix {
@@ -126,6 +129,37 @@ impl Wire for Activation {
     fn read(r: &mut Reader<'_>, _: &[Arc<Payload>]) -> Result<Self> {
         let at = r.u8()?;
         Self::ALL.get(usize::from(at)).copied().ok_or_else(|| broken(&format!("there is no activation {at}")))
+    }
+}
+
+impl<T: Wire> Wire for [T; 2] {
+    fn write(&self, w: &mut Writer) {
+        self.iter().for_each(|v| v.write(w));
+    }
+
+    fn read(r: &mut Reader<'_>, known: &[Arc<Payload>]) -> Result<Self> {
+        Ok([T::read(r, known)?, T::read(r, known)?])
+    }
+}
+
+impl Wire for Positions {
+    fn write(&self, w: &mut Writer) {
+        let (kind, by) = match self {
+            Self::Own => (0, 0),
+            Self::Sequence => (1, 0),
+            Self::Shifted(by) => (2, *by),
+        };
+        w.u8(kind);
+        w.u32(by);
+    }
+
+    fn read(r: &mut Reader<'_>, _: &[Arc<Payload>]) -> Result<Self> {
+        match (r.u8()?, r.u32()?) {
+            (0, _) => Ok(Self::Own),
+            (1, _) => Ok(Self::Sequence),
+            (2, by) => Ok(Self::Shifted(by)),
+            (other, _) => Err(broken(&format!("there is no way {other} to count positions"))),
+        }
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) fn write_resolved(w: &mut Writer, resolved: &Resolved) {
         placed.part.write(w);
     });
     resolved.unnormed.write(w);
+    resolved.rows.write(w);
 }
 
 pub(super) fn read_resolved(r: &mut Reader<'_>, known: &[Arc<Payload>]) -> Result<Resolved> {
@@ -40,8 +41,8 @@ pub(super) fn read_resolved(r: &mut Reader<'_>, known: &[Arc<Payload>]) -> Resul
         let (scale, part) = (r.f32()?, Wire::read(r, known)?);
         Ok(Placed { site, ordinal, head, payload, adapter: String::new(), scale, part })
     })?;
-    let unnormed = Wire::read(r, known)?;
-    Ok(Resolved { text: String::new(), placed, unnormed, head, warnings: Vec::new() })
+    let (unnormed, rows) = (Wire::read(r, known)?, Wire::read(r, known)?);
+    Ok(Resolved { text: String::new(), placed, unnormed, rows, head, warnings: Vec::new() })
 }
 
 fn write_head(w: &mut Writer, HeadKey { kind, labels }: HeadKey) {
@@ -94,6 +95,8 @@ fn write_site(w: &mut Writer, site: Site) {
         Site::LayerOutput(layer) => (12, layer, 0),
         Site::Embeddings => (13, 0, 0),
         Site::Vocabulary => (14, 0, 0),
+        Site::Word => (15, 0, 0),
+        Site::Keys(layer) => (16, layer, 0),
     };
     w.u8(kind);
     w.u16(place);
@@ -120,6 +123,8 @@ fn read_site(r: &mut Reader<'_>) -> Result<Site> {
         12 => Site::LayerOutput(place),
         13 => Site::Embeddings,
         14 => Site::Vocabulary,
+        15 => Site::Word,
+        16 => Site::Keys(place),
         other => return Err(broken(&format!("there is no site {other}"))),
     })
 }
@@ -143,8 +148,10 @@ pub(super) fn write_op(w: &mut Writer, op: &Op) {
         Op::Coupling(c) => tagged(w, 7, c),
         Op::Reft(r) => tagged(w, 8, r),
         Op::MixedLowRank(m) => tagged(w, 9, m),
-        // Compositions have turned it into a replaced layer.
-        Op::Reweight(_) => w.u8(u8::MAX),
+        Op::Prompt(p) => tagged(w, 10, p),
+        Op::Prefix(p) => tagged(w, 11, p),
+        // Compositions have turned it into a replaced layer, or the owner of the table into rows.
+        Op::Reweight(_) | Op::Rewording(_) => w.u8(u8::MAX),
         Op::ReplaceNorm(Norm { gamma, beta }) => {
             w.u8(3);
             w.option(gamma.as_ref(), |w, v| w.f32s(v));
@@ -170,6 +177,8 @@ pub(super) fn read_op(r: &mut Reader<'_>, known: &[Arc<Payload>]) -> Result<Op> 
         7 => Op::Coupling(Wire::read(r, known)?),
         8 => Op::Reft(Wire::read(r, known)?),
         9 => Op::MixedLowRank(Wire::read(r, known)?),
+        10 => Op::Prompt(Wire::read(r, known)?),
+        11 => Op::Prefix(Wire::read(r, known)?),
         other => return Err(broken(&format!("there is no op {other}"))),
     })
 }

@@ -12,6 +12,7 @@ mod pointwise;
 mod pool;
 mod reft;
 
+pub use attention::prefixed;
 pub use block::{Factor, ModelNorm, Products, Tokens, by_row, couple, factor, gate, rewrite};
 pub use embed::embed_token;
 pub use mixed::mixed;
@@ -73,6 +74,7 @@ impl<'a, W: Weights> Machine<'a, W> {
             StepKind::Pool { .. } => pool::eval(self, step),
             StepKind::Normalize { .. } => norm::eval_normalize(self, step),
             StepKind::Bottleneck { .. } => block::eval(self, step),
+            StepKind::Insert { .. } => pointwise::insert(self, step),
             StepKind::Couple { .. } => block::eval_couple(self, step),
             StepKind::Reft { .. } => reft::eval(self, step),
             StepKind::MixedLowRank { .. } => mixed::eval(self, step),

@@ -30,6 +30,21 @@ pub(super) fn copy<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()
     Ok(())
 }
 
+pub(super) fn insert<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
+    let StepKind::Insert { x, table } = step.kind else { return Ok(()) };
+    let width = m.width(x);
+    let mut y = m.take(x);
+    for segment in m.segments(table) {
+        let Op::Prompt(prompt) = m.op(segment)? else { return Err(wrong_payload()) };
+        // Rows that stand together share a segment: each begins with the first vector.
+        for (at, t) in segment.range.clone().enumerate() {
+            prompt.vectors.decode_row(at % prompt.vectors.rows(), &mut y[t * width..(t + 1) * width]);
+        }
+    }
+    m.put(x, y);
+    Ok(())
+}
+
 pub(super) fn activate<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
     let StepKind::Activate { x, function } = step.kind else { return Ok(()) };
     let width = m.width(x);

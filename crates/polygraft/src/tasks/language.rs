@@ -137,6 +137,7 @@ impl<B: Backend> LanguageVector<B> {
         let vector = own.iter().enumerate().map(|(i, m)| (pivot.as_ref().map_or(0.0, |p| p[i]) - m) as f32).collect();
         let adapter = AdapterIr {
             fuses: None,
+            rows: crate::ir::RowChange::default(),
             family: "language-vector",
             base: self.base,
             patches: vec![Patch { site: Site::Pooled, op: Op::Offset(Offset { vector, query }) }],

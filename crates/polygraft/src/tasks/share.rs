@@ -81,8 +81,8 @@ impl<B: Backend> Encode<B> {
         }
         let Some(chunk) = self.next_chunk(engine) else { return Ok(None) };
         let rows: Vec<_> = chunk.iter().map(|&i| self.rows[i].clone()).collect();
-        let embedded = engine.session.embed(&rows)?;
         let (resolved, of) = self.compositions(&chunk);
+        let embedded = engine.session.embed(&rows, &of, &resolved)?;
         let resolved: Vec<Resolved> = resolved.into_iter().cloned().collect();
         let Satellites { known, last_ticket } = &mut engine.satellites;
         let known = &mut known[satellite];
