@@ -144,9 +144,9 @@ fn a_call_with_its_rows_embedded_gives_the_same_bits() {
             (0..5).map(|i| known[(i * 3) % known.len()].clone()).collect(),
         );
         let expected = engine.session.run(&batch, ALL, Precision::Exact).unwrap();
-        let embedded = engine.session.embed(&batch.rows).unwrap();
         let resolved: Vec<_> = batch.compositions.iter().map(|c| engine.session.resolve(c).unwrap()).collect();
         let refs: Vec<_> = resolved.iter().collect();
+        let embedded = engine.session.embed(&batch.rows, &batch.of, &refs).unwrap();
         let session = &mut engine.session;
         let mut begin =
             |values: &[f32]| session.begin_embedded(&batch.rows, &batch.of, &refs, ALL, Precision::Exact, Some(values));
