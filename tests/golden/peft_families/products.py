@@ -11,9 +11,9 @@ PATTERNS = {"rank_pattern": {"query": 2, r"layer\.1\.output\.dense": 6}, "alpha_
 def prune(peft):
     """The library's own allocator, on gradients of a few steps, until the budget is reached."""
     g = torch.Generator().manual_seed(3)
-    ids = torch.randint(2, 100, (4, 9), generator=g)
+    ids = torch.randint(2, min(100, peft.config.vocab_size), (4, 9), generator=g)
     with torch.enable_grad():
-        for step in range(1, peft.peft_config["default"].total_step + 1):
+        for step in range(1, peft.peft_config[peft.active_adapter].total_step + 1):
             out = peft(input_ids=ids)
             sum(v.pow(2).sum() for v in out.values()).backward()
             peft.base_model.update_and_allocate(step)
