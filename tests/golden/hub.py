@@ -99,7 +99,7 @@ def head_parameters(model, name=None):
     """The parameters of a head that are its own: a decoder that is the embedding table stays what it is."""
     tied = {id(p) for p in model.base_model.parameters()}
     for key, p in sorted(model.named_parameters()):
-        mine = f"heads.{name}." in key if hasattr(model, "heads") else not key.startswith(model.base_model_prefix)
+        mine = key.startswith(f"heads.{name}.") if hasattr(model, "heads") else not key.startswith(model.base_model_prefix)
         if mine and id(p) not in tied:
             yield key, p
 
@@ -217,9 +217,9 @@ def to_legacy(file):
     file.write_bytes(content[:start] + body + tail)
 
 
-def reload(model, folder, spec):
-    """The name under which the library loads the folder. Always its own: `load_as` loses prompts (families of 1.3.0)."""
-    return model.load_adapter(str(folder), use_safetensors=spec.container == "safetensors")
+def reload(model, folder, spec, **options):
+    """The name under which the library loads the folder. Always its own: `load_as` loses prompts, without a word."""
+    return model.load_adapter(str(folder), use_safetensors=spec.container == "safetensors", **options)
 
 
 # ---- Compositions
@@ -362,6 +362,7 @@ class Runner:
         self.model, self.names, self.heads = model, names, heads
         self.pefts, self.choices, self.separator, self.fixed = pefts or {}, choices, separator, fixed or {}
         self.weights = {}
+        self.headless = None  # a model with the base's own head, for rows whose adapters have none
 
     def parse(self, text, ids):
         if text in (None, "base"):
@@ -396,6 +397,8 @@ class Runner:
         self.weights = {}
 
     def __call__(self, text, row, types=None):
+        if self.headless is not None and self.heads.isdisjoint(leaves(self.parse(text, row))):
+            return Runner(self.headless.to(next(self.model.parameters()).dtype), self.names, set())(text, row, types)
         self.activate(text, row if isinstance(row, list) else None)
         out = forward(self.model, row, types)
         self.restore()

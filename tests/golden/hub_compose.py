@@ -1,8 +1,9 @@
 """The fixtures of compositions. See hub_families.py."""
 
 from adapters import (AdapterPlusConfig, BnConfig, CompacterConfig, DoRAConfig, DoubleSeqBnConfig, IA3Config, LoRAConfig, MTLLoRAConfig, NoReftConfig, ParBnConfig, PrefixTuningConfig, PromptTuningConfig, SeqBnConfig, SeqBnInvConfig, VeraConfig)
+from adapters.composition import Fuse
 from hub import Spec
-from hub_case import case, family
+from hub_case import Fusion, case, edit_json, family, put
 
 PFEIFFER = SeqBnConfig(reduction_factor=4)
 HOULSBY = DoubleSeqBnConfig(reduction_factor=4)
@@ -161,6 +162,13 @@ def fusion():
     fu("of_stacks", dynamic, [PFEIFFER] * 4, "fuse(stack(a, b), stack(c, d))", members=["b", "d"])
     fu("of_stack_and_leaf", dynamic, [HOULSBY] * 3, "fuse(stack(a, b), c)", members=["b", "c"])
     fu("by_row", dynamic, [PFEIFFER] * 2, row_compose=["fuse(a, b)", "a", "base", "stack(a, b)", "fuse(a, b)"])
+    composed("fusion", "named", {"a": PFEIFFER, "b": PFEIFFER}, fusion=[Fusion(["a", "b"], dynamic, name="both")], inert=(r"\.key\.bias",),
+             compose="fuse(a, b)", fixed={"fuse(a, b)": Fuse("a", "b", name="both")})
+    for container in ("bin", "legacy"):
+        composed("fusion", f"container_{container}", {"a": PFEIFFER, "b": PFEIFFER}, "fuse(a, b)", fusion=[Fusion(["a", "b"], dynamic, container=container)], inert=(r"\.key\.bias",))
+    # Releases 1 and 2 wrote the configuration's name alone.
+    named = edit_json("adapter_fusion_config.json", lambda c: put(c, {"config": "dynamic", "version": "2.3.0", "adapter_names": ...}))
+    composed("fusion", "configuration_by_name", {"a": PFEIFFER, "b": PFEIFFER}, "fuse(a, b)", fusion=[Fusion(["a", "b"], dynamic, edit=named)], inert=(r"\.key\.bias",))
     specs = {k: PFEIFFER for k in "abc"}
     composed("fusion", "two_fusions", specs, fusion=[(["a", "b"], dynamic), (["b", "c", "a"], static)], inert=(r"\.key\.bias",),
              row_compose=["fuse(a, b)", "fuse(b, c, a)", "base", "fuse(a, b)", "fuse(b, c, a)"])

@@ -7,22 +7,13 @@ import torch
 from adapters import BnConfig, DoubleSeqBnConfig, IA3Config, LoRAConfig, ParBnConfig, PrefixTuningConfig, SeqBnConfig, SeqBnInvConfig
 from adapters import composition as ac
 from hub import Spec, to_legacy
-from hub_case import case, config_edit, edit_config, family, put, top_edit
+from hub_case import Fusion, case, config_edit, edit_config, edit_json, family, put, setup_case, top_edit
 from safetensors.torch import load_file, save_file
 
 PFEIFFER = SeqBnConfig(reduction_factor=8)
 HOULSBY = DoubleSeqBnConfig(reduction_factor=8)
 INVERTIBLE = SeqBnInvConfig(reduction_factor=8)
 LORA = LoRAConfig(r=2, alpha=4)
-
-
-def edit_json(name, edit):
-    def run(folder):
-        file = folder / name
-        value = json.loads(file.read_text())
-        edit(value)
-        file.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-    return run
 
 
 @family("heads")
@@ -59,9 +50,13 @@ def heads():
     he("lora", config=LORA, kind="classification", num_labels=3)
     he("prefix", base="xlmr", config=PrefixTuningConfig(prefix_length=2, flat=True), kind="tagging", num_labels=3)
     # Written by releases that knew neither `bias` nor `dropout_prob`, and by the class of adapter-transformers.
-    without = edit_json("head_config.json", lambda c: put(c["config"], {"bias": ..., "dropout_prob": ..., "use_pooler": ...}))
+    without = edit_json("head_config.json", lambda c: put(c["config"], {"bias": ..., "dropout_prob": ..., "use_pooler": ..., "label2id": None}))
     he("classification_old_keys", edit=without, kind="classification", num_labels=3)
     he("model_with_heads", edit=edit_json("head_config.json", lambda c: c.update(model_class="BertModelWithHeads", version="2.3.0")), kind="tagging", num_labels=3)
+    # Rows whose adapters bring no head take the base's.
+    over = {"a": Spec(PFEIFFER, head=dict(kind="classification", num_labels=2)), "b": LORA}
+    for base in ("bert_seqcls", "xlmr_tokcls"):
+        case(f"heads/over_{base}", base, over, row_compose=["a", "base", "b", "stack(b, a)", "stack(a, b)"], base_head=True, same=False)
     # The request has no place for where words start.
     case("heads/refused_parser", "bert", Spec(PFEIFFER, head=dict(kind="dependency_parsing", num_labels=4)), error="dependency_parsing")
 
@@ -188,6 +183,9 @@ def container():
     co("transposed", edit=lambda t: {k: v.t().contiguous().t() if v.dim() == 2 else v for k, v in t.items()})
     co("one_storage", edit=one_storage)
     co("parameters", edit=lambda t: {k: torch.nn.Parameter(v) for k, v in t.items()})
+    co("name_of_signs", saved="qa/squad-1@ukp v2")
+    co("name_like_a_path", saved="adapters", head=dict(kind="tagging", num_labels=2))
+    co("name_of_a_number", saved="0", config=HOULSBY, base="xlmr")
     co("both_files", late=lambda f: save_file(torch.load(f / "pytorch_adapter.bin", weights_only=True), f / "adapter.safetensors"))
 
 
@@ -204,8 +202,6 @@ def one_storage(tensors):
 @family("setup")
 def setup():
     """Folders of `save_adapter_setup`: the request's one name stands for the whole composition."""
-    from hub_case import setup_case
-
     two = {"tr": INVERTIBLE, "task": PFEIFFER}
     setup_case("stack", "bert", two, ac.Stack("tr", "task"))
     setup_case("stack_head", "xlmr", {"tr": INVERTIBLE, "task": Spec(PFEIFFER, head=dict(kind="classification", num_labels=3))}, ac.Stack("tr", "task"), head="task")
@@ -216,6 +212,8 @@ def setup():
     setup_case("fuse_in_stack", "xlmr", {"tr": INVERTIBLE, "x": PFEIFFER, "y": PFEIFFER}, ac.Stack("tr", ac.Fuse("x", "y")), fusion=[(["x", "y"], "static")], container="safetensors")
     setup_case("split", "bert", {"x": HOULSBY, "y": HOULSBY}, ac.Split("x", "y", splits=[2, 5]), lengths=(7, 7))
     setup_case("single", "bert", {"x": LORA}, ac.Stack("x"))
+    setup_case("refused_parallel", "bert", two, ac.Parallel("tr", "task"), error="Parallel")
+    setup_case("refused_batch_split", "bert", two, ac.BatchSplit("tr", "task", batch_sizes=[1, 3]), error="BatchSplit")
     setup_case("beside_another", "bert", two, ac.Stack("tr", "task"), row_compose=["s", "base", "s"])
 
 

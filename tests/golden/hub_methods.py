@@ -232,6 +232,7 @@ def prefix():
     add_case("leave_out", base="bert_three_layers", leave_out=[1])
     add_case("flat_leave_out_gating", base="bert_three_layers", leave_out=[0], flat=True, use_gating=True)
     add_case("longer_than_rows", flat=True, prefix_length=30, lengths=(1, 4))
+    add_case("longest_row", base="xlmr", prefix_length=10, lengths=(38, 1))
     # `eject_prefix_tuning` leaves `flat: false` in the configuration: the library finds none of its tensors again.
     case("prefix/refused_ejected", "bert", PrefixTuningConfig(prefix_length=3, bottleneck_size=8), error="ADAPTER_KEYS",
          before=lambda model, names: model.eject_prefix_tuning(names[0]))
@@ -248,6 +249,8 @@ def prompt():
     add_case("after_first", combine="prefix_after_bos")
     add_case("xlmr", base="xlmr", prompt_length=1)
     add_case("after_first_xlmr", base="xlmr", combine="prefix_after_bos")
+    # Positions are the tokens': a prompt in front of the longest row is not too long.
+    case("prompt/longest_row", "bert", PromptTuningConfig(prompt_length=6), lengths=(40, 1))
     # The head reads position 0: the first vector of the prompt, or the first token where that stays in front.
     classify = dict(kind="classification", num_labels=3)
     add_case("classification", head=classify)
