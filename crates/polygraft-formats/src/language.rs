@@ -79,6 +79,7 @@ pub fn load(file: &str, bytes: Vec<u8>) -> Result<AdapterIr> {
         head: None,
         language: about.lang,
         fuses: None,
+        chains: false,
         rows: polygraft::ir::RowChange::default(),
         made_under: about.under,
         unused: Vec::new(),

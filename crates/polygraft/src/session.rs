@@ -11,6 +11,7 @@ use crate::program::{self, OutputKind, Program, Tables};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+mod chains;
 mod embed;
 mod variants;
 
@@ -178,6 +179,7 @@ impl<B: Backend> Session<B> {
             head: adapter.head,
             made_under: adapter.made_under,
             rows: adapter.rows,
+            chains: adapter.chains,
             fuses: adapter.fuses,
             report: report.clone(),
         };
@@ -212,6 +214,7 @@ impl<B: Backend> Session<B> {
     /// As [`compose::resolve`].
     pub fn resolve(&mut self, compose: &Compose) -> Result<Resolved> {
         let mut out = compose::resolve(compose, &self.adapters, &self.spec)?;
+        self.chain(&mut out)?;
         self.materialize(&mut out)?;
         self.name_blends(&mut out);
         Ok(out)

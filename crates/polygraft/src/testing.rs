@@ -225,6 +225,7 @@ pub fn adapter(spec: &ModelSpec, seed: u64) -> AdapterIr {
         head,
         language: None,
         fuses: None,
+        chains: false,
         rows: crate::ir::RowChange::default(),
         made_under: None,
         unused: Vec::new(),

@@ -58,6 +58,7 @@ fn lora(spec: &ModelSpec, seed: u64, rank: usize, at: &[LayerLinear]) -> Adapter
         head: None,
         language: None,
         fuses: None,
+        chains: false,
         rows: polygraft::ir::RowChange::default(),
         made_under: None,
         unused: Vec::new(),

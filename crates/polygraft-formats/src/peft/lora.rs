@@ -70,6 +70,7 @@ pub(crate) fn load(
         language: None,
         made_under: None,
         fuses: None,
+        chains: false,
         rows: polygraft::ir::RowChange::default(),
         unused: left.extra,
         missing: left.missing,

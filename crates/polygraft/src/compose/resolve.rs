@@ -19,6 +19,8 @@ pub struct Grafted {
     pub head: Option<HeadSpec>,
     /// The composition it was made under (language vectors).
     pub made_under: Option<String>,
+    /// In a stack, its low-rank updates read what the one before made.
+    pub chains: bool,
     /// What it makes of a row's shape.
     pub rows: RowChange,
     /// A fusion's adapters, by the names under which it was stored.
@@ -48,6 +50,8 @@ pub struct Placed {
     pub adapter: String,
     /// Scale of the contribution.
     pub scale: f32,
+    /// It reads what the low-rank update before it at its site made, in place of the layer's input.
+    pub chained: bool,
     /// The part of each row that takes it; all of it when empty.
     pub part: Vec<SplitPart>,
 }
@@ -167,6 +171,11 @@ impl Resolved {
                     }
                 }
                 self.place(*site, payload.clone(), placing, scale);
+                let stacked = leaf.adapter.chains && placing.stacked && matches!(payload.op, Op::LowRank(_));
+                let before = self.placed[..self.placed.len() - 1].iter().any(|p| p.site == *site);
+                if let (true, Some(last)) = (stacked && before, self.placed.last_mut()) {
+                    last.chained = true;
+                }
             }
         }
         Ok(())
@@ -245,6 +254,7 @@ impl Resolved {
                     payload: rewrite.payload,
                     adapter: rewrite.names.join(" + "),
                     scale: rewrite.scale,
+                    chained: false,
                     part: rewrite.part,
                 });
             }
@@ -264,6 +274,7 @@ impl Resolved {
             payload,
             adapter: placing.leaf.name.to_owned(),
             scale,
+            chained: false,
             part: placing.part.clone(),
         });
     }

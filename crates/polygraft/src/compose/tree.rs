@@ -70,20 +70,28 @@ impl<'a> Node<'a> {
     /// Its adapters in order, each with all that multiplies it.
     pub(super) fn leaves(&self) -> Vec<Placing<'a>> {
         let mut out = Vec::new();
-        self.walk(1.0, &[], &mut out);
+        self.walk(1.0, &[], false, &mut out);
         out
     }
 
-    fn walk(&self, weight: f32, part: &[super::SplitPart], out: &mut Vec<Placing<'a>>) {
+    fn walk(&self, weight: f32, part: &[super::SplitPart], stacked: bool, out: &mut Vec<Placing<'a>>) {
         match self {
-            Self::Leaf(leaf) => out.push(Placing { leaf: *leaf, scale: weight * leaf.scale, part: part.to_vec() }),
-            Self::Stack(list) | Self::Fuse(list) => list.iter().for_each(|n| n.walk(weight, part, out)),
-            Self::Average(list) | Self::Mix(list) => list.iter().for_each(|(n, w)| n.walk(weight * w, part, out)),
+            Self::Leaf(leaf) => {
+                let (scale, part) = (weight * leaf.scale, part.to_vec());
+                out.push(Placing { leaf: *leaf, scale, part, stacked });
+            }
+            Self::Stack(list) => {
+                list.iter().enumerate().for_each(|(i, n)| n.walk(weight, part, stacked || i > 0, out));
+            }
+            Self::Fuse(list) => list.iter().for_each(|n| n.walk(weight, part, false, out)),
+            Self::Average(list) | Self::Mix(list) => {
+                list.iter().for_each(|(n, w)| n.walk(weight * w, part, false, out));
+            }
             Self::Split(list, shares) => {
                 for (index, node) in list.iter().enumerate() {
                     let mut part = part.to_vec();
                     part.push(super::SplitPart { shares: shares.clone(), index });
-                    node.walk(weight, &part, out);
+                    node.walk(weight, &part, false, out);
                 }
             }
         }
@@ -95,4 +103,6 @@ pub(super) struct Placing<'a> {
     pub(super) leaf: Leaf<'a>,
     pub(super) scale: f32,
     pub(super) part: Vec<super::SplitPart>,
+    /// It follows another in a stack.
+    pub(super) stacked: bool,
 }

@@ -99,6 +99,8 @@ pub struct AdapterIr {
     pub patches: Vec<Patch>,
     /// The head that travels with it. Its layers are patches at head sites.
     pub head: Option<HeadSpec>,
+    /// In a stack, its low-rank updates read what the one before made (AdapterHub), rather than adding up with it (PEFT).
+    pub chains: bool,
     /// What it makes of a row's shape.
     pub rows: RowChange,
     /// A fusion's adapters, by the names under which it was stored; its patches are [`Op::Fusion`] at sub-blocks.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub const BUDGET: usize = 64 << 20;
 
 /// What a variant is made of: payloads in order, with the bits of their scales.
-type Key = Vec<(PayloadId, u32)>;
+pub(super) type Key = Vec<(PayloadId, u32)>;
 
 /// The variants that a session has made.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Variants {
         self.made.values().map(|p| p.op.bytes()).sum()
     }
 
-    fn found(&mut self, key: &Key) -> Option<Arc<Payload>> {
+    pub(super) fn found(&mut self, key: &Key) -> Option<Arc<Payload>> {
         let found = self.made.get(key)?.clone();
         self.order.retain(|k| k != key);
         self.order.push(key.clone());
@@ -55,7 +55,7 @@ impl Variants {
     }
 
     /// Keeps `payload`. What no call uses leaves, longest unused first, until the budget holds; `gone` are their ids.
-    fn keep(&mut self, key: Key, payload: Arc<Payload>, gone: &mut Vec<PayloadId>) -> Result<()> {
+    pub(super) fn keep(&mut self, key: Key, payload: Arc<Payload>, gone: &mut Vec<PayloadId>) -> Result<()> {
         let needed = payload.op.bytes();
         let idle: Vec<Key> = self.order.iter().filter(|k| Arc::strong_count(&self.made[*k]) == 1).cloned().collect();
         for old in idle {

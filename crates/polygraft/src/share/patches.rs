@@ -39,7 +39,7 @@ pub(super) fn read_resolved(r: &mut Reader<'_>, known: &[Arc<Payload>]) -> Resul
         let (site, ordinal, head) = (read_site(r)?, r.u16()?, r.option(read_head)?);
         let payload = Wire::read(r, known)?;
         let (scale, part) = (r.f32()?, Wire::read(r, known)?);
-        Ok(Placed { site, ordinal, head, payload, adapter: String::new(), scale, part })
+        Ok(Placed { site, ordinal, head, payload, adapter: String::new(), scale, chained: false, part })
     })?;
     let (unnormed, rows) = (Wire::read(r, known)?, Wire::read(r, known)?);
     Ok(Resolved { text: String::new(), placed, unnormed, rows, head, warnings: Vec::new() })

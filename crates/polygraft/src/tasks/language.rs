@@ -137,6 +137,7 @@ impl<B: Backend> LanguageVector<B> {
         let vector = own.iter().enumerate().map(|(i, m)| (pivot.as_ref().map_or(0.0, |p| p[i]) - m) as f32).collect();
         let adapter = AdapterIr {
             fuses: None,
+            chains: false,
             rows: crate::ir::RowChange::default(),
             family: "language-vector",
             base: self.base,
