@@ -15,8 +15,8 @@ import make
 import numpy
 import torch
 import transformers
-from make import fresh, generator, normal, outputs, write_json
-from peft import PeftModel, get_peft_model
+from make import fresh, generator, normal, write_json
+from peft import PeftMixedModel, PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save_file
 
@@ -130,8 +130,9 @@ class Machine:
 
     def load(self, base, cls=None, labels=None):
         kwargs = {"num_labels": labels, "ignore_mismatched_sizes": True} if labels else {}
-        cls = getattr(transformers, cls or make.CLASSES[base])
-        model = cls.from_pretrained(self.bases / base, dtype=torch.float32, attn_implementation="eager", **kwargs)
+        folder = self.bases / base
+        cls = getattr(transformers, cls or make.CLASSES.get(base) or json.loads((folder / "config.json").read_text())["architectures"][0])
+        model = cls.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **kwargs)
         if self.vocab:  # The tokens that an adapter adds.
             model.resize_token_embeddings(self.vocab, mean_resizing=False)
         return model.eval()
@@ -205,7 +206,7 @@ class Machine:
         results = []
         for i, ids in enumerate(rows):
             leaves = names_in(row_compose[i] if row_compose else compose)
-            before = outputs(plain, ids, kinds[i]) if max(ids) < make.vocab(base) else None
+            before = run(plain, ids, kinds[i], {}) if max(ids) < make.vocab(base) else None
             if not leaves:
                 results.append(check(plain, ids, kinds[i], {}, exact, tolerance))
                 continue
@@ -254,9 +255,21 @@ class Machine:
 
 
 def run(model, ids, kind, call):
-    if not call:
-        return outputs(model, ids, kind)
-    return outputs(lambda **kwargs: model(**kwargs, **call), ids, kind)
+    """The backbone's last hidden state, after a final norm where there is one, and the logits of one row, alone."""
+    inner = model.base_model.model if isinstance(model, PeftMixedModel) else model.get_base_model() if isinstance(model, PeftModel) else model
+    kept = []
+    hook = getattr(inner, inner.base_model_prefix, inner).register_forward_hook(lambda m, i, out: kept.append(out[0]))
+    kwargs = dict(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long))
+    if kind:
+        kwargs["token_type_ids"] = torch.tensor([kind])
+    out = model(**kwargs, **call)
+    hook.remove()
+    logits = None
+    if "logits" in out:
+        logits = out.logits[0]
+    if "start_logits" in out:
+        logits = torch.stack([out.start_logits[0], out.end_logits[0]], -1)
+    return kept[-1][0], logits
 
 
 def check(model, ids, kind, call, exact, tolerance):

@@ -15,7 +15,8 @@ from peft_machine import Machine
 
 def main():
     families = peft_families.FAMILIES
-    wanted = sys.argv[1:] or list(families)
+    there = [name for name in families if not name.startswith("on_") or (make.BASES / name[3:]).exists()]
+    wanted = sys.argv[1:] or there
     for name in wanted:
         if name not in families:
             sys.exit(f"no family {name!r}; there are {', '.join(families)}")
