@@ -201,12 +201,12 @@ class Machine:
             entries[key] = {"path": path, **adapter.options} if adapter.options else path
         compose = compose or (None if row_compose else "a")
         count = len(row_compose) if row_compose else len(lengths)
-        rows = rows or make.make_rows(full, base, [lengths[i % len(lengths)] for i in range(count)])
+        rows = rows or self.make_rows(full, base, count, lengths)
         kinds = make.make_types(rows) if types else [None] * len(rows)
         results = []
         for i, ids in enumerate(rows):
             leaves = names_in(row_compose[i] if row_compose else compose)
-            before = run(plain, ids, kinds[i], {}) if max(ids) < make.vocab(base) else None
+            before = None if vocab else run(plain, ids, kinds[i], {})
             if not leaves:
                 results.append(check(plain, ids, kinds[i], {}, exact, tolerance))
                 continue
@@ -227,8 +227,23 @@ class Machine:
                 moved = max((a - b).abs().max() for a, b in zip(before, got) if a is not None and b is not None and a.shape == b.shape)
                 assert moved > change, f"{full}: the adapter changes {moved}"
         self.vocab = None
-        make.request(folder, self.path_of(base, folder), rows, kinds if types else None, entries, compose, row_compose)
+        if torch.is_tensor(rows[0]):
+            self.request_of_pixels(folder, base, rows, entries, compose, row_compose)
+        else:
+            make.request(folder, self.path_of(base, folder), rows, kinds if types else None, entries, compose, row_compose)
         make.expect(folder, results)
+
+    def make_rows(self, name, base, count, lengths):
+        config = json.loads((self.bases / base / "config.json").read_text())
+        if "image_size" in config:
+            shape = (config["num_channels"], config["image_size"], config["image_size"])
+            return list(normal(generator(f"pixels {name}"), (count, *shape), 1.0))
+        return make.make_rows(name, base, [lengths[i % len(lengths)] for i in range(count)])
+
+    def request_of_pixels(self, folder, base, rows, entries, compose, row_compose):
+        save_file({"pixel_values": torch.stack(rows)}, folder / "pixels.safetensors")
+        value = {"base": self.path_of(base, folder), "adapters": entries, "compose": compose, "row_compose": row_compose, "pixels": "pixels.safetensors"}
+        write_json(folder / "request.json", {k: v for k, v in value.items() if v is not None})
 
     def run_several(self, peft, leaves, ids, kind, exact, tolerance):
         """All active, in this order; a scale multiplies what the tuner scales its update with."""
@@ -259,7 +274,10 @@ def run(model, ids, kind, call):
     inner = model.base_model.model if isinstance(model, PeftMixedModel) else model.get_base_model() if isinstance(model, PeftModel) else model
     kept = []
     hook = getattr(inner, inner.base_model_prefix, inner).register_forward_hook(lambda m, i, out: kept.append(out[0]))
-    kwargs = dict(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long))
+    if torch.is_tensor(ids):
+        kwargs = dict(pixel_values=ids.unsqueeze(0).to(next(inner.parameters()).dtype))
+    else:
+        kwargs = dict(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long))
     if kind:
         kwargs["token_type_ids"] = torch.tensor([kind])
     out = model(**kwargs, **call)

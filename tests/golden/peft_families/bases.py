@@ -69,5 +69,34 @@ def on(base):
     return cases
 
 
+@family("on_vit")
+def on_vit(m):
+    """Images: the projection of the patches is a convolution, which some methods take."""
+    case = lambda name, kind, config, **how: m.case("on_vit", name, kind, config, base="vit", lengths=(1, 2), **how)
+    case("lora", "LORA", {"r": 3, "target_modules": ["query", "value"]})
+    case("dora", "LORA", {"r": 3, "use_dora": True, "target_modules": ["query", "intermediate.dense", "output.dense"]})
+    case("ia3", "IA3", {"target_modules": ["key", "value", "output.dense"], "feedforward_modules": ["output.dense"]})
+    case("ln_tuning", "LN_TUNING", {"target_modules": ["layernorm_before", "layernorm"]})
+    case("oft", "OFT", {"oft_block_size": 8, "target_modules": ["query", "intermediate.dense"]})
+    case("vera", "VERA", {"r": 4, "target_modules": ["query", "output.dense"], "save_projection": False})
+    case("fourierft", "FOURIERFT", {"n_frequency": 40, "target_modules": ["value"]})
+    head = {"modules_to_save": ["classifier"]}
+    case("classifier", "LORA", {"r": 3, "target_modules": ["query", "value"], **head}, cls="ViTForImageClassification", labels=3)
+    case("classifier_hra", "HRA", {"r": 3, "target_modules": ["key", "attention.output.dense"], **head}, cls="ViTForImageClassification", labels=4)
+    patches = ["query", "projection"]
+    case("patches_lora", "LORA", {"r": 3, "target_modules": patches})
+    case("patches_dora", "LORA", {"r": 3, "use_dora": True, "target_modules": patches})
+    case("patches_ia3", "IA3", {"target_modules": patches, "feedforward_modules": []})
+    case("patches_ia3_feedforward", "IA3", {"target_modules": patches, "feedforward_modules": ["projection"]})
+    case("patches_loha", "LOHA", {"r": 2, "alpha": 2, "target_modules": patches})
+    case("patches_loha_effective", "LOHA", {"r": 2, "alpha": 2, "use_effective_conv2d": True, "target_modules": patches})
+    case("patches_lokr", "LOKR", {"r": 2, "alpha": 2, "target_modules": patches})
+    case("patches_lokr_effective", "LOKR", {"r": 2, "alpha": 2, "use_effective_conv2d": True, "decompose_factor": 2, "target_modules": patches})
+    case("patches_oft", "OFT", {"oft_block_size": 6, "target_modules": patches})
+    case("patches_boft", "BOFT", {"boft_block_size": 2, "target_modules": patches})
+    case("patches_hra", "HRA", {"r": 3, "target_modules": patches})
+    case("patches_hira", "HIRA", {"r": 2, "target_modules": patches})
+
+
 for name in NAMES:
     family(f"on_{name}")(on(name))
