@@ -50,7 +50,7 @@ function isSides<T>(
 ): adapters is { query?: Composition; document?: PerItem<T> } {
   if (typeof adapters !== 'object' || adapters === null || Array.isArray(adapters)) return false;
   // Anything that is no composition's tree is meant as sides, so that a typo is named as an option.
-  return !['stack', 'fuse', 'sum', 'average', 'mix', 'scale', 'of', 'weights'].some((key) => key in adapters);
+  return !['stack', 'fuse', 'sum', 'average', 'mix', 'split', 'scale', 'of', 'weights'].some((key) => key in adapters);
 }
 
 /** The engine reads the tree; here only what JSON cannot carry is refused. */

@@ -143,7 +143,14 @@ export async function openModel(place: Place, io: Io): Promise<Folder> {
   }
 }
 
-/** An adapter's files: a single one, or PEFT's two. */
+/** What the libraries save beside an adapter's configuration: of each list the first that is there. */
+const PEFT_FILES = [['adapter_model.safetensors', 'adapter_model.bin']];
+const HUB_FILES = [['pytorch_adapter.bin', 'adapter.safetensors']];
+const HUB_HEAD = ['pytorch_model_head.bin', 'model_head.safetensors'];
+const FUSION_FILES = [['pytorch_model_adapter_fusion.bin', 'model_adapter_fusion.safetensors']];
+const CONFIG_LIMIT = 1 << 20;
+
+/** An adapter's files: a single one, or what a library saved into a folder. */
 export async function openAdapter(place: Place, io: Io): Promise<Folder> {
   switch (place.kind) {
     case 'local':
@@ -154,10 +161,50 @@ export async function openAdapter(place: Place, io: Io): Promise<Folder> {
       const name = decodeURIComponent(new URL(place.url).pathname.split('/').pop() ?? '') || 'adapter.safetensors';
       return Folder.at(new Map([[name, place.url]]), io);
     }
-    case 'folder': {
-      const names = ['adapter_config.json', 'adapter_model.safetensors'];
-      return Folder.at(new Map(names.map((name) => [name, inFolder(place.url, name)])), io);
+    case 'folder':
+      return saved(place.url, io);
+  }
+}
+
+/** A folder at an address, which cannot be listed: its configuration says which library's files to ask for. */
+async function saved(url: string, io: Io): Promise<Folder> {
+  const there = async (name: string): Promise<string | undefined> => ((await exists(inFolder(url, name), io.signal)) ? name : undefined);
+  const first = async (names: readonly string[]): Promise<string> => {
+    for (const name of names.slice(0, -1)) if (await there(name)) return name;
+    return names[names.length - 1] as string;
+  };
+  const fusion = 'adapter_fusion_config.json';
+  const config = (await there('adapter_config.json')) ?? (await there(fusion)) ?? 'adapter_config.json';
+  const names = [config];
+  if (config === fusion) {
+    for (const list of FUSION_FILES) names.push(await first(list));
+  } else {
+    const reader = new Reader(config, download({ url: inFolder(url, config), signal: io.signal }));
+    let peft = true;
+    try {
+      const text = new TextDecoder().decode(await reader.rest(CONFIG_LIMIT));
+      peft = /"peft_type"/.test(text) || !/"(config|model_class)"/.test(text);
+    } finally {
+      await reader.close();
     }
+    for (const list of peft ? PEFT_FILES : HUB_FILES) names.push(await first(list));
+    if (!peft && (await there('head_config.json'))) names.push('head_config.json', await first(HUB_HEAD));
+  }
+  return Folder.at(new Map(names.map((name) => [name, inFolder(url, name)])), io);
+}
+
+/** Whether a server has a file, as far as it says so without sending it. */
+async function exists(url: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    const response = await fetch(url, { method: 'HEAD', signal });
+    await response.body?.cancel().catch(() => {});
+    // A server that answers a missing file with a page is no file server.
+    const page = response.ok && /text\/html/.test(response.headers.get('content-type') ?? '');
+    // Some servers refuse to answer without sending: only a plain no counts.
+    return response.status !== 404 && response.status !== 410 && !page;
+  } catch {
+    signal.throwIfAborted();
+    return true;
   }
 }
 

@@ -119,7 +119,7 @@ export async function readAdapter(place: Place, io: Io): Promise<wasm.Folder> {
   try {
     for (const [name, entry] of folder.entries) {
       // What lies beside an adapter and is not read by it (a README, an optimizer's state) is only listed.
-      const wanted = folder.entries.size === 1 || /\.(json|safetensors)$/.test(name);
+      const wanted = folder.entries.size === 1 || /\.(json|safetensors|bin|pt)$/.test(name);
       if (!wanted) out.announce(name, entry.length ?? 0);
       else out.add(name, await folder.whole(name, ADAPTER_LIMIT));
     }
@@ -132,10 +132,10 @@ export async function readAdapter(place: Place, io: Io): Promise<wasm.Folder> {
   return out;
 }
 
-/** A folder's address stands for PEFT's two files: a missing one deserves to be told what was expected. */
+/** A folder's address stands for the files of a library: a missing one deserves to be told what was expected. */
 function explained(error: unknown, place: Place): unknown {
   if (isAbort(error) || !(error instanceof PolygraftError) || error.code !== 'FETCH' || place.kind !== 'folder') return error;
-  const expected = 'A folder is read as a PEFT adapter (adapter_config.json, adapter_model.safetensors); a language vector is a single .safetensors file.';
+  const expected = 'A folder is read as PEFT (adapter_config.json, adapter_model.safetensors or .bin) or AdapterHub (adapter_config.json, pytorch_adapter.bin or adapter.safetensors) saves it; a language vector is a single .safetensors file.';
   return new PolygraftError('FETCH', error.message, { cause: error, hint: `${error.hint ?? ''} ${expected}`.trim() });
 }
 

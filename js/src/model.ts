@@ -102,11 +102,12 @@ export class RemoteModel implements T.Model {
   }
 
   async loadAdapter(name: string, source: T.Source | T.Bytes, options?: T.AdapterOptions): Promise<T.AdapterReport> {
-    const o = check.checkOptions('loadAdapter', options, [...COMMON, 'strict', 'allowBaseMismatch']);
+    const o = check.checkOptions('loadAdapter', options, [...COMMON, 'strict', 'allowBaseMismatch', 'task', 'invertible', 'reft']);
     check.textOf('loadAdapter: name', name);
     const flags = {
       strict: check.flagOf('loadAdapter: strict', o.strict) ?? true,
       allow_base_mismatch: check.flagOf('loadAdapter: allowBaseMismatch', o.allowBaseMismatch) ?? false,
+      ...check.adapterChoices('loadAdapter', o),
     };
     const common = this.#common('loadAdapter', o);
     const place = placeOf(source, this.#locate);

@@ -93,6 +93,23 @@ export function flagOf(what: string, value: unknown): boolean | undefined {
   throw new PolygraftError('ARGUMENT', `${what} must be true or false, not ${kindOf(value)}`);
 }
 
+/** How an adapter is read, as far as the caller says. */
+export function adapterChoices(call: string, o: { task?: unknown; invertible?: unknown; reft?: unknown }): {
+  task?: number;
+  invertible?: boolean;
+  reft?: string;
+} {
+  // Tasks are counted from 0.
+  const task = o.task === 0 ? 0 : countOf(`${call}: task`, o.task);
+  const invertible = flagOf(`${call}: invertible`, o.invertible);
+  const reft = choiceOf(`${call}: reft`, o.reft, ['direft']);
+  return {
+    ...(task === undefined ? {} : { task }),
+    ...(invertible === undefined ? {} : { invertible }),
+    ...(reft === undefined ? {} : { reft }),
+  };
+}
+
 /** One of some words, or nothing. */
 export function choiceOf<T extends string>(what: string, value: unknown, choices: readonly T[]): T | undefined {
   if (value === undefined || choices.includes(value as T)) return value as T | undefined;

@@ -5,9 +5,18 @@ import type { Place } from './place.js';
 import type { WireError } from './wire.js';
 
 /** A call, by operation, without its number. */
+/** How an adapter is read, in the words of the request format. What is not set is left out. */
+export interface WireAdapterOptions {
+  strict: boolean;
+  allow_base_mismatch: boolean;
+  task?: number;
+  invertible?: boolean;
+  reft?: string;
+}
+
 export type Call =
   | { op: 'load'; module: WebAssembly.Module; place: Place; precision: Precision; cache: boolean; thread: 'worker' | 'inline'; device: DeviceChoice; profile: boolean; satellites: MessagePort[] }
-  | { op: 'loadAdapter'; name: string; place: Place; options: { strict: boolean; allow_base_mismatch: boolean } }
+  | { op: 'loadAdapter'; name: string; place: Place; options: WireAdapterOptions }
   | { op: 'unloadAdapter'; name: string }
   | { op: 'run'; task: TaskName; args: object }
   | { op: 'explain'; args: { texts: string[]; adapters: Composition[] } }

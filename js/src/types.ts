@@ -21,6 +21,7 @@ export type Composition =
   | { readonly sum: readonly Composition[]; readonly weights?: readonly number[] }
   | { readonly average: readonly Composition[]; readonly weights?: readonly number[] }
   | { readonly mix: readonly Composition[]; readonly weights?: readonly number[] }
+  | { readonly split: readonly Composition[]; readonly tokens?: readonly (number | '*')[] }
   | { readonly scale: number; readonly of: Composition };
 
 /** Compositions of the two sides: one for both, or one each; documents may differ one by one. */
@@ -100,6 +101,12 @@ export interface AdapterOptions extends Common {
   strict?: boolean | undefined;
   /** Loads an adapter that names another base model, if its shapes fit. Default: false. */
   allowBaseMismatch?: boolean | undefined;
+  /** The task that runs, for a method that holds several (Poly, multitask prompt tuning). */
+  task?: number | undefined;
+  /** `false` leaves an invertible adapter's coupling of the embeddings out. Default: true. */
+  invertible?: boolean | undefined;
+  /** `direft` for a DiReFT, which AdapterHub saves so that it cannot be told from a NoReFT. */
+  reft?: 'direft' | undefined;
 }
 
 /** What loading an adapter did. */

@@ -1,6 +1,6 @@
 //! JSON to [`Compose`]: text, `null`, an array (a stack), or a tree such as `{"sum": ["a", "b"], "weights": [0.5, 0.5]}`.
 
-use super::{Compose, Weighted};
+use super::{Compose, Share, Weighted};
 use crate::error::{Error, Result};
 use serde_json::Value;
 
@@ -30,9 +30,17 @@ impl Compose {
                         of => Ok(Self::Scale(Box::new(of), scale)),
                     };
                 }
+                if let Some(Value::Array(list)) = map.get("split") {
+                    return match map.keys().find(|k| !matches!(k.as_str(), "split" | "tokens")) {
+                        None => split(list, map.get("tokens")).map_err(|e| e.unwrap_or_else(|| error(TOKENS))),
+                        Some(_) => Err(error("a split has parts and, where it counts them, tokens")),
+                    };
+                }
                 let mut keys = map.iter().filter(|(k, _)| k.as_str() != "weights");
                 let (Some((key, Value::Array(list))), None) = (keys.next(), keys.next()) else {
-                    return Err(error("expected one of stack, fuse, average, mix, sum with a list, or {scale, of}"));
+                    return Err(error(
+                        "expected one of stack, fuse, average, mix, sum, split with a list, or {scale, of}",
+                    ));
                 };
                 if list.is_empty() {
                     return Err(error("an empty list"));
@@ -46,7 +54,7 @@ impl Compose {
                     ("mix", w) => Ok(Self::Mix(weighted(list, w).map_err(|e| e.unwrap_or_else(|| error(COUNT)))?)),
                     ("sum", w) => Ok(Self::Sum(weighted(list, w).map_err(|e| e.unwrap_or_else(|| error(COUNT)))?)),
                     ("stack" | "fuse", Some(_)) => Err(error("`weights` belongs to average, mix and sum")),
-                    _ => Err(error("expected one of stack, fuse, average, mix, sum")),
+                    _ => Err(error("expected one of stack, fuse, average, mix, sum, split")),
                 }
             }
             Value::Bool(_) | Value::Number(_) => Err(error("expected text, null, a list or an object")),
@@ -54,7 +62,26 @@ impl Compose {
     }
 }
 
+const TOKENS: &str = "`tokens` must have a number, or \"*\" for the rest, for each part of the split";
 const COUNT: &str = "`weights` and the list must be equally long";
+
+/// Parts with their tokens, or the two sides of the first separator when nothing is counted.
+fn split(list: &[Value], tokens: Option<&Value>) -> Result<Compose, Option<Error>> {
+    let parts = list.iter().map(Compose::from_json).collect::<Result<Vec<_>>>().map_err(Some)?;
+    let shares: Vec<Share> = match tokens {
+        None | Some(Value::Null) => vec![Share::Segment; parts.len()],
+        Some(Value::Array(list)) if list.len() == parts.len() => {
+            let share = |v: &Value| match v {
+                Value::String(rest) if rest == "*" => Some(Share::Rest),
+                v => v.as_u64().and_then(|n| u32::try_from(n).ok()).map(Share::Tokens),
+            };
+            list.iter().map(share).collect::<Option<_>>().ok_or(None)?
+        }
+        Some(_) => return Err(None),
+    };
+    // What the grammar refuses of a split is refused here too.
+    Compose::Split(parts.into_iter().zip(shares).collect()).to_string().parse().map_err(Some)
+}
 
 fn parts(list: &[Value]) -> Result<Vec<Compose>> {
     list.iter().map(inner).collect()
@@ -106,6 +133,8 @@ mod tests {
             (json!("stack(a, b)"), "stack(a, b)"),
             (json!(["a", "b"]), "stack(a, b)"),
             (json!({"sum": ["a", "b"], "weights": [0.5, 2]}), "sum(a:0.5, b:2)"),
+            (json!({"split": ["a", "b"], "tokens": [3, "*"]}), "split(a:3, b:*)"),
+            (json!({"split": ["a", ["b", "c"]]}), "split(a, stack(b, c))"),
             (json!({"mix": ["a:0.5", "b"]}), "mix(a:0.5, b)"),
             (json!({"stack": [{"scale": 0.5, "of": "a"}, "b"]}), "stack(a:0.5, b)"),
         ] {
