@@ -11,7 +11,8 @@ KINDS = {}
 # What two adapters of one model must have in common.
 SHARED = {"VERA": ("r", "projection_prng_key", "save_projection", "target_modules"), "VBLORA": ("num_vectors", "vector_length"),
           "TINYLORA": ("r", "u", "target_modules", "save_projection", "projection_seed"), "UNILORA": ("theta_d_length", "target_modules", "r", "proj_seed", "save_indices"), "MISS": ("init_weights",),
-          "LILY": ("stride_A",)}
+          "LILY": ("stride_A",), "SUPERTUNING": ("save_precomputed_indices",), "PVERA": ("r", "projection_prng_key", "save_projection", "target_modules"),
+          "RANDLORA": ("r", "projection_prng_key", "save_projection", "target_modules", "sparse", "very_sparse")}
 WORDS = "word_embeddings"
 
 

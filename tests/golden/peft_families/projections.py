@@ -77,4 +77,5 @@ def tinylora(m):
     case("regenerated", {"save_projection": False})
     case("regenerated_tied", {"save_projection": False, "target_modules": SIX, "weight_tying": 0.6, "projection_seed": 9}, base="roberta")
     case("embedding", {"target_modules": ["word_embeddings", "query"]})
+    case("embedding_regenerated", {"target_modules": ["word_embeddings", "key"], "save_projection": False, "weight_tying": 0.4})
     case("seqcls", {"target_modules": ["query", "pooler.dense"], "task_type": "SEQ_CLS"}, cls=SEQ, labels=3)
