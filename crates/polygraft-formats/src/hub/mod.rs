@@ -1,0 +1,87 @@
+//! Adapters saved by AdapterHub's `adapters` (1.3) and by its predecessor `adapter-transformers` (1 to 3):
+//! `adapter_config.json` with `adapter.safetensors` or `pytorch_adapter.bin`, and the head beside it.
+//!
+//! A method is one file here and one row of [`FAMILIES`]. Where the library and its documents differ, the library is right.
+
+mod config;
+mod family;
+mod heads;
+mod names;
+mod presets;
+mod reading;
+mod tensors;
+
+mod ia3;
+mod lora;
+mod mtl_lora;
+
+pub use family::Family;
+
+use crate::adapter::AdapterOptions;
+use crate::error::{FormatError, Result, shown};
+use crate::json::Json;
+use crate::names::backbone_prefix;
+use crate::source::{Files, SMALL};
+use polygraft::ir::AdapterIr;
+use polygraft::model::ModelSpec;
+use reading::Reading;
+use tensors::Tensors;
+
+/// The configuration's name.
+pub(crate) const CONFIG: &str = "adapter_config.json";
+/// The weights' names; the library takes the first unless it is told otherwise.
+const WEIGHTS: [&str; 2] = ["pytorch_adapter.bin", "adapter.safetensors"];
+
+/// The library's methods.
+pub static FAMILIES: &[Family] = &[lora::FAMILY, ia3::FAMILY, mtl_lora::FAMILY];
+
+/// Whether an `adapter_config.json` is this library's.
+#[must_use]
+pub(crate) fn claims(config: &Json) -> bool {
+    config.get("peft_type").is_none() && (config.get("config").is_some() || config.get("model_class").is_some())
+}
+
+/// Reads a folder that `save_adapter` wrote.
+///
+/// # Errors
+/// [`FormatError::AdapterConfig`], [`FormatError::AdapterKeys`], [`FormatError::AdapterShape`],
+/// [`FormatError::NotFinite`], [`FormatError::Unsupported`] for what the library itself cannot run, and what its files
+/// are refused for.
+pub fn load(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions) -> Result<AdapterIr> {
+    let top = Json::parse(CONFIG, &files.read(CONFIG, SMALL)?)?;
+    about(CONFIG, &top, spec, options)?;
+    let Some(name) = top.get("name").and_then(Json::text) else {
+        return Err(config::bad("name", "the adapter's name is missing: its tensors are named by it"));
+    };
+    let methods = config::methods(&top)?;
+    let prefix = backbone_prefix(spec.arch);
+    let mut reading = Reading::new(name, spec, options, Tensors::open(files, WEIGHTS, prefix)?);
+    reading.old_task = top.get("type").and_then(Json::text) == Some("text_task");
+    let mut family = "union";
+    for method in &methods {
+        let row = family::of(method)?;
+        method.only(row.reads, row.silent)?;
+        (row.load)(&mut reading, method)?;
+        if methods.len() == 1 {
+            family = row.name;
+        }
+    }
+    reading.finish(family, top.get("model_name").and_then(Json::text), heads::load(files, spec, options)?)
+}
+
+/// What every configuration of the library says about itself and the model.
+fn about(file: &str, top: &Json, spec: &ModelSpec, options: &AdapterOptions) -> Result<()> {
+    let bad = |key: &str, why: String| FormatError::AdapterConfig { file: file.into(), key: key.into(), why };
+    if let Some(hidden) = top.get("hidden_size").filter(|h| h.whole() != Some(spec.hidden)) {
+        let why = format!("the adapter is for hidden states of {}, the base has {}", hidden.brief(), spec.hidden);
+        return Err(bad("hidden_size", why));
+    }
+    let Some(kind) = top.get("model_type").and_then(Json::text) else { return Ok(()) };
+    // RoBERTa's descendants have its names and mathematics; whose weights they are is not in the file.
+    let family = |name: &str| if matches!(name, "xlm-roberta" | "camembert") { "roberta".to_owned() } else { name.to_owned() };
+    if family(kind) != family(spec.arch.name()) && !options.allow_base_mismatch {
+        let why = format!("the adapter is for {:?}, the base is {:?}", shown(kind), spec.arch.name());
+        return Err(bad("model_type", why));
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! An adapter while it is being read: its name, its tensors, and the patches so far.
+
+use super::config::Settings;
+use super::names;
+use super::tensors::Tensors;
+use crate::adapter::AdapterOptions;
+use crate::change::Change;
+use crate::error::Result;
+use polygraft::ir::{AdapterIr, BaseClaim, LayerLinear, LinearSite, Op, Patch, Reweight, Site};
+use polygraft::model::{HeadSpec, ModelSpec};
+
+/// What a method's reader works with.
+pub(super) struct Reading<'a> {
+    /// The adapter's name in the library: part of every path.
+    pub(super) name: &'a str,
+    pub(super) spec: &'a ModelSpec,
+    pub(super) options: &'a AdapterOptions,
+    pub(super) tensors: Tensors,
+    pub(super) patches: Vec<Patch>,
+    /// A task adapter of the first release, whose configuration may name an invertible block that it does not have.
+    pub(super) old_task: bool,
+}
+
+/// A head that was read beside the adapter.
+#[derive(Default)]
+pub(super) struct Head {
+    pub(super) spec: Option<HeadSpec>,
+    pub(super) patches: Vec<Patch>,
+    pub(super) unused: Vec<String>,
+    pub(super) missing: Vec<String>,
+}
+
+/// A linear layer that a method may change.
+pub(super) struct Target {
+    pub(super) site: LinearSite,
+    /// Its module's path, and what stands between it and the adapter's own tensors.
+    pub(super) path: String,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn new(name: &'a str, spec: &'a ModelSpec, options: &'a AdapterOptions, tensors: Tensors) -> Self {
+        Self { name, spec, options, tensors, patches: Vec::new(), old_task: false }
+    }
+
+    /// The layers that a method is in: all but those of `leave_out`.
+    pub(super) fn layers(&self, settings: &Settings) -> Result<Vec<u16>> {
+        let out = settings.layers("leave_out")?.unwrap_or_default();
+        Ok((0..self.spec.layers).filter(|l| !out.contains(&usize::from(*l))).collect())
+    }
+
+    /// The linear layers that LoRA and its relatives change, in the order of the model.
+    pub(super) fn linears(&self, settings: &Settings, defaults: Linears) -> Result<Vec<Target>> {
+        let letters = match settings.get("attn_matrices") {
+            None => defaults.attention.iter().map(|l| (*l).to_owned()).collect(),
+            Some(list) => {
+                let letters: Option<Vec<String>> = list.items().iter().map(|l| l.text().map(str::to_owned)).collect();
+                letters.ok_or_else(|| settings.bad("attn_matrices", format!("{} is not letters", list.brief())))?
+            }
+        };
+        let mut which = Vec::new();
+        if settings.flag("selfattn_lora", true)? {
+            // Any other letter names nothing, in the library as well.
+            let known = [("q", LayerLinear::Query), ("k", LayerLinear::Key), ("v", LayerLinear::Value)];
+            which.extend(known.iter().filter(|(l, _)| letters.iter().any(|x| x == l)).map(|(_, w)| *w));
+        }
+        if settings.flag("intermediate_lora", defaults.intermediate)? {
+            which.push(LayerLinear::FfnIn);
+        }
+        if settings.flag("output_lora", false)? {
+            which.push(LayerLinear::FfnOut);
+        }
+        let mut out = Vec::new();
+        for layer in self.layers(settings)? {
+            for which in &which {
+                let site = LinearSite::Layer(layer, *which);
+                let Some((rows, cols)) = self.spec.linear_shape(site) else { continue };
+                let path = format!("{}.loras.{}", names::linear(self.spec, layer, *which), self.name);
+                out.push(Target { site, path, rows, cols });
+            }
+        }
+        Ok(out)
+    }
+
+    pub(super) fn patch(&mut self, site: Site, op: Op) {
+        self.patches.push(Patch { site, op });
+    }
+
+    /// A change of a linear layer as a function of its weight and bias, applied after whatever precedes it.
+    pub(super) fn change<F>(&mut self, target: &Target, change: Change<F>)
+    where
+        F: Fn(&mut polygraft::ir::Layer) -> Result<(), String> + Send + Sync + 'static,
+    {
+        self.patch(Site::Linear(target.site), Op::Reweight(Reweight::new(change)));
+    }
+
+    /// Ends the reading.
+    pub(super) fn finish(self, family: &'static str, base: Option<&str>, head: Head) -> Result<AdapterIr> {
+        let mut left = self.tensors.finish(self.options.strict)?;
+        left.extra.extend(head.unused);
+        left.missing.extend(head.missing);
+        let mut patches = self.patches;
+        patches.extend(head.patches);
+        Ok(AdapterIr {
+            family,
+            base: BaseClaim { name: base.map(str::to_owned), lineage: None },
+            patches,
+            head: head.spec,
+            language: None,
+            made_under: None,
+            unused: left.extra,
+            missing: left.missing,
+        })
+    }
+}
+
+/// What a method changes when its configuration does not say.
+pub(super) struct Linears {
+    pub(super) attention: &'static [&'static str],
+    pub(super) intermediate: bool,
+}

@@ -1,0 +1,131 @@
+//! The tensors of one of the library's files, by their path in the model: without the base's prefix, under the names
+//! that the present release gives them.
+
+use crate::bag::{Leftover, TensorBag};
+use crate::error::{FormatError, Result, shown};
+use crate::source::{ADAPTER, Files};
+use polygraft::tensor::Matrix;
+use std::collections::BTreeMap;
+
+/// What the first release called the places of adapters.
+const RENAMED: [(&str, &str); 5] = [
+    ("attention_text_task_adapters.", "adapters."),
+    ("attention_text_lang_adapters.", "adapters."),
+    ("layer_text_task_adapters.", "adapters."),
+    ("layer_text_lang_adapters.", "adapters."),
+    ("invertible_lang_adapters.", "invertible_adapters."),
+];
+
+/// A file that is consumed.
+#[derive(Debug)]
+pub(super) struct Tensors {
+    bag: TensorBag,
+    /// Path in the model → name in the file.
+    names: BTreeMap<String, String>,
+    /// What the file has before every path.
+    prefix: String,
+    missing: Vec<String>,
+}
+
+impl Tensors {
+    /// Opens the first of `files` that is there; `prefix` is the backbone's, which a file may have or not.
+    ///
+    /// # Errors
+    /// [`FormatError::FileMissing`]; as [`TensorBag::open`]; [`FormatError::Duplicate`] for an old and a present name of
+    /// one tensor.
+    pub(super) fn open(files: &dyn Files, candidates: [&str; 2], prefix: &str) -> Result<Self> {
+        let there = files.names();
+        let Some(file) = candidates.into_iter().find(|c| there.iter().any(|n| n == c)) else {
+            return Err(crate::source::missing(candidates[0], &there));
+        };
+        let bag = TensorBag::open(file, files.read(file, ADAPTER)?)?;
+        let mut names = BTreeMap::new();
+        let mut prefixed = false;
+        for name in bag.names() {
+            let mut path = name.strip_prefix(prefix).unwrap_or(name).to_owned();
+            prefixed |= path.len() < name.len();
+            for (old, new) in RENAMED {
+                path = path.replace(old, new);
+            }
+            if names.insert(path, name.to_owned()).is_some() {
+                return Err(FormatError::Duplicate { file: file.into(), name: shown(name) });
+            }
+        }
+        let prefix = if prefixed { prefix.to_owned() } else { String::new() };
+        Ok(Self { bag, names, prefix, missing: Vec::new() })
+    }
+
+    /// The file's name.
+    pub(super) fn file(&self) -> &str {
+        self.bag.file()
+    }
+
+    /// Paths that have not been taken.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
+    /// Whether `path` has not been taken.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.names.contains_key(path)
+    }
+
+    /// The shape of `path`, if it has not been taken.
+    pub(super) fn shape(&self, path: &str) -> Option<Vec<usize>> {
+        self.bag.shape(self.names.get(path)?).map(<[usize]>::to_vec)
+    }
+
+    /// Takes what may be there.
+    ///
+    /// # Errors
+    /// As [`TensorBag::take`].
+    pub(super) fn take(&mut self, path: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        match self.names.remove(path) {
+            Some(name) => self.bag.take(&name, shape),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes what must be there; its absence is kept for [`Tensors::finish`].
+    ///
+    /// # Errors
+    /// As [`TensorBag::take`].
+    pub(super) fn need(&mut self, path: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        let found = self.take(path, shape)?;
+        if found.is_none() {
+            self.missing.push(format!("{}{path}", self.prefix));
+        }
+        Ok(found)
+    }
+
+    /// Takes a matrix that must be there.
+    ///
+    /// # Errors
+    /// As [`TensorBag::take`].
+    pub(super) fn matrix(&mut self, path: &str, rows: usize, cols: usize) -> Result<Option<Matrix>> {
+        Ok(self.need(path, &[rows, cols])?.and_then(|values| Matrix::dense(rows, cols, values)))
+    }
+
+    /// Drops what is known to do nothing.
+    pub(super) fn ignore(&mut self, path: &str) {
+        if let Some(name) = self.names.remove(path) {
+            self.bag.ignore(&name);
+        }
+    }
+
+    /// Drops `copy` if it is the very tensor `of`, as the library writes it once for each module that holds it.
+    pub(super) fn ignore_copy(&mut self, copy: &str, of: &str) {
+        let same = self.names.get(copy).zip(self.names.get(of)).is_some_and(|(c, o)| self.bag.same(c, o));
+        if same {
+            self.ignore(copy);
+        }
+    }
+
+    /// Ends the reading: strict, what is missing or left over is an error.
+    ///
+    /// # Errors
+    /// [`FormatError::AdapterKeys`].
+    pub(super) fn finish(self, strict: bool) -> Result<Leftover> {
+        self.bag.finish(strict, self.missing)
+    }
+}
