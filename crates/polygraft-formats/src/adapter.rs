@@ -1,11 +1,15 @@
 //! Which family an adapter's files are of, and their reader: the one table of families.
 
 use crate::error::{FormatError, Result};
-use crate::source::{ADAPTER, Files, Subfolder};
-use crate::{language, peft};
+use crate::json::Json;
+use crate::source::{ADAPTER, Files, SMALL, Subfolder};
+use crate::{hub, language, peft};
 use polygraft::ir::AdapterIr;
 use polygraft::model::ModelSpec;
 use serde::Deserialize;
+
+/// PEFT's and AdapterHub's configurations have the same name.
+const CONFIG: &str = "adapter_config.json";
 
 /// How an adapter is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -15,11 +19,36 @@ pub struct AdapterOptions {
     pub strict: bool,
     /// Graft onto a base that the adapter does not name.
     pub allow_base_mismatch: bool,
+    /// Whether an invertible adapter's block of the embeddings runs; only for adapters that have one.
+    pub invertible: Option<bool>,
+    /// Which ReFT it is, for folders that do not say.
+    pub reft: Option<ReftForm>,
+}
+
+/// The forms of ReFT that AdapterHub saves alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReftForm {
+    /// `x + (f(W x + b) − R x) R`: what the library computes from the folder.
+    Noreft,
+    /// `x + f(W x + b) R`: what it computed in training, if that was a DiReFT.
+    Direft,
+}
+
+impl ReftForm {
+    /// The option's value.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Noreft => "noreft",
+            Self::Direft => "direft",
+        }
+    }
 }
 
 impl Default for AdapterOptions {
     fn default() -> Self {
-        Self { strict: true, allow_base_mismatch: false }
+        Self { strict: true, allow_base_mismatch: false, invertible: None, reft: None }
     }
 }
 
@@ -33,12 +62,19 @@ pub fn load_adapter(files: &dyn Files, spec: &ModelSpec, options: &AdapterOption
     let inner = folder.as_deref().map(|name| Subfolder::new(files, name));
     let files: &dyn Files = inner.as_ref().map_or(files, |f| f);
     let names = files.names();
-    if names.iter().any(|n| n == "adapter_config.json") {
+    if names.iter().any(|n| n == CONFIG) {
+        let config = Json::parse(CONFIG, &files.read(CONFIG, SMALL)?)?;
+        if hub::claims(&config) {
+            return hub::load(files, spec, options);
+        }
+        if options.invertible.is_some() || options.reft.is_some() {
+            let why = "these are for adapters of AdapterHub: leave them out".into();
+            return Err(FormatError::Argument { what: "invertible, reft".into(), why });
+        }
         return peft::load(files, spec, options);
     }
-    if names.iter().any(|n| n == "pytorch_adapter.bin" || n == "head_config.json") {
-        let why = "this is an adapter of AdapterHub; this version loads PEFT LoRA and language vectors".into();
-        return Err(FormatError::Unsupported { file: "adapter_config.json".into(), why });
+    if names.iter().any(|n| n == hub::FUSION_CONFIG) {
+        return hub::load_fusion(files, spec, options);
     }
     if let [name] = names.as_slice() {
         return language::load(name, files.read(name, ADAPTER)?);

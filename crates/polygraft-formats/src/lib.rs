@@ -8,9 +8,11 @@
 pub mod adapter;
 pub mod bag;
 pub mod base;
+mod change;
 pub mod container;
 pub mod e5bin;
 pub mod error;
+pub mod hub;
 pub mod index;
 mod json;
 pub mod language;

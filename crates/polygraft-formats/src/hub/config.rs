@@ -31,6 +31,11 @@ impl Settings {
         self.json.get(key)
     }
 
+    /// Whether the entry is there, be it null.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.json.entries().iter().any(|(k, _)| k == key)
+    }
+
     fn read<T>(&self, key: &str, what: &str, read: impl Fn(&Json) -> Option<T>) -> Result<Option<T>> {
         let of = |v: &Json| read(v).ok_or_else(|| self.bad(key, format!("{} is not {what}", v.brief())));
         self.get(key).map(of).transpose()
@@ -161,9 +166,7 @@ fn older(config: Json, version: Option<&str>) -> Result<Json> {
         if !nested.is_empty() {
             let inside = Settings::new(CONFIG, nested);
             inside.only(&["block_type", "reduction_factor"], &["non_linearity"])?;
-            let part = |name: &str| {
-                inside.get(name).cloned().ok_or_else(|| bad(&key, format!("it has no {name}")))
-            };
+            let part = |name: &str| inside.get(name).cloned().ok_or_else(|| bad(&key, format!("it has no {name}")));
             let (block, factor) = (part("block_type")?, part("reduction_factor")?);
             entries.push(("inv_adapter".into(), block));
             entries.push(("inv_adapter_reduction_factor".into(), factor));

@@ -31,9 +31,11 @@ pub struct Family {
 pub(super) fn of(settings: &Settings) -> Result<&'static Family> {
     let architecture = settings.text("architecture")?.filter(|a| *a != "bottleneck");
     let mut rows = FAMILIES.iter().filter(|f| f.architecture == architecture);
-    let chosen = |f: &&Family| f.mode.is_none_or(|(key, value)| settings.get(key).is_some_and(|v| v.text() == Some(value)));
+    let chosen =
+        |f: &&Family| f.mode.is_none_or(|(key, value)| settings.get(key).is_some_and(|v| v.text() == Some(value)));
     // A row with a mode comes before the one that stands for the rest.
-    let Some(row) = rows.clone().find(|f| f.mode.is_some() && chosen(f)).or_else(|| rows.find(|f| f.mode.is_none())) else {
+    let Some(row) = rows.clone().find(|f| f.mode.is_some() && chosen(f)).or_else(|| rows.find(|f| f.mode.is_none()))
+    else {
         let mut known: Vec<&str> = FAMILIES.iter().filter_map(|f| f.architecture).collect();
         known.dedup();
         let name = shown(architecture.unwrap_or("bottleneck"));

@@ -6,7 +6,7 @@ use super::family::Family;
 use super::reading::{Linears, Reading, Target};
 use crate::change::Change;
 use crate::error::Result;
-use polygraft::ir::{Layer, LowRank, Meeting, Op, Site};
+use polygraft::ir::{Gate, Layer, LowRank, Meeting, MixedLowRank, Mixing, Op, Site};
 use polygraft::tensor::Matrix;
 
 /// The method's row.
@@ -57,14 +57,17 @@ fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
     for t in &targets {
         let factors = if vera { r.vera(t, rank, shared.as_ref())? } else { r.factors(t, rank)? };
         let magnitude = if dora { r.tensors.need(&format!("{}.m.weight", t.path), &[t.rows, 1])? } else { None };
+        let gate = if gated { r.gate(&t.path, t.cols)? } else { None };
         let Some((a, b)) = factors else { continue };
-        if gated {
-            return Err(s.bad("use_gating", "not supported by this version"));
-        }
-        match magnitude {
-            Some(m) => r.dora(t, a, b, scale, m),
-            None if dora => {}
-            None => r.patch(Site::Linear(t.site), Op::LowRank(LowRank { a, b, bias: None, scale })),
+        match (magnitude, gate) {
+            (None, None) if !dora && !gated => {
+                r.patch(Site::Linear(t.site), Op::LowRank(LowRank { a, b, bias: None, scale }))
+            }
+            (None, Some(gate)) if !dora => r.gated(t, a, b, gate),
+            (Some(m), None) if !gated => r.dora(t, a, b, scale, m),
+            (Some(_), Some(_)) => return Err(s.bad("use_gating", "a gate on DoRA is not supported by this version")),
+            // Something was missing, which is noted.
+            _ => {}
         }
     }
     Ok(())
@@ -110,6 +113,12 @@ impl Reading<'_> {
             return Err(super::config::bad("vera_d", why));
         }
         Ok(Some((product(&d, shared_a), product(&b, shared_b))))
+    }
+
+    /// `y += g · B A x`: with a gate, `alpha / r` is dropped.
+    pub(super) fn gated(&mut self, t: &Target, a: Matrix, b: Matrix, gate: Gate) {
+        let lora = LowRank { a, b, bias: None, scale: 1.0 };
+        self.patch(Site::Linear(t.site), Op::MixedLowRank(MixedLowRank { lora, mixing: Mixing::Gate(gate) }));
     }
 
     /// `(m / ‖W + B A‖) ⊙ (W x + b + s · B A x)`: the norm is of the update without its scale, and the bias is scaled too.

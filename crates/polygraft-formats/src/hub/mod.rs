@@ -11,11 +11,17 @@ mod presets;
 mod reading;
 mod tensors;
 
+mod bottleneck;
+mod fusion;
 mod ia3;
+mod invertible;
 mod lora;
 mod mtl_lora;
+mod phm;
+mod reft;
 
 pub use family::Family;
+pub(crate) use fusion::{CONFIG as FUSION_CONFIG, load as load_fusion};
 
 use crate::adapter::AdapterOptions;
 use crate::error::{FormatError, Result, shown};
@@ -33,7 +39,7 @@ pub(crate) const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: [&str; 2] = ["pytorch_adapter.bin", "adapter.safetensors"];
 
 /// The library's methods.
-pub static FAMILIES: &[Family] = &[lora::FAMILY, ia3::FAMILY, mtl_lora::FAMILY];
+pub static FAMILIES: &[Family] = &[bottleneck::FAMILY, lora::FAMILY, ia3::FAMILY, mtl_lora::FAMILY, reft::FAMILY];
 
 /// Whether an `adapter_config.json` is this library's.
 #[must_use]
@@ -66,6 +72,8 @@ pub fn load(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions) -> Re
             family = row.name;
         }
     }
+    invertible::option_fits(&reading)?;
+    reft::option_fits(&reading)?;
     reading.finish(family, top.get("model_name").and_then(Json::text), heads::load(files, spec, options)?)
 }
 
@@ -78,7 +86,8 @@ fn about(file: &str, top: &Json, spec: &ModelSpec, options: &AdapterOptions) -> 
     }
     let Some(kind) = top.get("model_type").and_then(Json::text) else { return Ok(()) };
     // RoBERTa's descendants have its names and mathematics; whose weights they are is not in the file.
-    let family = |name: &str| if matches!(name, "xlm-roberta" | "camembert") { "roberta".to_owned() } else { name.to_owned() };
+    let family =
+        |name: &str| if matches!(name, "xlm-roberta" | "camembert") { "roberta".to_owned() } else { name.to_owned() };
     if family(kind) != family(spec.arch.name()) && !options.allow_base_mismatch {
         let why = format!("the adapter is for {:?}, the base is {:?}", shown(kind), spec.arch.name());
         return Err(bad("model_type", why));

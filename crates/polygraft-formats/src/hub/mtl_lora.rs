@@ -42,10 +42,9 @@ fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
         let why = format!("{kind:?} cannot be made by adapters 1.3.0, which fails on it; singular_values can");
         return Err(s.bad("task_specific_matrix_type", why));
     }
-    for key in ["use_dora", "use_gating"] {
-        if s.flag(key, false)? {
-            return Err(s.bad(key, "not supported by this version"));
-        }
+    let gated = s.flag("use_gating", false)?;
+    if s.flag("use_dora", false)? {
+        return Err(s.bad("use_dora", "MTL-LoRA with DoRA is not supported by this version"));
     }
     let (rank, experts) = (s.whole("r", 8)?, s.whole("n_up_projection", 1)?);
     let scale = lora::scale(s, rank)?;
@@ -55,13 +54,18 @@ fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
         let b = r.tensors.need(&format!("{}.lora_B", t.path), &[experts, t.rows, rank])?;
         let values = r.tensors.need(&format!("{}.task_specific.values", t.path), &[rank])?;
         let weights = r.tensors.need(&format!("{}.weights", t.path), &[experts])?;
+        let gate = if gated { r.gate(&t.path, t.cols)? } else { None };
         let (Some(mut a), Some(b), Some(values), Some(weights)) = (a, b, values, weights) else { continue };
         for (row, value) in a.chunks_exact_mut(t.cols).zip(&values) {
             row.iter_mut().for_each(|x| *x *= value);
         }
         let mixed = mix(&b, t.rows * rank, &weights, sharpness);
         if let Some((a, b)) = Matrix::dense(rank, t.cols, a).zip(Matrix::dense(t.rows, rank, mixed)) {
-            r.patch(Site::Linear(t.site), Op::LowRank(LowRank { a, b, bias: None, scale }));
+            match gate {
+                Some(gate) => r.gated(&t, a, b, gate),
+                None if gated => {}
+                None => r.patch(Site::Linear(t.site), Op::LowRank(LowRank { a, b, bias: None, scale })),
+            }
         }
     }
     Ok(())

@@ -19,6 +19,9 @@ pub(super) struct Reading<'a> {
     pub(super) patches: Vec<Patch>,
     /// A task adapter of the first release, whose configuration may name an invertible block that it does not have.
     pub(super) old_task: bool,
+    /// Whether an invertible block, or a ReFT, was found.
+    pub(super) invertible: bool,
+    pub(super) reft: bool,
 }
 
 /// A head that was read beside the adapter.
@@ -41,7 +44,7 @@ pub(super) struct Target {
 
 impl<'a> Reading<'a> {
     pub(super) fn new(name: &'a str, spec: &'a ModelSpec, options: &'a AdapterOptions, tensors: Tensors) -> Self {
-        Self { name, spec, options, tensors, patches: Vec::new(), old_task: false }
+        Self { name, spec, options, tensors, patches: Vec::new(), old_task: false, invertible: false, reft: false }
     }
 
     /// The layers that a method is in: all but those of `leave_out`.
@@ -107,6 +110,7 @@ impl<'a> Reading<'a> {
             base: BaseClaim { name: base.map(str::to_owned), lineage: None },
             patches,
             head: head.spec,
+            fuses: None,
             language: None,
             made_under: None,
             unused: left.extra,

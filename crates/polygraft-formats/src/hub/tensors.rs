@@ -93,9 +93,14 @@ impl Tensors {
     pub(super) fn need(&mut self, path: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
         let found = self.take(path, shape)?;
         if found.is_none() {
-            self.missing.push(format!("{}{path}", self.prefix));
+            self.miss(path);
         }
         Ok(found)
+    }
+
+    /// Notes the absence of what must be there.
+    pub(super) fn miss(&mut self, path: &str) {
+        self.missing.push(format!("{}{path}", self.prefix));
     }
 
     /// Takes a matrix that must be there.

@@ -1,0 +1,43 @@
+//! A family's mathematics as a change of a layer's weight.
+
+use polygraft::ir::{Layer, Meeting, Reweigh};
+use std::fmt;
+
+/// A function of the layer, with what the core has to know about it.
+pub(crate) struct Change<F> {
+    pub(crate) family: &'static str,
+    pub(crate) shape: (usize, usize),
+    pub(crate) meeting: Meeting,
+    pub(crate) changes_weight: bool,
+    /// Floats that `apply` holds.
+    pub(crate) held: usize,
+    pub(crate) apply: F,
+}
+
+impl<F> fmt::Debug for Change<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} of {} floats", self.family, self.shape, self.held)
+    }
+}
+
+impl<F: Fn(&mut Layer) -> Result<(), String> + Send + Sync> Reweigh for Change<F> {
+    fn apply(&self, layer: &mut Layer) -> Result<(), String> {
+        (self.apply)(layer)
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        self.shape
+    }
+
+    fn meeting(&self) -> Meeting {
+        self.meeting
+    }
+
+    fn changes_weight(&self) -> bool {
+        self.changes_weight
+    }
+
+    fn bytes(&self) -> usize {
+        self.held * 4
+    }
+}
