@@ -50,9 +50,6 @@ pub(crate) fn read(path: &Path) -> Result<Request> {
     let bad = |why: String| Error::Content { path: path.into(), why };
     let written: Written = serde_json::from_str(&files::text(path)?).map_err(|e| bad(e.to_string()))?;
     let root = path.parent().unwrap_or(Path::new(""));
-    if !written.fusion.is_null() {
-        return Err(bad("`fusion`: this version cannot load an AdapterFusion layer; leave it out".into()));
-    }
     if !written.pixels.is_null() {
         return Err(bad("`pixels`: this version has no vision base; give `rows` of token ids".into()));
     }
@@ -98,5 +95,20 @@ pub(crate) fn read(path: &Path) -> Result<Request> {
         };
         adapters.push((name, root.join(path), options));
     }
+    for path in fusions(&written.fusion).ok_or_else(|| bad("`fusion` is neither a path nor a list of paths".into()))? {
+        // No composition names a fusion: any name will do that nobody has.
+        let taken = |name: &String| adapters.iter().any(|(n, _, _): &(String, _, _)| n == name);
+        let name = (0..).map(|i| format!("fusion.{i}")).find(|n| !taken(n)).unwrap_or_default();
+        adapters.push((name, root.join(path), Map::new()));
+    }
     Ok(Request { base: root.join(written.base), adapters, batch: Batch::by_row(rows, composes) })
+}
+
+fn fusions(value: &Value) -> Option<Vec<&str>> {
+    match value {
+        Value::Null => Some(Vec::new()),
+        Value::String(path) => Some(vec![path]),
+        Value::Array(paths) => paths.iter().map(Value::as_str).collect(),
+        _ => None,
+    }
 }

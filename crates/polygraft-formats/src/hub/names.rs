@@ -20,11 +20,6 @@ pub(super) fn layer(spec: &ModelSpec, layer: u16) -> String {
     parent(&block(spec, layer, false)).to_owned()
 }
 
-/// The module of self-attention.
-pub(super) fn attention(spec: &ModelSpec, layer: u16) -> String {
-    parent(&linear(spec, layer, LayerLinear::Query)).to_owned()
-}
-
 fn parent(path: &str) -> &str {
     path.rsplit_once('.').map_or("", |(parent, _)| parent)
 }

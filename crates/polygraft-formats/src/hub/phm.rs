@@ -71,7 +71,7 @@ impl Phm {
     }
 
     fn divides(&self, s: &Settings, inputs: usize, outputs: usize) -> Result<()> {
-        if inputs % self.n == 0 && outputs % self.n == 0 {
+        if inputs.is_multiple_of(self.n) && outputs.is_multiple_of(self.n) {
             return Ok(());
         }
         Err(s.bad("phm_dim", format!("{} does not divide {inputs} and {outputs}, the widths of a projection", self.n)))

@@ -55,11 +55,6 @@ impl Tensors {
         Ok(Self { bag, names, prefix, missing: Vec::new() })
     }
 
-    /// The file's name.
-    pub(super) fn file(&self) -> &str {
-        self.bag.file()
-    }
-
     /// Paths that have not been taken.
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(String::as_str)
@@ -68,11 +63,6 @@ impl Tensors {
     /// Whether `path` has not been taken.
     pub(super) fn has(&self, path: &str) -> bool {
         self.names.contains_key(path)
-    }
-
-    /// The shape of `path`, if it has not been taken.
-    pub(super) fn shape(&self, path: &str) -> Option<Vec<usize>> {
-        self.bag.shape(self.names.get(path)?).map(<[usize]>::to_vec)
     }
 
     /// Takes what may be there.
@@ -115,14 +105,6 @@ impl Tensors {
     pub(super) fn ignore(&mut self, path: &str) {
         if let Some(name) = self.names.remove(path) {
             self.bag.ignore(&name);
-        }
-    }
-
-    /// Drops `copy` if it is the very tensor `of`, as the library writes it once for each module that holds it.
-    pub(super) fn ignore_copy(&mut self, copy: &str, of: &str) {
-        let same = self.names.get(copy).zip(self.names.get(of)).is_some_and(|(c, o)| self.bag.same(c, o));
-        if same {
-            self.ignore(copy);
         }
     }
 
