@@ -18,6 +18,8 @@ mod invertible;
 mod lora;
 mod mtl_lora;
 mod phm;
+mod prefix;
+mod prompt;
 mod reft;
 
 pub use family::Family;
@@ -39,7 +41,8 @@ pub(crate) const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: [&str; 2] = ["pytorch_adapter.bin", "adapter.safetensors"];
 
 /// The library's methods.
-pub static FAMILIES: &[Family] = &[bottleneck::FAMILY, lora::FAMILY, ia3::FAMILY, mtl_lora::FAMILY, reft::FAMILY];
+pub static FAMILIES: &[Family] =
+    &[bottleneck::FAMILY, lora::FAMILY, ia3::FAMILY, mtl_lora::FAMILY, prefix::FAMILY, prompt::FAMILY, reft::FAMILY];
 
 /// Whether an `adapter_config.json` is this library's.
 #[must_use]

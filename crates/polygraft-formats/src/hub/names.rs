@@ -20,6 +20,16 @@ pub(super) fn layer(spec: &ModelSpec, layer: u16) -> String {
     parent(&block(spec, layer, false)).to_owned()
 }
 
+/// The module of self-attention.
+pub(super) fn attention(spec: &ModelSpec, layer: u16) -> String {
+    parent(&linear(spec, layer, LayerLinear::Query)).to_owned()
+}
+
+/// What a prefix is called among an adapter's prefixes.
+pub(super) fn prefix_place(_spec: &ModelSpec) -> &'static str {
+    "self_prefix"
+}
+
 fn parent(path: &str) -> &str {
     path.rsplit_once('.').map_or("", |(parent, _)| parent)
 }

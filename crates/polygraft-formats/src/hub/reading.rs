@@ -6,7 +6,7 @@ use super::tensors::Tensors;
 use crate::adapter::AdapterOptions;
 use crate::change::Change;
 use crate::error::Result;
-use polygraft::ir::{AdapterIr, BaseClaim, LayerLinear, LinearSite, Op, Patch, Reweight, Site};
+use polygraft::ir::{AdapterIr, BaseClaim, LayerLinear, LinearSite, Op, Patch, Reweight, RowChange, Site};
 use polygraft::model::{HeadSpec, ModelSpec};
 
 /// What a method's reader works with.
@@ -22,6 +22,8 @@ pub(super) struct Reading<'a> {
     /// Whether an invertible block, or a ReFT, was found.
     pub(super) invertible: bool,
     pub(super) reft: bool,
+    /// What it makes of a row's shape.
+    pub(super) rows: RowChange,
 }
 
 /// A head that was read beside the adapter.
@@ -44,7 +46,17 @@ pub(super) struct Target {
 
 impl<'a> Reading<'a> {
     pub(super) fn new(name: &'a str, spec: &'a ModelSpec, options: &'a AdapterOptions, tensors: Tensors) -> Self {
-        Self { name, spec, options, tensors, patches: Vec::new(), old_task: false, invertible: false, reft: false }
+        Self {
+            name,
+            spec,
+            options,
+            tensors,
+            patches: Vec::new(),
+            old_task: false,
+            invertible: false,
+            reft: false,
+            rows: RowChange::default(),
+        }
     }
 
     /// The layers that a method is in: all but those of `leave_out`.
@@ -110,6 +122,8 @@ impl<'a> Reading<'a> {
             base: BaseClaim { name: base.map(str::to_owned), lineage: None },
             patches,
             head: head.spec,
+            chains: true,
+            rows: self.rows,
             fuses: None,
             language: None,
             made_under: None,

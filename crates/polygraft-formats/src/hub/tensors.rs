@@ -108,6 +108,25 @@ impl Tensors {
         }
     }
 
+    /// Drops `copy`, which the library writes once for each module that holds the tensor `of`.
+    ///
+    /// # Errors
+    /// [`FormatError::Duplicate`] when the two are not the same numbers; as [`TensorBag::take`].
+    pub(super) fn ignore_copy(&mut self, copy: &str, of: &str) -> Result<()> {
+        let Some((copied, own)) = self.names.get(copy).zip(self.names.get(of)) else { return Ok(()) };
+        if !self.bag.same(copied, own) {
+            // A tool that saved the file anew may have written the numbers twice.
+            let mut other = self.bag.clone();
+            let shape = self.bag.shape(own).map(<[usize]>::to_vec).unwrap_or_default();
+            let equal = other.take(copied, &shape)? == other.take(own, &shape)?;
+            if !equal {
+                return Err(FormatError::Duplicate { file: self.bag.file().into(), name: shown(copied) });
+            }
+        }
+        self.ignore(copy);
+        Ok(())
+    }
+
     /// Ends the reading: strict, what is missing or left over is an error.
     ///
     /// # Errors
