@@ -46,6 +46,12 @@ def supertuning(m):
     case("smallest", {"select_top": False})
     case("no_indices", {"save_precomputed_indices": False})
     case("no_indices_smallest", {"save_precomputed_indices": False, "select_top": False, "target_modules": SIX, "sparsity": 0.9}, base="xlmr")
+    # Half precision has equal magnitudes by the dozen, and their order is `torch.topk`'s: a partial sort where k is at most
+    # a 64th of all, else a selection and a sort, as libstdc++ has them. Verified: its algorithms give this order exactly.
+    case("ties", {"save_precomputed_indices": False, "sparsity": 0.9}, base="bert_bf16")
+    case("ties_few", {"save_precomputed_indices": False, "sparsity": 0.985, "target_modules": SIX}, base="bert_bf16")
+    case("ties_smallest", {"save_precomputed_indices": False, "sparsity": 0.8, "select_top": False}, base="bert_bf16")
+    case("ties_smallest_few", {"save_precomputed_indices": False, "sparsity": 0.985, "select_top": False, "target_modules": SIX}, base="bert_odd_bf16")
     case("lora", {"r": 4})
     case("lora_alpha_no_indices", {"r": 2, "lora_alpha": 3, "save_precomputed_indices": False}, base="roberta")
     case("seqcls", {"target_modules": ["query", "pooler.dense"], "task_type": "SEQ_CLS"}, cls=SEQ, labels=3)
