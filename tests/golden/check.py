@@ -3,8 +3,8 @@
     python tests/golden/check.py BINARY FOLDER [--backends reference,cpu,gpu] [--pending] [--quiet]
 
 A case is a folder with `request.json` and `expected.safetensors` or `error.txt`, as everywhere here. The last lines are a
-family each: cases, those that fail, the largest difference by backend. `--pending` prints what fails on any of the
-backends, a path a line and a whole family as one: what pending.txt would have to hold. The exit status is 1 when anything fails.
+family each: cases, those that fail, the largest difference by backend. `--pending` prints what pending.txt would have to
+hold: what fails, a path a line, a whole family as one, after the backend's name if it is not all of them. The exit status is 1 when anything fails.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main():
     args = parser.parse_args()
     backends = args.backends.split(",")
     cases = sorted(p.parent for p in args.folder.rglob("request.json"))
-    table = defaultdict(lambda: {"cases": 0, "failed": set(), **{b: 0.0 for b in backends}})
+    table = defaultdict(lambda: {"cases": 0, "failed": set(), "on": defaultdict(set), **{b: 0.0 for b in backends}})
     with tempfile.TemporaryDirectory() as scratch:
         for case in cases:
             name = str(case.relative_to(args.folder))
@@ -68,13 +68,16 @@ def main():
                     row[backend] = max(row[backend], off or 0.0)
                     continue
                 row["failed"].add(name)
+                row["on"][name].add(backend)
                 if not args.quiet:
                     print(f"{backend} {name}: {wrong}", flush=True)
     failed = sorted(name for row in table.values() for name in row["failed"])
     if args.pending:
         for family, row in sorted(table.items()):
-            names = [family] if len(row["failed"]) == row["cases"] else sorted(row["failed"])
-            print("\n".join(f"{args.folder.name}/{name}" for name in names))
+            everywhere = {name for name, on in row["on"].items() if len(on) == len(backends)}
+            lines = [f"{args.folder.name}/{name}" for name in ([family] if len(everywhere) == row["cases"] else sorted(everywhere))]
+            lines += [f"{b}:{args.folder.name}/{name}" for name, on in sorted(row["on"].items()) if name not in everywhere for b in sorted(on)]
+            print("\n".join(lines))
     for family, row in sorted(table.items()):
         worst = "  ".join(f"{b} {row[b]:.1e}" for b in backends)
         print(f"{family:32} {row['cases']:3} cases  {len(row['failed']):3} failed  {worst}")

@@ -158,7 +158,8 @@ def sort(a, first, last, less):
     introsort(a, first, last, lg(last - first) * 2, less)
     if last - first > 16:
         insertion_sort(a, first, first + 16, less)
-        for i in range(first + 16, last): unguarded_insert(a, i, less)
+        for i in range(first + 16, last):
+            unguarded_insert(a, i, less)
     else:
         insertion_sort(a, first, last, less)
 
@@ -173,6 +174,7 @@ def topk(values, k, largest):
         nth_element(a, 0, k - 1, n, less)
         sort(a, 0, k - 1, less)
     return [i for _, i in a[:k]]
+
 
 def main():
     for t in range(400):
