@@ -77,7 +77,8 @@ def main():
             everywhere = {name for name, on in row["on"].items() if len(on) == len(backends)}
             lines = [f"{args.folder.name}/{name}" for name in ([family] if len(everywhere) == row["cases"] else sorted(everywhere))]
             lines += [f"{b}:{args.folder.name}/{name}" for name, on in sorted(row["on"].items()) if name not in everywhere for b in sorted(on)]
-            print("\n".join(lines))
+            for line in lines:
+                print(line)
     for family, row in sorted(table.items()):
         worst = "  ".join(f"{b} {row[b]:.1e}" for b in backends)
         print(f"{family:32} {row['cases']:3} cases  {len(row['failed']):3} failed  {worst}")
