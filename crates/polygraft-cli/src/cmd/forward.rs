@@ -22,14 +22,15 @@ pub(crate) fn run(args: &Forward) -> Result<()> {
     let outputs = session.run(&request.batch, want, precision)?;
     let hidden = session.spec().hidden;
     let mut file = TensorFile::new();
-    for (i, (output, row)) in outputs.into_iter().zip(&request.batch.rows).enumerate() {
-        let tokens = row.ids.len();
+    for (i, output) in outputs.into_iter().enumerate() {
         if let Some(values) = output.hidden {
-            file.add_f32(&format!("last_hidden_state.{i}"), &[tokens, hidden], values);
+            // Virtual tokens are in it.
+            file.add_f32(&format!("last_hidden_state.{i}"), &[values.len() / hidden, hidden], values);
         }
         if let Some(logits) = output.logits {
             let labels = logits.head.labels as usize;
-            let shape = if logits.head.kind.per_token() { vec![tokens, labels] } else { vec![labels] };
+            let shape =
+                if logits.head.kind.per_token() { vec![logits.values.len() / labels, labels] } else { vec![labels] };
             file.add_f32(&format!("logits.{i}"), &shape, logits.values);
         }
     }

@@ -163,15 +163,23 @@ impl Projections<'_> {
         let norm_after = if ln_after { own_norm(r, path, "adapter_norm_after", None, d)? } else { None };
         let gated = s.flag("use_gating", false)?;
         let gate = if gated { r.gate(path, d)? } else { None };
-        let activation = match s.get("non_linearity") {
-            Some(_) => s.activation("non_linearity")?,
-            None => return Err(s.bad("non_linearity", "it is missing")),
-        };
+        if s.get("non_linearity").is_none() {
+            return Err(s.bad("non_linearity", "it is missing"));
+        }
+        let slope =
+            prelu(r, s, &format!("{path}.{}.f.weight", if ln_before { "adapter_down.2" } else { "adapter_down.1" }))?;
+        // Two more names of the same number.
+        r.tensors.ignore(&format!("{path}.non_linearity.f.weight"));
+        let activation = if slope.is_some() { Activation::Relu } else { s.activation("non_linearity")? };
         let whole = norm_before.is_some() == ln_before && norm_after.is_some() == ln_after && gate.is_some() == gated;
         let (Some((down, down_bias)), Some((up, up_bias)), Some(scaling), true) = (down, up, scaling, whole) else {
             return Ok(None);
         };
         let (up, up_bias) = scaled(up, up_bias, &scaling);
+        let (down, down_bias, up) = match slope {
+            Some(slope) => split(&down, down_bias, &up, slope),
+            None => (down, down_bias, up),
+        };
         let op = Bottleneck { norm_before, down, down_bias, activation, up, up_bias, gate, norm_after, rules };
         Ok(Some(op))
     }
@@ -242,7 +250,27 @@ impl Reading<'_> {
     }
 }
 
-/// The function of an invertible block, which is its adapter's.
-pub(super) fn activation(s: &Settings) -> Result<Activation> {
-    s.activation("non_linearity")
+/// The slope of a PReLU, the one function with a number of its own.
+pub(super) fn prelu(r: &mut Reading<'_>, s: &Settings, path: &str) -> Result<Option<f32>> {
+    if s.text("non_linearity")?.is_none_or(|name| !name.eq_ignore_ascii_case("prelu")) {
+        return Ok(None);
+    }
+    Ok(r.tensors.need(path, &[1])?.and_then(|v| v.first().copied()))
+}
+
+/// `PReLU(x) = relu(x) − a relu(−x)`: twice as wide a pair of layers around a plain ReLU.
+pub(super) fn split(first: &Matrix, bias: Vec<f32>, second: &Matrix, slope: f32) -> (Matrix, Vec<f32>, Matrix) {
+    let turned = |v: &[f32]| v.iter().map(|x| -x).collect::<Vec<f32>>();
+    let (rows, cols) = (first.rows(), first.cols());
+    let weight = first.to_f32();
+    let first =
+        Matrix::dense(2 * rows, cols, [weight.clone(), turned(&weight)].concat()).unwrap_or_else(|| first.clone());
+    let bias = [bias.clone(), turned(&bias)].concat();
+    let wide: Vec<f32> = second
+        .to_f32()
+        .chunks_exact(rows.max(1))
+        .flat_map(|row| row.iter().copied().chain(row.iter().map(|x| -slope * x)).collect::<Vec<f32>>())
+        .collect();
+    let second = Matrix::dense(second.rows(), 2 * rows, wide).unwrap_or_else(|| second.clone());
+    (first, bias, second)
 }

@@ -84,7 +84,7 @@ impl Settings {
         let known = if lower == "leakyrelu" { "leaky_relu" } else { lower.as_str() };
         Activation::from_name(known).ok_or_else(|| {
             let why = match lower.as_str() {
-                "prelu" | "xielu" => format!("{lower} has parameters of its own, which the library does not save"),
+                "prelu" | "xielu" => format!("{lower} has numbers of its own and is not supported here"),
                 _ => format!("{:?} is not a function that is known", shown(name)),
             };
             self.bad(key, why)

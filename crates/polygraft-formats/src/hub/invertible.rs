@@ -1,11 +1,12 @@
 //! Invertible adapters (MAD-X, Pfeiffer et al. 2020): a NICE coupling of the embeddings, `invertible_adapters.N.{F, G}`,
 //! undone before a vocabulary head's last layer where the library does so.
 
-use super::bottleneck::activation;
+use super::bottleneck::{prelu, split};
 use super::config::Settings;
 use super::reading::Reading;
 use crate::error::{FormatError, Result};
 use polygraft::ir::{Coupling, Mlp, Op, Site};
+use polygraft::model::Activation;
 
 #[allow(
     clippy::cast_precision_loss,
@@ -41,16 +42,20 @@ pub(super) fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
         let bias = r.tensors.need(&format!("{path}.0.bias"), &[inner])?;
         let second = r.tensors.matrix(&format!("{path}.2.weight"), to, inner)?;
         let second_bias = r.tensors.need(&format!("{path}.2.bias"), &[to])?;
-        Ok(weight.zip(bias).zip(second.zip(second_bias)).map(|((first, first_bias), (second, second_bias))| Mlp {
-            first,
-            first_bias,
-            second,
-            second_bias,
+        let slope = prelu(r, s, &format!("{path}.1.f.weight"))?;
+        Ok(weight.zip(bias).zip(second.zip(second_bias)).map(|((first, first_bias), (second, second_bias))| {
+            let (first, first_bias, second) = match slope {
+                Some(slope) => split(&first, first_bias, &second, slope),
+                None => (first, first_bias, second),
+            };
+            Mlp { first, first_bias, second, second_bias }
         }))
     };
     let (f, g) = (mlp("F", second, first)?, mlp("G", first, second)?);
+    let own = s.text("non_linearity")?.is_some_and(|name| name.eq_ignore_ascii_case("prelu"));
+    let activation = if own { Activation::Relu } else { s.activation("non_linearity")? };
     if let (Some(f), Some(g), true) = (f, g, r.options.invertible.unwrap_or(true)) {
-        r.patch(Site::Embeddings, Op::Coupling(Coupling { f, g, activation: activation(s)? }));
+        r.patch(Site::Embeddings, Op::Coupling(Coupling { f, g, activation }));
     }
     r.invertible = true;
     Ok(())

@@ -25,11 +25,29 @@ pub fn reft(own: &Reft, scale: f32, x: &mut [f32], width: usize) {
     let n = x.len() / width;
     let (prefix, suffix) = ((own.prefix as usize).min(n), (own.suffix as usize).min(n));
     let last = own.last.as_ref().unwrap_or(&own.first);
+    if n < own.suffix as usize {
+        return short(own, scale, x, width, prefix, last);
+    }
     // The suffix wins where both apply.
     let heads = (0..prefix.min(n - suffix)).map(|t| (t, &own.first));
     let tails = (n - suffix..n).map(|t| (t, last));
     for (t, unit) in heads.chain(tails) {
         intervene(own, unit, scale, &mut x[t * width..(t + 1) * width]);
+    }
+}
+
+/// A row shorter than the suffix: the library puts what it made of the prefix and of the suffix one after the other and
+/// takes as many from the end as the suffix is long, so that results land on positions that they were not made from.
+fn short(own: &Reft, scale: f32, x: &mut [f32], width: usize, prefix: usize, last: &ReftUnit) {
+    let n = x.len() / width;
+    let states = x.to_vec();
+    let start = (prefix + n).saturating_sub(own.suffix as usize);
+    for (t, x) in x.chunks_exact_mut(width).enumerate() {
+        let from = start + t;
+        let (from, unit) = if from < prefix { (from, &own.first) } else { (from - prefix, last) };
+        let mut made = states[from * width..(from + 1) * width].to_vec();
+        intervene(own, unit, 1.0, &mut made);
+        x.iter_mut().zip(&made).for_each(|(x, m)| *x += scale * (m - *x));
     }
 }
 
