@@ -717,6 +717,8 @@ def bad_base():
     bad("position_relative_key", "position_embedding_type", config(position_embedding_type="relative_key"))
     bad("decoder", "is_decoder", config(is_decoder=True))
     bad("activation_unknown", "hidden_act", config(hidden_act="mish9"))
+    bad("entry_unknown", "attention_temperature", config(attention_temperature=0.7))
+    bad("own_code", "auto_map", config(auto_map={"AutoModel": "modeling_bert.py--BertModel"}))
     bad("quantized", "quantization_config", config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}))
     # Configuration and tensors at odds.
     bad("hidden_mismatch", "MODEL_SHAPE", config(hidden_size=32))

@@ -99,8 +99,12 @@ fn tasks<'a>(frame: &Frame<'a>, step: &Step) -> Result<Vec<(&'a Payload, f32, Ra
 pub(crate) fn bottleneck(frame: &mut Frame<'_>, step: &Step, h: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
     let StepKind::Bottleneck { x, norm, .. } = step.kind else { return Ok(Ended::Yes) };
     let width = frame.width(x);
-    let base =
-        norm.map(|n| Ok((frame.store.vector(n.gamma, width)?, frame.store.vector(n.beta, width)?))).transpose()?;
+    let base = norm
+        .map(|n| {
+            let beta = n.beta.map_or_else(|| Ok(vec![0.0; width].into()), |b| frame.store.vector(b, width));
+            Ok((frame.store.vector(n.gamma, width)?, beta?))
+        })
+        .transpose()?;
     let mut replaced: Vec<(Range<usize>, &Norm)> = Vec::new();
     for segment in norm.and_then(|n| n.replaced).map_or(&[][..], |t| frame.segments(t)) {
         let (Op::ReplaceNorm(own), _) = frame.op(segment)? else { return Err(wrong_payload()) };

@@ -36,7 +36,7 @@ impl<'a> Norm<'a> {
         });
         Ok(Self {
             gamma: base(gamma)?.unwrap_or_default(),
-            beta: base(beta)?.unwrap_or_default(),
+            beta: base(beta)?.unwrap_or_else(|| vec![0.0; width].into()),
             eps: f32::from_bits(eps_bits),
             replaced: own.collect::<Result<_>>()?,
         })

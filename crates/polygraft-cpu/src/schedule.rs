@@ -307,7 +307,7 @@ mod tests {
         fn input(&mut self, t: usize, width: usize, random: &mut Random, extreme: bool) -> BufferId {
             let values = (0..t * width).map(|i| if extreme { [127.0, -127.0][i / 2 % 2] } else { 2.0 * random.unit() });
             let word = self.weight(Matrix::dense(t, width, values.collect()).unwrap());
-            let position = self.weight(Matrix::dense(1, width, vec![0.0; width]).unwrap());
+            let position = Some(self.weight(Matrix::dense(1, width, vec![0.0; width]).unwrap()));
             let out = self.buffer(width);
             self.step(StepKind::Embed { out, word, position, token_type: None });
             out

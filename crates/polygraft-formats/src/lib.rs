@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod adapter;
+mod architectures;
 pub mod bag;
 pub mod base;
 mod change;

@@ -1,17 +1,17 @@
-//! What transformers calls the parts of BERT and RoBERTa: one table for base models and for adapters.
+//! From names to parts and back, by the tables of [`crate::architectures`]: for base models and for adapters.
 
-use polygraft::ir::{LayerLinear, LinearSite, NormSite};
-use polygraft::model::{Activation, Arch, HeadInput, HeadKind, HeadTask};
-use std::collections::BTreeMap;
+use crate::architectures::{Architecture, of};
+use polygraft::ir::{LinearSite, NormSite, Site};
+use polygraft::model::{Arch, HeadTask, ModelSpec};
 
 /// A module that holds weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
-    /// Word embeddings `[vocab, hidden]`.
+    /// Word embeddings `[vocab, embedding]`.
     Word,
-    /// Position embeddings `[positions, hidden]`.
+    /// Position embeddings `[positions, embedding]`.
     Position,
-    /// Token-type embeddings `[types, hidden]`.
+    /// Token-type embeddings `[types, embedding]`.
     TokenType,
     /// A layer norm.
     Norm(NormSite),
@@ -52,6 +52,19 @@ pub fn task_of_architecture(name: &str) -> Option<HeadTask> {
     })
 }
 
+/// The name of transformers' class for a base with a head of `task`.
+#[must_use]
+pub fn architecture(arch: Arch, task: Option<HeadTask>) -> String {
+    let tail = match task {
+        None => "Model",
+        Some(HeadTask::Sequence) => "ForSequenceClassification",
+        Some(HeadTask::Token) => "ForTokenClassification",
+        Some(HeadTask::Question) => "ForQuestionAnswering",
+        Some(HeadTask::MaskedLm) => "ForMaskedLM",
+    };
+    format!("{}{tail}", of(arch).class)
+}
+
 /// The task of a head by PEFT's `task_type`.
 #[must_use]
 pub fn task_of_peft(task: &str) -> Option<HeadTask> {
@@ -63,84 +76,69 @@ pub fn task_of_peft(task: &str) -> Option<HeadTask> {
     })
 }
 
-/// What transformers' heads look like on a base of `hidden` numbers a token.
-#[must_use]
-pub fn head_kinds(arch: Arch, hidden: usize, activation: Activation) -> BTreeMap<HeadTask, HeadKind> {
-    let width = u32::try_from(hidden).unwrap_or(u32::MAX);
-    let dense = |input, activation, norm| HeadKind::dense(input, 1, width, activation, norm);
-    let (sequence, inside) = match arch {
-        Arch::Bert => (HeadKind::linear(HeadInput::Pooled(Activation::Tanh)), activation),
-        // Its head for the vocabulary has the erf GELU, whatever `hidden_act` says.
-        Arch::Roberta | Arch::XlmRoberta => (dense(HeadInput::First, Activation::Tanh, false), Activation::Gelu),
-    };
-    BTreeMap::from([
-        (HeadTask::Sequence, sequence),
-        (HeadTask::Token, HeadKind::linear(HeadInput::Tokens)),
-        (HeadTask::Question, HeadKind::linear(HeadInput::Tokens)),
-        (HeadTask::MaskedLm, dense(HeadInput::Tokens, inside, true)),
-    ])
-}
-
 /// The attribute that holds the backbone inside a model with a head: keys may or may not begin with it.
 #[must_use]
 pub fn backbone_prefix(arch: Arch) -> &'static str {
-    match arch {
-        Arch::Bert => "bert.",
-        Arch::Roberta | Arch::XlmRoberta => "roberta.",
+    of(arch).prefix
+}
+
+/// The modules that PEFT updates on `arch` when its configuration names none.
+#[must_use]
+pub fn lora_targets(arch: Arch) -> &'static [&'static str] {
+    of(arch).lora
+}
+
+/// Whether the module at `path`, written without the prefix, is in the backbone rather than in a head.
+#[must_use]
+pub fn in_backbone(arch: Arch, path: &str) -> bool {
+    let within = |module: &str| path == module || path.strip_prefix(module).is_some_and(|rest| rest.starts_with('.'));
+    of(arch).layers.first().is_some_and(|l| path.starts_with(l)) || of(arch).modules.iter().any(|(m, _)| within(m))
+}
+
+/// A layer's number and what follows it in `path`.
+fn layer<'a>(arch: Arch, path: &'a str) -> Option<(u16, &'a str)> {
+    let number = |rest: &'a str| {
+        let (number, rest) = rest.split_once('.')?;
+        // "01" would be a second name for layer 1.
+        let n: u16 = number.parse().ok().filter(|n: &u16| n.to_string() == number)?;
+        Some((n, rest))
+    };
+    match (of(arch).layers, arch) {
+        ([layers], _) => number(path.strip_prefix(layers)?),
+        ([groups, layers], Arch::Albert { inner }) => {
+            let (group, rest) = number(path.strip_prefix(groups)?)?;
+            let (layer, rest) = number(rest.strip_prefix(layers)?).filter(|(l, _)| *l < inner)?;
+            Some((group.checked_mul(inner)?.checked_add(layer)?, rest))
+        }
+        _ => None,
     }
 }
 
-const LAYER: [(&str, LayerLinear); 6] = [
-    ("attention.self.query", LayerLinear::Query),
-    ("attention.self.key", LayerLinear::Key),
-    ("attention.self.value", LayerLinear::Value),
-    ("attention.output.dense", LayerLinear::AttentionOutput),
-    ("intermediate.dense", LayerLinear::FfnIn),
-    ("output.dense", LayerLinear::FfnOut),
-];
+/// What stands before the modules of layer `n`.
+fn layer_path(arch: Arch, n: u16) -> String {
+    match (of(arch).layers, arch) {
+        ([groups, layers], Arch::Albert { inner }) => format!("{groups}{}.{layers}{}.", n / inner, n % inner),
+        (layers, _) => format!("{}{n}.", layers.first().unwrap_or(&"")),
+    }
+}
 
 /// The module of the backbone or of a head at `path`, written without the backbone's prefix.
 #[must_use]
 pub fn part(arch: Arch, path: &str) -> Option<Part> {
-    if let Some(rest) = path.strip_prefix("encoder.layer.") {
-        let (number, rest) = rest.split_once('.')?;
-        // "01" would be a second name for layer 1.
-        let layer: u16 = number.parse().ok().filter(|n: &u16| n.to_string() == number)?;
-        return match rest {
-            "attention.output.LayerNorm" => Some(Part::Norm(NormSite::AfterAttention(layer))),
-            "output.LayerNorm" => Some(Part::Norm(NormSite::AfterFfn(layer))),
-            _ => LAYER.iter().find(|(name, _)| *name == rest).map(|(_, l)| Part::Linear(LinearSite::Layer(layer, *l))),
-        };
+    let names = of(arch);
+    if let Some((n, rest)) = layer(arch, path) {
+        return names.layer.iter().find(|(name, _)| *name == rest).map(|(_, part)| part(n));
     }
-    Some(match (path, arch) {
-        ("embeddings.word_embeddings", _) => Part::Word,
-        ("embeddings.position_embeddings", _) => Part::Position,
-        ("embeddings.token_type_embeddings", _) => Part::TokenType,
-        ("embeddings.LayerNorm", _) => Part::Norm(NormSite::Embeddings),
-        ("pooler.dense", _) => Part::Linear(LinearSite::Pooler),
-        ("classifier" | "qa_outputs", _) => Part::Linear(LinearSite::HeadOutput),
-        ("cls.predictions.transform.dense", Arch::Bert)
-        | ("classifier.dense" | "lm_head.dense", Arch::Roberta | Arch::XlmRoberta) => {
-            Part::Linear(LinearSite::HeadDense(0))
-        }
-        ("cls.predictions.decoder", Arch::Bert)
-        | ("classifier.out_proj" | "lm_head.decoder", Arch::Roberta | Arch::XlmRoberta) => {
-            Part::Linear(LinearSite::HeadOutput)
-        }
-        ("cls.predictions.transform.LayerNorm", Arch::Bert)
-        | ("lm_head.layer_norm", Arch::Roberta | Arch::XlmRoberta) => Part::Norm(NormSite::HeadDense(0)),
-        _ => return None,
-    })
+    let module = names.modules.iter().find(|(name, _)| *name == path).map(|(_, part)| *part);
+    module.or_else(|| names.heads.iter().find(|(_, name, _)| *name == path).map(|(_, _, part)| *part))
 }
 
 /// Tensor name → module and parameter: the backbone's prefix and the oldest names of norms are understood.
 #[must_use]
 pub fn tensor(arch: Arch, name: &str) -> Option<(Part, Param)> {
     let name = name.strip_prefix(backbone_prefix(arch)).unwrap_or(name);
-    // A masked-LM head keeps its output bias beside the decoder as well as in it.
-    if matches!((name, arch), ("cls.predictions.bias", Arch::Bert) | ("lm_head.bias", Arch::Roberta | Arch::XlmRoberta))
-    {
-        return Some((Part::Linear(LinearSite::HeadOutput), Param::Bias));
+    if let Some((_, part, param)) = of(arch).tensors.iter().find(|(bare, ..)| *bare == name) {
+        return Some((*part, *param));
     }
     let (path, last) = name.rsplit_once('.')?;
     let part = part(arch, path)?;
@@ -156,82 +154,109 @@ pub fn tensor(arch: Arch, name: &str) -> Option<(Part, Param)> {
 #[must_use]
 pub fn does_nothing(arch: Arch, name: &str) -> bool {
     let bare = name.strip_prefix(backbone_prefix(arch)).unwrap_or(name);
-    matches!(bare, "embeddings.position_ids" | "embeddings.token_type_ids") || bare.starts_with("cls.seq_relationship.")
+    of(arch).nothing.iter().any(|n| if n.ends_with('.') { bare.starts_with(n) } else { bare == *n })
 }
 
-/// The task of the head that a set of tensor names shows; `classifier` alone is told apart by `hint`.
+/// The task of the head that a set of tensor names shows: `hint` if its output layer is there, else the one that is
+/// whole and has the most modules there.
 #[must_use]
 pub fn head_task<'a>(arch: Arch, names: impl Iterator<Item = &'a str>, hint: Option<HeadTask>) -> Option<HeadTask> {
-    let mut found = None;
-    for name in names {
-        if name.starts_with("qa_outputs.") {
-            return Some(HeadTask::Question);
-        }
-        if name.starts_with("cls.predictions.") || name.starts_with("lm_head.") {
-            return Some(HeadTask::MaskedLm);
-        }
-        if name.starts_with("classifier.out_proj.") && arch != Arch::Bert {
-            return Some(HeadTask::Sequence);
-        }
-        if name == "classifier.weight" {
-            found = Some(match arch {
-                Arch::Bert => hint.filter(|h| *h == HeadTask::Token).unwrap_or(HeadTask::Sequence),
-                Arch::Roberta | Arch::XlmRoberta => HeadTask::Token,
-            });
-        }
-    }
-    found
+    let names: Vec<&str> = names.collect();
+    let there =
+        |path: &str| names.iter().any(|n| n.strip_prefix(path).is_some_and(|last| matches!(last, ".weight" | ".bias")));
+    // A language model's output layer is the word table, and need not be in the file.
+    let shows = |task: HeadTask| {
+        let mut modules = of(arch).heads.iter().filter(move |(t, ..)| *t == task);
+        let output = Part::Linear(LinearSite::HeadOutput);
+        modules.any(|(_, path, part)| (task == HeadTask::MaskedLm || *part == output) && there(path))
+    };
+    let count = |task| {
+        let modules = || of(arch).heads.iter().filter(move |(t, ..)| *t == task);
+        let tied = |part: Part| task == HeadTask::MaskedLm && part == Part::Linear(LinearSite::HeadOutput);
+        let whole = modules().all(|(_, path, part)| there(path) || tied(*part));
+        (whole, modules().filter(|(_, path, _)| there(path)).count())
+    };
+    let best = || HeadTask::ALL.into_iter().rev().filter(|task| shows(*task)).max_by_key(|task| count(*task));
+    hint.filter(|task| shows(*task)).or_else(best)
 }
 
-/// Every linear layer and norm of a backbone, with its path in transformers (without the prefix).
+/// Every linear layer and norm of the encoder, with its path in transformers (without the prefix).
 #[must_use]
-pub fn backbone(layers: u16) -> Vec<(String, Part)> {
-    let mut out = vec![("embeddings.LayerNorm".to_owned(), Part::Norm(NormSite::Embeddings))];
-    for i in 0..layers {
-        for (name, which) in LAYER {
-            out.push((format!("encoder.layer.{i}.{name}"), Part::Linear(LinearSite::Layer(i, which))));
-        }
-        for (name, site) in [("attention.output", NormSite::AfterAttention(i)), ("output", NormSite::AfterFfn(i))] {
-            out.push((format!("encoder.layer.{i}.{name}.LayerNorm"), Part::Norm(site)));
-        }
+pub fn backbone(arch: Arch, layers: u16) -> Vec<(String, Part)> {
+    let names = of(arch);
+    let optional =
+        |part: Part| matches!(part, Part::Linear(LinearSite::Pooler) | Part::Word | Part::Position | Part::TokenType);
+    let modules = names.modules.iter().filter(|(_, part)| !optional(*part));
+    let mut out: Vec<(String, Part)> = modules.map(|(path, part)| ((*path).to_owned(), *part)).collect();
+    for n in 0..layers {
+        let path = layer_path(arch, n);
+        out.extend(names.layer.iter().map(|(name, part)| (format!("{path}{name}"), part(n))));
     }
     out
 }
 
-/// The name under which a converted model stores a module.
+/// [`backbone`], as far as `spec` has it.
 #[must_use]
-pub fn path(arch: Arch, head: Option<HeadTask>, part: Part) -> String {
-    let bert = arch == Arch::Bert;
-    match part {
-        Part::Word => "embeddings.word_embeddings".into(),
-        Part::Position => "embeddings.position_embeddings".into(),
-        Part::TokenType => "embeddings.token_type_embeddings".into(),
-        Part::Norm(NormSite::Embeddings) => "embeddings.LayerNorm".into(),
-        Part::Norm(NormSite::AfterAttention(i)) => format!("encoder.layer.{i}.attention.output.LayerNorm"),
-        Part::Norm(NormSite::AfterFfn(i)) => format!("encoder.layer.{i}.output.LayerNorm"),
-        Part::Norm(NormSite::HeadDense(_)) => {
-            if bert { "cls.predictions.transform.LayerNorm" } else { "lm_head.layer_norm" }.into()
+pub fn modules(spec: &ModelSpec) -> Vec<(String, Part)> {
+    let mut out = backbone(spec.arch, spec.layers);
+    out.retain(|(_, part)| match part {
+        Part::Linear(site) => spec.linears.contains_key(site),
+        Part::Norm(site) => spec.norms.contains_key(site),
+        Part::Word | Part::Position | Part::TokenType => true,
+    });
+    out
+}
+
+/// The name under which a converted model stores a module; a head's depends on its task.
+#[must_use]
+pub fn path(arch: Arch, task: Option<HeadTask>, part: Part) -> String {
+    let names = of(arch);
+    if let Part::Linear(LinearSite::Sentence(i)) = part {
+        return format!("sentence.{i}");
+    }
+    if let Some(n) = part.layer() {
+        let name = names.layer.iter().find(|(_, of)| of(n) == part).map_or("", |(name, _)| name);
+        return format!("{}{name}", layer_path(arch, n));
+    }
+    let module = names.modules.iter().find(|(_, p)| *p == part).map(|(path, _)| *path);
+    module.or_else(|| head_path(names, task, part)).unwrap_or("").to_owned()
+}
+
+/// The name under which a converted model stores a tensor.
+#[must_use]
+pub fn tensor_name(arch: Arch, task: Option<HeadTask>, part: Part, param: Param) -> String {
+    format!("{}.{}", path(arch, task, part), param.name())
+}
+
+fn head_path(names: &Architecture, task: Option<HeadTask>, part: Part) -> Option<&'static str> {
+    let rows = || names.heads.iter().filter(|(_, _, p)| *p == part);
+    rows().find(|(t, ..)| Some(*t) == task).or_else(|| rows().next()).map(|(_, path, _)| *path)
+}
+
+impl Part {
+    /// The layer that the part is in.
+    #[must_use]
+    pub fn layer(self) -> Option<u16> {
+        match self {
+            Self::Linear(site) => Site::Linear(site).layer(),
+            Self::Norm(site) => site.layer(),
+            Self::Word | Self::Position | Self::TokenType => None,
         }
-        Part::Linear(LinearSite::Layer(i, which)) => {
-            let name = LAYER.iter().find(|(_, l)| *l == which).map_or("", |(name, _)| name);
-            format!("encoder.layer.{i}.{name}")
+    }
+
+    /// Whether the part belongs to the encoder itself: heads, poolers and sentence modules come and go.
+    #[must_use]
+    pub fn of_backbone(self) -> bool {
+        match self {
+            Self::Norm(site) => !matches!(site, NormSite::HeadDense(_)),
+            Self::Linear(site) => match site {
+                LinearSite::Layer(..) | LinearSite::Embedding | LinearSite::Patches | LinearSite::Convolution => true,
+                LinearSite::Pooler | LinearSite::HeadDense(_) | LinearSite::HeadOutput | LinearSite::Sentence(_) => {
+                    false
+                }
+            },
+            Self::Word | Self::Position | Self::TokenType => false,
         }
-        Part::Linear(LinearSite::Pooler) => "pooler.dense".into(),
-        Part::Linear(LinearSite::Sentence(i)) => format!("sentence.{i}"),
-        Part::Linear(LinearSite::HeadDense(_)) => match (head, bert) {
-            (Some(HeadTask::MaskedLm), true) => "cls.predictions.transform.dense",
-            (Some(HeadTask::MaskedLm), false) => "lm_head.dense",
-            _ => "classifier.dense",
-        }
-        .into(),
-        Part::Linear(LinearSite::HeadOutput) => match (head, bert) {
-            (Some(HeadTask::MaskedLm), true) => "cls.predictions.decoder",
-            (Some(HeadTask::MaskedLm), false) => "lm_head.decoder",
-            (Some(HeadTask::Question), _) => "qa_outputs",
-            (Some(HeadTask::Sequence), false) => "classifier.out_proj",
-            _ => "classifier",
-        }
-        .into(),
     }
 }
 
@@ -241,8 +266,9 @@ mod tests {
 
     #[test]
     fn names_and_parts_are_one_to_one() {
-        for arch in [Arch::Bert, Arch::Roberta] {
-            for (name, part) in backbone(3) {
+        let all = [Arch::Bert, Arch::Roberta, Arch::DistilBert, Arch::Electra, Arch::Albert { inner: 2 }];
+        for arch in all {
+            for (name, part) in backbone(arch, 4) {
                 assert_eq!(super::part(arch, &name), Some(part), "{name}");
                 assert_eq!(path(arch, None, part), name);
             }

@@ -102,7 +102,7 @@ fn case() -> Result<Case> {
         replaced: None,
     };
     let kinds = vec![
-        StepKind::Embed { out: B(0), word: W(0), position: W(1), token_type: None },
+        StepKind::Embed { out: B(0), word: W(0), position: Some(W(1)), token_type: None },
         StepKind::LayerNorm {
             x: B(0),
             out: B(0),

@@ -34,7 +34,7 @@ impl Weights for Zeros {
 fn program() -> Program {
     let [x, wide, pooled] = [0, 1, 2].map(BufferId);
     let linear = |x, out, weight| StepKind::Linear { x, out, weight: Some(weight), bias: None, replaced: None };
-    let mut kinds = vec![StepKind::Embed { out: x, word: UP, position: UP, token_type: None }];
+    let mut kinds = vec![StepKind::Embed { out: x, word: UP, position: None, token_type: None }];
     for _ in 0..ROUNDS {
         kinds.push(linear(x, wide, UP));
         kinds.push(linear(wide, x, DOWN));

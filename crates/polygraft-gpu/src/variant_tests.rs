@@ -27,7 +27,7 @@ const Y: BufferId = BufferId(1);
 
 /// Input rows (weight 0 is a word table with one row a token), then `kinds`.
 fn program(widths: &[(Extent, usize)], kinds: Vec<StepKind>, output: BufferId) -> Program {
-    let embed = StepKind::Embed { out: X, word: WeightId(0), position: WeightId(1), token_type: None };
+    let embed = StepKind::Embed { out: X, word: WeightId(0), position: Some(WeightId(1)), token_type: None };
     let step = |kind| Step { kind, scope: Scope::All, origin: None };
     Program {
         steps: std::iter::once(embed).chain(kinds).map(step).collect(),

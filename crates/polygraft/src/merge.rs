@@ -112,8 +112,8 @@ fn replace_norm(spec: &mut ModelSpec, weights: &mut BTreeMap<WeightId, Matrix>, 
         None => id,
     };
     let gamma = half(&n.gamma, old.map(|o| o.gamma), "weight");
-    let beta = half(&n.beta, old.map(|o| o.beta), "bias");
-    if let Some((gamma, beta)) = gamma.zip(beta) {
+    let beta = half(&n.beta, old.and_then(|o| o.beta), "bias");
+    if let Some(gamma) = gamma {
         spec.norms.insert(site, NormWeights { gamma, beta });
     }
 }

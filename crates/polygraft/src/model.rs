@@ -146,15 +146,24 @@ impl Activation {
     }
 }
 
-/// Base families that are told apart at run time only by their data.
+/// Base families: whose names the weights have. What a family computes is data in [`ModelSpec`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Arch {
-    /// `BertModel`: positions from 0, token types.
+    /// `BertModel`.
     Bert,
-    /// `RobertaModel`: positions from `pad + 1`, one token type.
+    /// `RobertaModel`, and `CamembertModel`.
     Roberta,
-    /// `XLMRobertaModel`: as RoBERTa.
+    /// `XLMRobertaModel`.
     XlmRoberta,
+    /// `DistilBertModel`.
+    DistilBert,
+    /// `ElectraModel`.
+    Electra,
+    /// `AlbertModel`.
+    Albert {
+        /// Layers a group.
+        inner: u16,
+    },
 }
 
 impl Arch {
@@ -165,8 +174,20 @@ impl Arch {
             Self::Bert => "bert",
             Self::Roberta => "roberta",
             Self::XlmRoberta => "xlm-roberta",
+            Self::DistilBert => "distilbert",
+            Self::Electra => "electra",
+            Self::Albert { .. } => "albert",
         }
     }
+}
+
+/// How two texts share a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
+    /// Separators between them.
+    pub separators: usize,
+    /// Whether the second text has token type 1.
+    pub types: bool,
 }
 
 /// A linear layer's weights at a site.
@@ -183,25 +204,25 @@ pub struct LinearWeights {
 pub struct NormWeights {
     /// Scale, `[hidden]`.
     pub gamma: WeightId,
-    /// Shift, `[hidden]`.
-    pub beta: WeightId,
+    /// Shift, `[hidden]`, where the norm has one.
+    pub beta: Option<WeightId>,
 }
 
 /// The three embedding tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EmbeddingWeights {
-    /// `[vocabulary, hidden]`.
+    /// `[vocabulary, embedding]`.
     pub word: WeightId,
-    /// `[positions, hidden]`.
-    pub position: WeightId,
-    /// `[types, hidden]`.
+    /// `[positions, embedding]`, where positions have embeddings.
+    pub position: Option<WeightId>,
+    /// `[types, embedding]`.
     pub token_type: Option<WeightId>,
 }
 
 impl EmbeddingWeights {
-    /// All of them: two or three.
+    /// All of them: one to three.
     pub fn ids(&self) -> impl Iterator<Item = WeightId> + use<> {
-        [Some(self.word), Some(self.position), self.token_type].into_iter().flatten()
+        [Some(self.word), self.position, self.token_type].into_iter().flatten()
     }
 }
 
@@ -280,17 +301,21 @@ pub struct Fingerprint {
 pub struct ModelSpec {
     /// Family.
     pub arch: Arch,
+    /// Width of the embedding tables.
+    pub embedding: usize,
     /// Width of hidden states.
     pub hidden: usize,
-    /// Transformer layers.
+    /// Transformer layers that have weights of their own: the layers of [`LinearSite`] and [`NormSite`].
     pub layers: u16,
+    /// The layers in the order in which they run. ALBERT runs few of them many times, with their adapters.
+    pub order: Vec<u16>,
     /// Attention heads.
     pub heads: usize,
     /// Width of the feed-forward part.
     pub ffn: usize,
     /// Rows of the word table.
     pub vocab: usize,
-    /// Longest row: rows of the position table less the offset.
+    /// Longest row: rows of the position table less the offset, where there is one.
     pub max_positions: usize,
     /// Position id of the first token.
     pub position_offset: u32,
@@ -302,6 +327,8 @@ pub struct ModelSpec {
     pub activation: Activation,
     /// Special token ids.
     pub special: SpecialTokens,
+    /// How two texts share a row.
+    pub pair: Pair,
     /// Every weight, in file order.
     pub weights: Vec<WeightInfo>,
     /// The embedding tables.
@@ -318,6 +345,8 @@ pub struct ModelSpec {
     pub sentence: SentenceSpec,
     /// Identity.
     pub fingerprint: Fingerprint,
+    /// The library's own `config.json`, which a converted model keeps.
+    pub config: String,
 }
 
 impl ModelSpec {

@@ -309,7 +309,7 @@ impl<B: Backend> Session<B> {
         let program = self.program(Shape::of(resolved.iter().copied()), want)?;
         let layout = Layout::new(of);
         let mut tables = batch::fill(&program, &self.spec, rows, &layout, resolved);
-        let width = self.spec.weight(self.spec.embeddings.word).cols;
+        let width = self.spec.embedding;
         let gathered = if embedded.is_none() && resolved.iter().any(|r| embed::changes_words(r)) {
             Some(embed::gather(rows, of, resolved, &self.spec, &self.backend)?)
         } else {

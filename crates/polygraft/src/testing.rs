@@ -6,7 +6,7 @@ use crate::ir::{
 };
 use crate::model::{
     Activation, Arch, EmbeddingWeights, Fingerprint, HeadInput, HeadKind, HeadSpec, HeadTask, LinearWeights, ModelSpec,
-    NormWeights, SentenceSpec, SpecialTokens, WeightId, WeightInfo,
+    NormWeights, Pair, SentenceSpec, SpecialTokens, WeightId, WeightInfo,
 };
 use crate::quant::{q4_0, q8_0};
 use crate::tensor::{Matrix, Scheme, Storage};
@@ -88,12 +88,12 @@ pub fn model(dims: Dims, seed: u64) -> (ModelSpec, Vec<Matrix>) {
     let mut b = Build { random: Random(seed), infos: Vec::new(), weights: Vec::new() };
     let (h, f) = (dims.hidden, dims.ffn);
     let word = b.matrix(dims.vocab, h, 1.0, dims.scheme);
-    let position = b.matrix(64, h, 0.3, Scheme::F32);
+    let position = Some(b.matrix(64, h, 0.3, Scheme::F32));
     let token_type = Some(b.matrix(2, h, 0.3, Scheme::F32));
     let mut norms = BTreeMap::from([(NormSite::Embeddings, b.norm(h))]);
     let mut linears = BTreeMap::new();
     for layer in 0..dims.layers {
-        for which in LayerLinear::ALL {
+        for which in LayerLinear::SIX {
             let (rows, cols) = match which {
                 LayerLinear::FfnIn => (f, h),
                 LayerLinear::FfnOut => (h, f),
@@ -108,8 +108,10 @@ pub fn model(dims: Dims, seed: u64) -> (ModelSpec, Vec<Matrix>) {
     linears.insert(LinearSite::HeadOutput, b.linear(2, h, Scheme::F32));
     let spec = ModelSpec {
         arch: Arch::Bert,
+        embedding: h,
         hidden: h,
         layers: dims.layers,
+        order: (0..dims.layers).collect(),
         heads: dims.heads,
         ffn: f,
         vocab: dims.vocab,
@@ -119,6 +121,7 @@ pub fn model(dims: Dims, seed: u64) -> (ModelSpec, Vec<Matrix>) {
         eps: 1e-5,
         activation: Activation::Gelu,
         special: SpecialTokens { first: 0, separator: 2, pad: 1 },
+        pair: Pair { separators: 1, types: true },
         weights: b.infos,
         embeddings: EmbeddingWeights { word, position, token_type },
         linears,
@@ -127,8 +130,27 @@ pub fn model(dims: Dims, seed: u64) -> (ModelSpec, Vec<Matrix>) {
         head_kinds: BTreeMap::from([(HeadTask::Sequence, head(2).kind)]),
         sentence: SentenceSpec::plain(),
         fingerprint: Fingerprint { name: format!("random-{seed}"), lineage: None },
+        config: config(dims),
     };
     (spec, b.weights)
+}
+
+/// What transformers would write for it.
+fn config(dims: Dims) -> String {
+    let Dims { hidden, layers, heads, ffn, vocab, .. } = dims;
+    let entries = [
+        ("hidden_size", hidden),
+        ("num_hidden_layers", usize::from(layers)),
+        ("num_attention_heads", heads),
+        ("intermediate_size", ffn),
+        ("vocab_size", vocab),
+        ("max_position_embeddings", 64),
+        ("pad_token_id", 1),
+        ("bos_token_id", 0),
+        ("eos_token_id", 2),
+    ];
+    let entries: Vec<String> = entries.iter().map(|(key, n)| format!("{key:?}: {n}")).collect();
+    format!(r#"{{"model_type": "bert", "layer_norm_eps": 1e-5, {}}}"#, entries.join(", "))
 }
 
 fn head(labels: u32) -> HeadSpec {
@@ -171,7 +193,7 @@ impl Build {
     }
 
     fn norm(&mut self, n: usize) -> NormWeights {
-        NormWeights { gamma: self.vector(n, 1.0), beta: self.vector(n, 0.0) }
+        NormWeights { gamma: self.vector(n, 1.0), beta: Some(self.vector(n, 0.0)) }
     }
 }
 

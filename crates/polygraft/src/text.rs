@@ -2,7 +2,7 @@
 
 use crate::batch::Row;
 use crate::error::Result;
-use crate::model::{Arch, ModelSpec};
+use crate::model::ModelSpec;
 
 /// Text to token ids, without special tokens around it.
 pub trait Tokenizer {
@@ -38,7 +38,7 @@ pub fn single(spec: &ModelSpec, tokenizer: &dyn Tokenizer, text: &str, limit: us
 /// As [`Tokenizer::encode`].
 pub fn pair(spec: &ModelSpec, tokenizer: &dyn Tokenizer, a: &str, b: &str, limit: usize) -> Result<Cut> {
     let (a, b) = (tokenizer.encode(a)?, tokenizer.encode(b)?);
-    let separators = middle(spec);
+    let separators = spec.pair.separators;
     let room = limit.saturating_sub(2 + separators);
     let (keep_a, keep_b) = longest_first(a.len(), b.len(), room);
     let dropped = a.len() + b.len() - keep_a - keep_b;
@@ -70,7 +70,7 @@ pub fn windows(
 /// # Errors
 /// As [`Tokenizer::encode`].
 pub fn pair_windows(spec: &ModelSpec, tokenizer: &dyn Tokenizer, a: &str, b: &str, limit: usize) -> Result<Vec<Row>> {
-    let room = limit.saturating_sub(2 + middle(spec));
+    let room = limit.saturating_sub(2 + spec.pair.separators);
     let mut a = tokenizer.encode(a)?;
     a.truncate(room / 2);
     let spans = spans(tokenizer.encode(b)?, room - a.len());
@@ -102,14 +102,6 @@ fn spans(ids: Vec<u32>, size: usize) -> Vec<Vec<u32>> {
     }
 }
 
-/// Separators between the texts of a pair.
-fn middle(spec: &ModelSpec) -> usize {
-    match spec.arch {
-        Arch::Bert => 1,
-        Arch::Roberta | Arch::XlmRoberta => 2,
-    }
-}
-
 fn wrap(spec: &ModelSpec, ids: &[u32]) -> Row {
     let mut out = Vec::with_capacity(ids.len() + 2);
     out.push(spec.special.first);
@@ -121,13 +113,11 @@ fn wrap(spec: &ModelSpec, ids: &[u32]) -> Row {
 fn join(spec: &ModelSpec, a: &[u32], b: &[u32]) -> Row {
     let Row { mut ids, .. } = wrap(spec, a);
     let first = ids.len();
-    ids.extend(std::iter::repeat_n(spec.special.separator, middle(spec) - 1));
+    ids.extend(std::iter::repeat_n(spec.special.separator, spec.pair.separators - 1));
     ids.extend(b);
     ids.push(spec.special.separator);
-    let token_types = match spec.arch {
-        Arch::Bert => (0..ids.len()).map(|i| u32::from(i >= first)).collect(),
-        Arch::Roberta | Arch::XlmRoberta => Vec::new(),
-    };
+    let types = (0..ids.len()).map(|i| u32::from(i >= first));
+    let token_types = if spec.pair.types { types.collect() } else { Vec::new() };
     Row { ids, token_types }
 }
 

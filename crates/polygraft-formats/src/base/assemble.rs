@@ -3,6 +3,7 @@
 use super::config::EncoderConfig;
 use super::layout::Slot;
 use super::sentence::{Dense, SentenceFolder};
+use crate::architectures::{self, Holds};
 use crate::container::{Dtype, Header};
 use crate::error::{FormatError, Result};
 use crate::names::{self, Param, Part};
@@ -22,24 +23,29 @@ pub(crate) struct Placed {
 
 /// The modules that the configuration and the head need, with whether their bias may be absent.
 pub(crate) fn needed(config: &EncoderConfig, folder: &SentenceFolder, head: Option<HeadTask>) -> Vec<(Part, bool)> {
-    let mut out: Vec<(Part, bool)> = vec![(Part::Word, true), (Part::Position, true)];
-    if config.types > 0 {
-        out.push((Part::TokenType, true));
+    let mut parts: Vec<Part> = vec![Part::Word, Part::Position, Part::TokenType];
+    parts.extend(names::backbone(config.arch, config.layers).into_iter().map(|(_, part)| part));
+    let tied = |site| site == LinearSite::HeadOutput && head.is_some_and(|task| tied(config, task));
+    let mut out = Vec::new();
+    if let Some(kind) = head.and_then(|task| config.head_kinds.get(&task)) {
+        parts.extend(kind.linears().filter(|s| !tied(*s)).map(Part::Linear));
+        parts.extend(kind.norms().map(Part::Norm));
+        out.extend(kind.linears().filter(|s| tied(*s)).map(|s| (Part::Linear(s), true)));
     }
-    out.extend(names::backbone(config.layers).into_iter().map(|(_, part)| (part, false)));
-    let site = |s| Part::Linear(s);
-    if let Some((task, kind)) = head.and_then(|task| Some((task, *config.head_kinds().get(&task)?))) {
-        out.extend(kind.linears().map(|s| (site(s), s == LinearSite::HeadOutput && tied(config, task))));
-        out.extend(kind.norms().map(|s| (Part::Norm(s), false)));
-    }
+    out.extend(parts.into_iter().filter_map(|part| match (architectures::of(config.arch).holds)(config, part) {
+        Holds::Nothing => None,
+        Holds::Weight => Some((part, true)),
+        Holds::Both => Some((part, false)),
+    }));
     for (i, dense) in folder.dense.iter().enumerate() {
-        out.push((site(LinearSite::Sentence(u16::try_from(i).unwrap_or(u16::MAX))), !dense.bias));
+        let site = LinearSite::Sentence(u16::try_from(i).unwrap_or(u16::MAX));
+        out.push((Part::Linear(site), !dense.bias));
     }
     out
 }
 
 /// Whether the head's output layer is the word table, with a bias of its own.
-fn tied(config: &EncoderConfig, task: HeadTask) -> bool {
+pub(crate) fn tied(config: &EncoderConfig, task: HeadTask) -> bool {
     task == HeadTask::MaskedLm && config.tied
 }
 
@@ -56,7 +62,7 @@ pub(crate) fn missing(
         for param in [Param::Weight, Param::Bias] {
             let optional = if param == Param::Bias { no_bias && !tied } else { tied };
             if !optional && !placed.contains_key(&Slot { part, param }) {
-                out.push(format!("{}.{}", names::path(config.arch, head, part), param.name()));
+                out.push(names::tensor_name(config.arch, head, part, param));
             }
         }
     }
@@ -105,7 +111,7 @@ pub(crate) fn spec(
             }
             (Part::Norm(site), Param::Weight) => {
                 let gamma = at(*part, Param::Weight).ok_or_else(gone)?;
-                norms.insert(site, NormWeights { gamma, beta: at(*part, Param::Bias).ok_or_else(gone)? });
+                norms.insert(site, NormWeights { gamma, beta: at(*part, Param::Bias) });
             }
             _ => {}
         }
@@ -117,39 +123,41 @@ pub(crate) fn spec(
     }
     let embeddings = EmbeddingWeights {
         word,
-        position: at(Part::Position, Param::Weight).ok_or_else(gone)?,
+        position: at(Part::Position, Param::Weight),
         token_type: at(Part::TokenType, Param::Weight),
     };
     let head = head.map(|task| head_spec(&config, task, placed)).transpose()?;
-    let offset = config.position_offset();
-    let head_kinds = config.head_kinds();
     check_widths(&config, &sentence, &linears, &weights)?;
     Ok(ModelSpec {
         arch: config.arch,
+        embedding: config.embedding,
         hidden: config.hidden,
         layers: config.layers,
+        order: config.order,
         heads: config.heads,
         ffn: config.ffn,
         vocab: config.vocab,
-        max_positions: config.positions - offset as usize,
-        position_offset: offset,
+        max_positions: config.max_positions,
+        position_offset: config.position_offset,
         token_types: config.types,
         eps: config.eps,
         activation: config.activation,
         special,
+        pair: config.pair,
         weights,
         embeddings,
         linears,
         norms,
         head,
-        head_kinds,
+        head_kinds: config.head_kinds,
         sentence,
         fingerprint,
+        config: config.text,
     })
 }
 
 fn head_spec(config: &EncoderConfig, task: HeadTask, placed: &BTreeMap<Slot, Placed>) -> Result<HeadSpec> {
-    let kind = config.head_kinds().get(&task).copied().unwrap_or(HeadKind::linear(HeadInput::Tokens));
+    let kind = config.head_kinds.get(&task).copied().unwrap_or(HeadKind::linear(HeadInput::Tokens));
     let rows = |param| placed.get(&Slot { part: Part::Linear(LinearSite::HeadOutput), param }).map(|p| p.rows);
     let bias = rows(Param::Bias);
     let labels = rows(Param::Weight).or(bias).unwrap_or_default();

@@ -27,12 +27,12 @@ pub(crate) fn place_all(
     for (part, _) in assemble::needed(&config, &folder, None) {
         for param in [Param::Weight, Param::Bias] {
             let slot = Slot { part, param };
-            let (rows, cols) = layout::shape(&config, &[], slot);
+            let (rows, cols) = layout::shape(&config, &[], None, slot);
             let vector = matches!(part, Part::Norm(_)) || param == Param::Bias;
             let rows = rows.unwrap_or_default();
             let (r, c) = if vector { (1, rows) } else { (rows, cols) };
             let Some(matrix) = get(part, param, r, c)? else { continue };
-            let name = format!("{}.{}", names::path(config.arch, None, part), param.name());
+            let name = names::tensor_name(config.arch, None, part, param);
             if let Some(index) = matrix.first_not_finite() {
                 return Err(FormatError::NotFinite { file: config.file.clone(), tensor: name, index });
             }

@@ -6,7 +6,8 @@ use crate::container::{Dtype, TensorInfo};
 use crate::error::{FormatError, Result, shown};
 use crate::names::{Param, Part};
 use crate::numbers;
-use polygraft::ir::{LayerLinear, LinearSite};
+use polygraft::ir::{LayerLinear, LinearSite, NormSite};
+use polygraft::model::HeadTask;
 use polygraft::quant::BLOCK;
 use polygraft::tensor::{Matrix, Scheme, Storage};
 
@@ -25,20 +26,35 @@ pub(crate) enum Stored {
 }
 
 /// `(rows, cols)` by the configuration; `None` in `rows` where only the file knows (a head's labels).
-pub(crate) fn shape(config: &EncoderConfig, dense: &[Dense], slot: Slot) -> (Option<usize>, usize) {
-    let h = config.hidden;
+pub(crate) fn shape(
+    config: &EncoderConfig,
+    dense: &[Dense],
+    head: Option<HeadTask>,
+    slot: Slot,
+) -> (Option<usize>, usize) {
+    let (e, h) = (config.embedding, config.hidden);
+    let kind = head.and_then(|task| config.head_kinds.get(&task));
     let (rows, cols) = match slot.part {
-        Part::Word => (Some(config.vocab), h),
-        Part::Position => (Some(config.positions), h),
-        Part::TokenType => (Some(config.types), h),
+        Part::Word => (Some(config.vocab), e),
+        Part::Position => (Some(config.positions), e),
+        Part::TokenType => (Some(config.types), e),
+        Part::Norm(NormSite::Embeddings) => (Some(e), 1),
+        Part::Norm(NormSite::HeadDense(_)) => (Some(kind.map_or(h, |k| k.width as usize)), 1),
         Part::Norm(_) => (Some(h), 1),
         Part::Linear(LinearSite::Layer(_, LayerLinear::FfnIn)) => (Some(config.ffn), h),
         Part::Linear(LinearSite::Layer(_, LayerLinear::FfnOut)) => (Some(h), config.ffn),
-        Part::Linear(LinearSite::Layer(..) | LinearSite::Pooler | LinearSite::HeadDense(_)) => (Some(h), h),
-        Part::Linear(LinearSite::HeadOutput) => (None, h),
+        Part::Linear(LinearSite::Embedding) => (Some(h), e),
+        Part::Linear(LinearSite::HeadOutput) => {
+            (None, kind.and_then(|k| k.shape(LinearSite::HeadOutput, 0, h)).map_or(h, |(_, cols)| cols))
+        }
+        Part::Linear(site @ LinearSite::HeadDense(_)) => {
+            let (rows, cols) = kind.and_then(|k| k.shape(site, 0, h)).unwrap_or((h, h));
+            (Some(rows), cols)
+        }
         Part::Linear(LinearSite::Sentence(i)) => {
             dense.get(usize::from(i)).map_or((Some(0), 0), |d| (Some(d.outputs), d.inputs))
         }
+        Part::Linear(_) => (Some(h), h),
     };
     match (slot.part, slot.param) {
         (Part::Norm(_), _) | (_, Param::Bias) => (rows, 1),

@@ -7,12 +7,13 @@ use super::lineage::Lineage;
 use super::meta::{self, Meta};
 use super::sentence::{SentenceFolder, sentence};
 use super::special::special;
+use crate::architectures::{self, Holds};
 use crate::container::{Dtype, Header, TensorInfo};
 use crate::error::{FormatError, Result, shown};
 use crate::json::Json;
 use crate::names::{self, Param, Part};
 use crate::source::{Files, SMALL};
-use polygraft::ir::{LinearSite, NormSite, Site};
+use polygraft::ir::LinearSite;
 use polygraft::model::{HeadTask, ModelSpec, SpecialTokens, WeightId, WeightInfo};
 use polygraft::tensor::{Matrix, Scheme};
 use std::collections::{BTreeMap, BTreeSet};
@@ -227,8 +228,8 @@ impl BaseLoader {
         };
         let slot = Slot { part, param };
         let output = Part::Linear(LinearSite::HeadOutput);
-        let decoder = info.name.ends_with(".decoder.weight");
-        if decoder && self.config.tied && slot == (Slot { part: output, param: Param::Weight }) {
+        let tied = self.head.is_some_and(|task| assemble::tied(&self.config, task));
+        if tied && slot == (Slot { part: output, param: Param::Weight }) {
             // transformers ties it to the word embeddings whatever the file holds.
             return Ok(());
         }
@@ -240,7 +241,7 @@ impl BaseLoader {
                 Err(FormatError::Duplicate { file: shard.into(), name: shown(&info.name) })
             };
         }
-        let expected = layout::shape(&self.config, &self.folder.dense, slot);
+        let expected = layout::shape(&self.config, &self.folder.dense, self.head, slot);
         let (stored, rows) = layout::check(shard, info, slot, expected)?;
         let cols = expected.1;
         let id = WeightId(u32::try_from(self.weights.len()).unwrap_or(u32::MAX));
@@ -252,7 +253,7 @@ impl BaseLoader {
             Stored::Codes(scheme) => scheme,
         };
         let (r, c) = if vector { (1, rows) } else { (rows, cols) };
-        let name = format!("{}.{}", names::path(arch, self.head, part), param.name());
+        let name = names::tensor_name(arch, self.head, part, param);
         self.weights.push(WeightInfo { name, rows: r, cols: c, scheme });
         self.placed.insert(slot, Placed { id, rows });
         if let Stored::Codes(scheme) = stored {
@@ -294,12 +295,14 @@ impl BaseLoader {
             let (index, last) = rest.split_once('.')?;
             return Some((Part::Linear(LinearSite::Sentence(index.parse().ok()?)), param(last)?));
         }
-        names::tensor(self.config.arch, name).filter(|(part, _)| match part {
-            Part::Norm(site) => Site::Norm(*site).layer().is_none_or(|l| l < self.config.layers),
-            Part::Linear(site) => Site::Linear(*site).layer().is_none_or(|l| l < self.config.layers),
-            Part::TokenType => self.config.types > 0,
-            Part::Word | Part::Position => true,
-        })
+        let found = names::tensor(self.config.arch, name)?;
+        let here = |part: Part| part.layer().is_none_or(|l| l < self.config.layers);
+        let holds = (architectures::of(self.config.arch).holds)(&self.config, found.0);
+        let wanted = match found.1 {
+            Param::Weight => holds != Holds::Nothing,
+            Param::Bias => holds == Holds::Both,
+        };
+        (wanted && here(found.0)).then_some(found)
     }
 
     /// Takes one tensor's bytes; gives the weights that are whole with it.
@@ -334,7 +337,7 @@ impl BaseLoader {
             Role::Whole { slot, id, rows, cols } => {
                 let vector = matches!(slot.part, Part::Norm(_)) || slot.param == Param::Bias;
                 let matrix = layout::dense(shard, info, &bytes, rows, cols, vector)?;
-                if vector && of_backbone(slot.part) {
+                if vector && slot.part.of_backbone() {
                     self.lineage.add(&self.weights[id.0 as usize].name, &matrix.to_f32());
                 }
                 Ok(vec![(id, matrix)])
@@ -368,15 +371,6 @@ impl BaseLoader {
         let fingerprint =
             polygraft::model::Fingerprint { name, lineage: Some(lineage.unwrap_or_else(|| self.lineage.finish())) };
         assemble::spec(self.config, self.folder.spec, self.head, self.special, self.weights, &self.placed, fingerprint)
-    }
-}
-
-/// Whether the weight belongs to the encoder itself: heads, poolers and sentence modules come and go.
-fn of_backbone(part: Part) -> bool {
-    match part {
-        Part::Norm(site) => !matches!(site, NormSite::HeadDense(_)),
-        Part::Linear(site) => matches!(site, LinearSite::Layer(..)),
-        Part::Word | Part::Position | Part::TokenType => false,
     }
 }
 

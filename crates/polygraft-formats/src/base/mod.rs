@@ -3,6 +3,7 @@
 mod assemble;
 pub mod config;
 mod direct;
+pub(crate) mod fields;
 mod layout;
 mod lineage;
 mod loader;

@@ -1,10 +1,11 @@
 //! Special token ids: from `config.json` where it has them, else from the tokenizer's own files.
 
 use super::config::EncoderConfig;
+use super::fields::Special;
 use crate::error::{FormatError, Result};
 use crate::json::Json;
 use crate::source::{Files, SMALL, TOKENIZER};
-use polygraft::model::{Arch, SpecialTokens};
+use polygraft::model::SpecialTokens;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -25,18 +26,12 @@ struct AddedToken {
 /// A file that cannot be read; an id outside the vocabulary.
 pub fn special(files: &dyn Files, folder: &str, config: &EncoderConfig) -> Result<SpecialTokens> {
     let lookup = Lookup { files, folder };
-    let (first, separator) = match config.arch {
-        Arch::Bert => {
-            (lookup.id("cls_token", "[CLS]")?.unwrap_or(101), lookup.id("sep_token", "[SEP]")?.unwrap_or(102))
-        }
-        Arch::Roberta | Arch::XlmRoberta => {
-            let id = |known: Option<u32>, key, text, default| match known {
-                Some(id) => Ok(id),
-                None => Ok(lookup.id(key, text)?.unwrap_or(default)),
-            };
-            (id(config.bos, "bos_token", "<s>", 0)?, id(config.eos, "eos_token", "</s>", 2)?)
-        }
+    let id = |special: Special| match special.known {
+        Some(id) => Ok(id),
+        None => Ok(lookup.id(special.key, special.text)?.unwrap_or(special.default)),
     };
+    let [first, separator] = config.specials;
+    let (first, separator) = (id(first)?, id(separator)?);
     // A random test model without a tokenizer may be smaller than BERT's usual ids; nobody builds rows for it.
     let fits = |id: u32| (id as usize) < config.vocab;
     if lookup.tokenizer() && !(fits(first) && fits(separator)) {

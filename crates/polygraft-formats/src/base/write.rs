@@ -9,7 +9,7 @@ use crate::error::{FormatError, Result};
 use crate::names::{self, Param, Part};
 use crate::numbers;
 use polygraft::ir::{LinearSite, NormSite};
-use polygraft::model::{Arch, HeadTask, ModelSpec, WeightId};
+use polygraft::model::{HeadTask, ModelSpec, WeightId};
 use polygraft::quant::BLOCK;
 use polygraft::tensor::{Matrix, Scheme, Storage};
 use serde_json::json;
@@ -56,34 +56,17 @@ pub fn manifest(spec: &ModelSpec, files: &[Written]) -> Vec<u8> {
     out
 }
 
-/// A `config.json` that transformers would understand as well.
+/// The library's own `config.json`, with what a merge may have changed: transformers understands it as well.
 #[must_use]
 pub fn config(spec: &ModelSpec) -> Vec<u8> {
     let task = spec.head.as_ref().map(|h| h.task);
-    let stem = match spec.arch {
-        Arch::Bert => "Bert",
-        Arch::Roberta => "Roberta",
-        Arch::XlmRoberta => "XLMRoberta",
-    };
-    let architecture = match task {
-        None => format!("{stem}Model"),
-        Some(HeadTask::Sequence) => format!("{stem}ForSequenceClassification"),
-        Some(HeadTask::Token) => format!("{stem}ForTokenClassification"),
-        Some(HeadTask::Question) => format!("{stem}ForQuestionAnswering"),
-        Some(HeadTask::MaskedLm) => format!("{stem}ForMaskedLM"),
-    };
-    let pad = if spec.arch == Arch::Bert { spec.special.pad } else { spec.position_offset - 1 };
     let tied = spec.linears.get(&LinearSite::HeadOutput).is_none_or(|l| l.weight == spec.embeddings.word);
-    let mut config = json!({
-        "architectures": [architecture], "model_type": spec.arch.name(),
-        "hidden_size": spec.hidden, "num_hidden_layers": spec.layers, "num_attention_heads": spec.heads,
-        "intermediate_size": spec.ffn, "vocab_size": spec.vocab,
-        "max_position_embeddings": spec.max_positions + spec.position_offset as usize,
-        "type_vocab_size": spec.token_types, "layer_norm_eps": f64::from(spec.eps),
-        "hidden_act": activation_name(spec.activation), "pad_token_id": pad,
-        "bos_token_id": spec.special.first, "eos_token_id": spec.special.separator,
-        "tie_word_embeddings": tied,
-    });
+    let mut config: serde_json::Value = serde_json::from_str(&spec.config).unwrap_or_default();
+    config["architectures"] = json!([names::architecture(spec.arch, task)]);
+    config["tie_word_embeddings"] = tied.into();
+    for other in ["label2id", "num_labels", "torch_dtype", "dtype", "sbert_ce_default_activation_function"] {
+        config.as_object_mut().map(|c| c.remove(other));
+    }
     if let Some(head) = &spec.head {
         if task != Some(HeadTask::MaskedLm) {
             let name = |i: u32| head.label_names.get(i as usize).cloned().unwrap_or_else(|| format!("LABEL_{i}"));
@@ -111,7 +94,7 @@ pub fn config(spec: &ModelSpec) -> Vec<u8> {
 /// Tensor name of every weight, and whether it is a vector.
 fn tensors(spec: &ModelSpec) -> BTreeMap<WeightId, (String, bool)> {
     let task = spec.head.as_ref().map(|h| h.task);
-    let name = |part, param: Param| format!("{}.{}", names::path(spec.arch, task, part), param.name());
+    let name = |part, param: Param| names::tensor_name(spec.arch, task, part, param);
     let mut out = BTreeMap::new();
     for (site, l) in &spec.linears {
         out.insert(l.weight, (name(Part::Linear(*site), Param::Weight), false));
@@ -121,14 +104,15 @@ fn tensors(spec: &ModelSpec) -> BTreeMap<WeightId, (String, bool)> {
     }
     for (site, n) in &spec.norms {
         out.insert(n.gamma, (name(Part::Norm(*site), Param::Weight), true));
-        out.insert(n.beta, (name(Part::Norm(*site), Param::Bias), true));
+        if let Some(beta) = n.beta {
+            out.insert(beta, (name(Part::Norm(*site), Param::Bias), true));
+        }
     }
     // After the linears: a tied decoder is the word table, under the table's name.
     let e = spec.embeddings;
     out.insert(e.word, (name(Part::Word, Param::Weight), false));
-    out.insert(e.position, (name(Part::Position, Param::Weight), false));
-    if let Some(id) = e.token_type {
-        out.insert(id, (name(Part::TokenType, Param::Weight), false));
+    for (part, id) in [(Part::Position, e.position), (Part::TokenType, e.token_type)] {
+        out.extend(id.map(|id| (id, (name(part, Param::Weight), false))));
     }
     out
 }
@@ -234,6 +218,6 @@ pub fn is_bulk(spec: &ModelSpec, id: WeightId) -> bool {
 /// Whether a weight is a vector: a bias, or half of a norm.
 #[must_use]
 pub fn is_vector(spec: &ModelSpec, id: WeightId) -> bool {
-    let norm = |n: &polygraft::model::NormWeights| n.gamma == id || n.beta == id;
+    let norm = |n: &polygraft::model::NormWeights| n.gamma == id || n.beta == Some(id);
     spec.linears.values().any(|l| l.bias == Some(id)) || spec.norms.iter().any(|(_site, n): (&NormSite, _)| norm(n))
 }

@@ -59,7 +59,10 @@ pub(super) fn overrides(
                 let width = head.or(spec.head.as_ref()).map_or(0, |h| h.kind.width as usize);
                 (width, width)
             }
-            Part::Norm(_) => (spec.hidden, spec.hidden),
+            Part::Norm(site) => {
+                let width = spec.norms.get(&site).map_or(spec.hidden, |n| spec.weight(n.gamma).cols);
+                (width, width)
+            }
             Part::Linear(site) => match shape(site, head, spec) {
                 Some(shape) => shape,
                 None => continue,

@@ -8,7 +8,7 @@ use crate::bag::TensorBag;
 use crate::error::{FormatError, Result, shown};
 use crate::names::{self, Part};
 use polygraft::ir::{AdapterIr, BaseClaim, LinearSite, LowRank, Op, Patch, Site};
-use polygraft::model::{HeadTask, ModelSpec};
+use polygraft::model::{Arch, HeadTask, ModelSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The family's name.
@@ -82,12 +82,14 @@ pub(crate) fn load(
 fn modules(config: &LoraConfig, keys: &Keys, spec: &ModelSpec) -> Result<Vec<(String, LinearSite)>> {
     let mut out = Vec::new();
     let saved = |path: &str| config.modules_to_save.iter().chain(&keys.automatic).any(|entry| inside(path, entry));
-    let mut paths: Vec<String> = names::backbone(spec.layers).into_iter().map(|(path, _)| path).collect();
-    paths.extend(keys.by_module.keys().filter(|m| !m.starts_with("encoder.")).cloned());
+    let mut paths: Vec<String> = names::modules(spec).into_iter().map(|(path, _)| path).collect();
+    let others = keys.by_module.keys().filter(|m| names::part(spec.arch, m).is_some_and(|p| !p.of_backbone()));
+    paths.extend(others.cloned());
+    let default = names::lora_targets(spec.arch);
     for path in paths {
         let Some(Part::Linear(site)) = names::part(spec.arch, &path) else { continue };
         let wrapped = keys.wrapped(&path);
-        if !saved(&wrapped) && config.targets.contains(&wrapped)? {
+        if !saved(&wrapped) && config.targets.contains(&wrapped, default)? {
             out.push((path, site));
         }
     }
@@ -113,7 +115,7 @@ fn promised_biases(
     let wanted: Vec<(String, Site)> = match config.bias {
         Biases::None => Vec::new(),
         Biases::OfTargets => updated.iter().map(|(path, site)| (path.clone(), Site::Linear(*site))).collect(),
-        Biases::All => names::backbone(spec.layers)
+        Biases::All => names::modules(spec)
             .into_iter()
             .filter_map(|(path, part)| match part {
                 Part::Linear(site) => Some((path, Site::Linear(site))),
@@ -151,6 +153,7 @@ pub(super) struct Keys {
     /// Modules that PEFT saves for the task without being asked.
     pub(super) automatic: Vec<String>,
     prefix: &'static str,
+    arch: Arch,
 }
 
 impl Keys {
@@ -191,13 +194,20 @@ impl Keys {
             Some(HeadTask::MaskedLm) | None => &[],
         };
         let automatic = automatic.iter().map(|s| (*s).to_owned()).collect();
-        Self { names: out, by_module, twins, task, automatic, prefix: if prefixed { prefix } else { "" } }
+        Self {
+            names: out,
+            by_module,
+            twins,
+            task,
+            automatic,
+            prefix: if prefixed { prefix } else { "" },
+            arch: spec.arch,
+        }
     }
 
     /// The path in the model that was wrapped.
     pub(super) fn wrapped(&self, path: &str) -> String {
-        let backbone = ["embeddings.", "encoder.", "pooler."].iter().any(|p| path.starts_with(p));
-        if backbone { format!("{}{path}", self.prefix) } else { path.to_owned() }
+        if names::in_backbone(self.arch, path) { format!("{}{path}", self.prefix) } else { path.to_owned() }
     }
 
     fn original(&self, bare: &str) -> Option<&str> {

@@ -74,8 +74,8 @@ fn ends(path: &str, name: &str) -> bool {
 }
 
 impl Targets {
-    /// Whether the linear layer at `path` in the wrapped model gets an update.
-    pub(crate) fn contains(&self, path: &str) -> Result<bool> {
+    /// Whether the linear layer at `path` in the wrapped model gets an update; `default` is PEFT's table for it.
+    pub(crate) fn contains(&self, path: &str, default: &[&str]) -> Result<bool> {
         let out = match &self.exclude {
             None | Some(Matcher::AllLinear) => false,
             Some(Matcher::Regex(p)) => p.whole(path)?,
@@ -85,8 +85,7 @@ impl Targets {
             return Ok(false);
         }
         match &self.include {
-            // PEFT's table for these architectures.
-            None => Ok(["query", "value"].iter().any(|n| ends(path, n)) && self.layer(path)?),
+            None => Ok(default.iter().any(|n| ends(path, n)) && self.layer(path)?),
             Some(Matcher::AllLinear) => Ok(true),
             Some(Matcher::Regex(p)) => p.whole(path),
             // An entry that is the whole path bypasses the choice of layers.
@@ -134,7 +133,7 @@ mod tests {
             ("predense", false),
             ("dense", true),
         ] {
-            assert_eq!(t.contains(path).unwrap(), yes, "{path}");
+            assert_eq!(t.contains(path, &[]).unwrap(), yes, "{path}");
         }
     }
 
@@ -143,20 +142,20 @@ mod tests {
         let t = targets(Matcher::Regex(Box::new(
             Pattern::new("target_modules", r".*\.layer\.[01]\..*(query|value)").unwrap(),
         )));
-        assert!(t.contains("bert.encoder.layer.1.attention.self.value").unwrap());
-        assert!(!t.contains("bert.encoder.layer.2.attention.self.value").unwrap());
-        assert!(!t.contains("bert.encoder.layer.1.attention.self.value.x").unwrap());
+        assert!(t.contains("bert.encoder.layer.1.attention.self.value", &[]).unwrap());
+        assert!(!t.contains("bert.encoder.layer.2.attention.self.value", &[]).unwrap());
+        assert!(!t.contains("bert.encoder.layer.1.attention.self.value.x", &[]).unwrap());
     }
 
     #[test]
     fn layers_are_chosen_for_suffixes_only() {
         let mut t = targets(Matcher::Names(vec!["query".into(), "encoder.layer.2.attention.self.key".into()]));
         t.layers = Some(vec![1]);
-        assert!(t.contains("bert.encoder.layer.1.attention.self.query").unwrap());
-        assert!(!t.contains("bert.encoder.layer.2.attention.self.query").unwrap());
-        assert!(t.contains("encoder.layer.2.attention.self.key").unwrap());
+        assert!(t.contains("bert.encoder.layer.1.attention.self.query", &[]).unwrap());
+        assert!(!t.contains("bert.encoder.layer.2.attention.self.query", &[]).unwrap());
+        assert!(t.contains("encoder.layer.2.attention.self.key", &[]).unwrap());
         t.layer_patterns = vec![Pattern::new("layers_pattern", r"(?:^|.*?\.)layer\.(\d+)\.").unwrap()];
-        assert!(t.contains("encoder.layer.1.attention.self.query").unwrap());
+        assert!(t.contains("encoder.layer.1.attention.self.query", &[]).unwrap());
     }
 
     #[test]

@@ -287,6 +287,9 @@ fn shape_at(site: LinearSite, adapter: &AdapterIr, spec: &ModelSpec) -> Option<(
             brings(adapter, site).then_some((spec.hidden, spec.hidden))
         }
         LinearSite::Layer(..)
+        | LinearSite::Embedding
+        | LinearSite::Patches
+        | LinearSite::Convolution
         | LinearSite::Pooler
         | LinearSite::HeadDense(_)
         | LinearSite::HeadOutput
@@ -299,9 +302,7 @@ fn norm_width(site: NormSite, adapter: &AdapterIr, spec: &ModelSpec) -> Option<u
     let head = adapter.head.as_ref().or(spec.head.as_ref());
     match (site, head) {
         (NormSite::HeadDense(_), head) => head.filter(|h| h.kind.has(Site::Norm(site))).map(|h| h.kind.width as usize),
-        (NormSite::Embeddings | NormSite::AfterAttention(_) | NormSite::AfterFfn(_), _) => {
-            spec.norms.get(&site).map(|n| spec.weight(n.gamma).cols)
-        }
+        _ => spec.norms.get(&site).map(|n| spec.weight(n.gamma).cols),
     }
 }
 

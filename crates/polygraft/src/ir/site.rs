@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The six linear layers of an encoder layer.
+/// The linear layers of an encoder layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LayerLinear {
     /// Query projection.
@@ -17,11 +17,29 @@ pub enum LayerLinear {
     FfnIn,
     /// Down projection of the feed-forward part.
     FfnOut,
+    /// Query, key and value projections in one, in this order (ModernBERT).
+    Qkv,
+    /// Key projection of relative positions (DeBERTa).
+    PositionKey,
+    /// Query projection of relative positions (DeBERTa).
+    PositionQuery,
 }
 
 impl LayerLinear {
-    /// All six, in the order in which they run.
-    pub const ALL: [Self; 6] = [Self::Query, Self::Key, Self::Value, Self::AttentionOutput, Self::FfnIn, Self::FfnOut];
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Query,
+        Self::Key,
+        Self::Value,
+        Self::AttentionOutput,
+        Self::FfnIn,
+        Self::FfnOut,
+        Self::Qkv,
+        Self::PositionKey,
+        Self::PositionQuery,
+    ];
+    /// The six of BERT and most others, in the order in which they run.
+    pub const SIX: [Self; 6] = [Self::Query, Self::Key, Self::Value, Self::AttentionOutput, Self::FfnIn, Self::FfnOut];
 
     /// The field's name for it.
     #[must_use]
@@ -33,6 +51,9 @@ impl LayerLinear {
             Self::AttentionOutput => "attention output",
             Self::FfnIn => "ffn in",
             Self::FfnOut => "ffn out",
+            Self::Qkv => "query, key, value",
+            Self::PositionKey => "position key",
+            Self::PositionQuery => "position query",
         }
     }
 }
@@ -40,8 +61,14 @@ impl LayerLinear {
 /// A linear layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LinearSite {
-    /// One of an encoder layer's six.
+    /// One of an encoder layer's.
     Layer(u16, LayerLinear),
+    /// From the embeddings' width to the hidden states' (ALBERT, ELECTRA).
+    Embedding,
+    /// From an image's patches to hidden states (ViT).
+    Patches,
+    /// The convolution beside the first layer, as a linear layer over a token and its neighbours (DeBERTa).
+    Convolution,
     /// BERT's pooler, first token → tanh.
     Pooler,
     /// A hidden layer of a head, by its place.
@@ -57,10 +84,20 @@ pub enum LinearSite {
 pub enum NormSite {
     /// After the embeddings.
     Embeddings,
+    /// Before attention, beside the residual (pre-norm layers).
+    BeforeAttention(u16),
     /// After attention and its residual.
     AfterAttention(u16),
+    /// Before the feed-forward part, beside the residual (pre-norm layers).
+    BeforeFfn(u16),
     /// After the feed-forward part and its residual.
     AfterFfn(u16),
+    /// After the last layer (pre-norm encoders).
+    Final,
+    /// Of the embeddings of relative positions (DeBERTa).
+    Positions,
+    /// After the convolution and its residual (DeBERTa).
+    Convolution,
     /// After a hidden layer of a head and its activation, by the layer's place.
     HeadDense(u8),
 }
@@ -112,6 +149,9 @@ impl fmt::Display for LinearSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Layer(layer, which) => write!(f, "layer {layer} {}", which.name()),
+            Self::Embedding => f.write_str("embedding projection"),
+            Self::Patches => f.write_str("patches"),
+            Self::Convolution => f.write_str("convolution"),
             Self::Pooler => f.write_str("pooler"),
             Self::HeadDense(0) => f.write_str("head dense"),
             Self::HeadDense(index) => write!(f, "head dense {index}"),
@@ -125,8 +165,13 @@ impl fmt::Display for NormSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embeddings => f.write_str("embeddings norm"),
+            Self::BeforeAttention(layer) => write!(f, "layer {layer} norm before attention"),
             Self::AfterAttention(layer) => write!(f, "layer {layer} norm after attention"),
+            Self::BeforeFfn(layer) => write!(f, "layer {layer} norm before ffn"),
             Self::AfterFfn(layer) => write!(f, "layer {layer} norm after ffn"),
+            Self::Final => f.write_str("final norm"),
+            Self::Positions => f.write_str("positions norm"),
+            Self::Convolution => f.write_str("convolution norm"),
             Self::HeadDense(0) => f.write_str("head norm"),
             Self::HeadDense(index) => write!(f, "head norm {index}"),
         }
@@ -156,12 +201,25 @@ impl Site {
     pub fn layer(self) -> Option<u16> {
         match self {
             Self::Linear(LinearSite::Layer(layer, _))
-            | Self::Norm(NormSite::AfterAttention(layer) | NormSite::AfterFfn(layer))
             | Self::Block(BlockSite::Attention(layer) | BlockSite::Ffn(layer))
             | Self::LayerOutput(layer)
             | Self::Keys(layer) => Some(layer),
-            Self::Linear(_) | Self::Norm(NormSite::Embeddings | NormSite::HeadDense(_)) => None,
-            Self::Word | Self::Embeddings | Self::Vocabulary | Self::Pooled => None,
+            Self::Norm(site) => site.layer(),
+            Self::Linear(_) | Self::Word | Self::Embeddings | Self::Vocabulary | Self::Pooled => None,
+        }
+    }
+}
+
+impl NormSite {
+    /// The encoder layer that the norm is in.
+    #[must_use]
+    pub fn layer(self) -> Option<u16> {
+        match self {
+            Self::BeforeAttention(layer)
+            | Self::AfterAttention(layer)
+            | Self::BeforeFfn(layer)
+            | Self::AfterFfn(layer) => Some(layer),
+            Self::Embeddings | Self::Final | Self::Positions | Self::Convolution | Self::HeadDense(_) => None,
         }
     }
 }

@@ -73,7 +73,13 @@ impl HeadKind {
             LinearSite::HeadDense(i) if i < self.hidden => Some((width, width)),
             LinearSite::HeadOutput => Some((labels, if self.hidden > 0 { width } else { hidden })),
             LinearSite::Pooler if matches!(self.input, HeadInput::Pooled(_)) => Some((hidden, hidden)),
-            LinearSite::HeadDense(_) | LinearSite::Layer(..) | LinearSite::Pooler | LinearSite::Sentence(_) => None,
+            LinearSite::HeadDense(_)
+            | LinearSite::Layer(..)
+            | LinearSite::Embedding
+            | LinearSite::Patches
+            | LinearSite::Convolution
+            | LinearSite::Pooler
+            | LinearSite::Sentence(_) => None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The skeleton of a post-norm encoder (BERT, RoBERTa, XLM-R), and the sentence pipeline after it.
+//! The skeleton of a post-norm encoder (BERT and most others), and the sentence pipeline after it.
 
 use super::heads::heads;
 use super::place::{At, Builder};
@@ -32,15 +32,11 @@ pub fn plan(spec: &ModelSpec, shape: &Shape, want: Want) -> Result<Program> {
 fn encoder(b: &mut Builder<'_>) -> BufferId {
     let spec = b.spec;
     let token = |b: &mut Builder<'_>, width| b.buffer(Extent::Tokens, width);
-    let h = token(b, spec.hidden);
+    let h = embeddings(b);
     let [q, k, v, context, branch] = [(); 5].map(|()| token(b, spec.hidden));
     let ffn = token(b, spec.ffn);
-    let e = spec.embeddings;
-    b.step(StepKind::Embed { out: h, word: e.word, position: e.position, token_type: e.token_type }, Scope::All, None);
-    b.norm(NormSite::Embeddings, h, At::ENCODER);
-    b.embeddings(h);
     let scale = 1.0 / ((spec.hidden / spec.heads) as f32).sqrt();
-    for layer in 0..spec.layers {
+    for &layer in &spec.order {
         let site = |which| LinearSite::Layer(layer, which);
         b.linear(site(LayerLinear::Query), h, q, At::ENCODER);
         b.linear(site(LayerLinear::Key), h, k, At::ENCODER);
@@ -67,6 +63,22 @@ fn encoder(b: &mut Builder<'_>) -> BufferId {
         b.join(block, branch, h, norm);
         b.layer_output(layer, h);
     }
+    h
+}
+
+/// Rows of the tables, normed, and projected to the hidden width where that is another one.
+fn embeddings(b: &mut Builder<'_>) -> BufferId {
+    let spec = b.spec;
+    let x = b.buffer(Extent::Tokens, spec.embedding);
+    let e = spec.embeddings;
+    b.step(StepKind::Embed { out: x, word: e.word, position: e.position, token_type: e.token_type }, Scope::All, None);
+    b.norm(NormSite::Embeddings, x, At::ENCODER);
+    b.embeddings(x);
+    if !spec.linears.contains_key(&LinearSite::Embedding) {
+        return x;
+    }
+    let h = b.buffer(Extent::Tokens, spec.hidden);
+    b.linear(LinearSite::Embedding, x, h, At::ENCODER);
     h
 }
 

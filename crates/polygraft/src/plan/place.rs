@@ -177,7 +177,7 @@ impl<'a> Builder<'a> {
             x,
             out: x,
             gamma: base.map(|w| w.gamma),
-            beta: base.map(|w| w.beta),
+            beta: base.and_then(|w| w.beta),
             eps_bits: self.spec.eps.to_bits(),
             replaced,
         };

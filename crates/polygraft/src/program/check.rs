@@ -123,16 +123,16 @@ impl Checker<'_> {
         match *kind {
             StepKind::Embed { out, word, position, token_type } => {
                 let out = self.buffer(out)?;
-                self.want(out.extent == Extent::Tokens, "the extent")?;
+                self.want(out.extent == Extent::Tokens && out.width == self.spec.embedding, "the shape")?;
                 self.weight(word, self.spec.vocab, out.width)?;
-                let positions = self.spec.weights.get(position.0 as usize).is_some_and(|w| w.cols == out.width);
-                self.want(positions, "the position table")?;
+                let table = |id: WeightId| self.spec.weights.get(id.0 as usize).is_some_and(|w| w.cols == out.width);
+                self.want(position.is_none_or(table), "the position table")?;
                 token_type.map_or(Ok(()), |t| self.weight(t, self.spec.token_types, out.width))
             }
             StepKind::LayerNorm { x, out, gamma, beta, replaced, .. } => {
                 let (x, out) = (self.buffer(x)?, self.buffer(out)?);
                 self.want(x == out, "input and output")?;
-                self.want(gamma.is_some() == beta.is_some() && (gamma.is_some() || replaced.is_some()), "the weights")?;
+                self.want(gamma.is_some() || beta.is_none() && replaced.is_some(), "the weights")?;
                 for id in [gamma, beta].into_iter().flatten() {
                     self.weight(id, 1, x.width)?;
                 }
@@ -159,7 +159,7 @@ impl Checker<'_> {
                 self.want(x == h && h.extent == Extent::Tokens, "the shape")?;
                 if let Some(norm) = norm {
                     self.weight(norm.gamma, 1, h.width)?;
-                    self.weight(norm.beta, 1, h.width)?;
+                    norm.beta.map_or(Ok(()), |b| self.weight(b, 1, h.width))?;
                     norm.replaced.map_or(Ok(()), |t| self.payload_table(t, h.extent))?;
                 }
                 self.payload_table(table, h.extent)

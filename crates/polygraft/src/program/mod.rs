@@ -149,12 +149,12 @@ pub enum Scope {
 pub enum StepKind {
     /// `out[t] = word[id[t]] + position[pos[t]] + type[tt[t]]`, in this order.
     Embed {
-        /// `[T, H]`.
+        /// `[T, E]`.
         out: BufferId,
         /// Word table.
         word: WeightId,
         /// Position table.
-        position: WeightId,
+        position: Option<WeightId>,
         /// Token-type table.
         token_type: Option<WeightId>,
     },
@@ -166,7 +166,7 @@ pub enum StepKind {
         out: BufferId,
         /// Scale. `None`: every row in scope has a replacement.
         gamma: Option<WeightId>,
-        /// Shift. `None`: every row in scope has a replacement.
+        /// Shift. `None`: none, but for rows whose replacement has one.
         beta: Option<WeightId>,
         /// Epsilon, as bits, so that a Program hashes.
         eps_bits: u32,
@@ -324,8 +324,8 @@ impl Prefixes {
 pub struct BlockNorm {
     /// Scale, `[1, H]`.
     pub gamma: WeightId,
-    /// Shift, `[1, H]`.
-    pub beta: WeightId,
+    /// Shift, `[1, H]`, where the norm has one.
+    pub beta: Option<WeightId>,
     /// Epsilon, as bits.
     pub eps_bits: u32,
     /// Rows that run an adapter's own scale and shift.
@@ -411,7 +411,7 @@ pub struct Tables {
     pub tables: Vec<Table>,
     /// The numbers that the segments point to. A call owns them: unloading an adapter does not disturb it.
     pub payloads: Vec<Arc<Payload>>,
-    /// What the `Embed` step gives, `[T, H]`: gathered by whoever holds the tables, for a backend that lacks them. A
+    /// What the `Embed` step gives, `[T, E]`: gathered by whoever holds the tables, for a backend that lacks them. A
     /// backend that has them may gather all the same, which gives the same bits.
     pub embedded: Option<Vec<f32>>,
 }

@@ -25,7 +25,7 @@ pub(super) fn gather<B: Backend>(
 ) -> Result<Vec<f32>> {
     rows.iter().enumerate().try_for_each(|(i, row)| batch::check_row(i, row, spec))?;
     let tables = spec.embeddings;
-    let width = spec.weight(tables.word).cols;
+    let width = spec.embedding;
     let (mut out, mut other) = (Vec::new(), vec![0.0; width]);
     for (row, &composition) in rows.iter().zip(of) {
         let resolved = resolved[composition];

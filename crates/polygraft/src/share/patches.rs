@@ -75,7 +75,7 @@ fn read_head(r: &mut Reader<'_>) -> Result<HeadKey> {
     Ok(HeadKey { kind, labels: r.u32()? })
 }
 
-/// A kind, then the layer or place, then which of a layer's six.
+/// A kind, then the layer or place, then which of a layer's.
 fn write_site(w: &mut Writer, site: Site) {
     let (kind, place, which) = match site {
         Site::Linear(LinearSite::Layer(layer, which)) => {
@@ -97,6 +97,14 @@ fn write_site(w: &mut Writer, site: Site) {
         Site::Vocabulary => (14, 0, 0),
         Site::Word => (15, 0, 0),
         Site::Keys(layer) => (16, layer, 0),
+        Site::Linear(LinearSite::Embedding) => (40, 0, 0),
+        Site::Linear(LinearSite::Patches) => (41, 0, 0),
+        Site::Linear(LinearSite::Convolution) => (42, 0, 0),
+        Site::Norm(NormSite::BeforeAttention(layer)) => (43, layer, 0),
+        Site::Norm(NormSite::BeforeFfn(layer)) => (44, layer, 0),
+        Site::Norm(NormSite::Final) => (45, 0, 0),
+        Site::Norm(NormSite::Positions) => (46, 0, 0),
+        Site::Norm(NormSite::Convolution) => (47, 0, 0),
     };
     w.u8(kind);
     w.u16(place);
@@ -125,6 +133,14 @@ fn read_site(r: &mut Reader<'_>) -> Result<Site> {
         14 => Site::Vocabulary,
         15 => Site::Word,
         16 => Site::Keys(place),
+        40 => Site::Linear(LinearSite::Embedding),
+        41 => Site::Linear(LinearSite::Patches),
+        42 => Site::Linear(LinearSite::Convolution),
+        43 => Site::Norm(NormSite::BeforeAttention(place)),
+        44 => Site::Norm(NormSite::BeforeFfn(place)),
+        45 => Site::Norm(NormSite::Final),
+        46 => Site::Norm(NormSite::Positions),
+        47 => Site::Norm(NormSite::Convolution),
         other => return Err(broken(&format!("there is no site {other}"))),
     })
 }

@@ -350,7 +350,13 @@ pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()
     let width = m.width(h);
     let mut y = m.take(h);
     let base = norm
-        .map(|n| Ok((m.weights.vector(n.gamma, width)?, m.weights.vector(n.beta, width)?, f32::from_bits(n.eps_bits))))
+        .map(|n| {
+            Ok((
+                m.weights.vector(n.gamma, width)?,
+                n.beta.map_or_else(|| Ok(vec![0.0; width]), |b| m.weights.vector(b, width))?,
+                f32::from_bits(n.eps_bits),
+            ))
+        })
         .transpose()?;
     for segment in m.segments(table) {
         let payload = m.payload(segment)?;

@@ -19,7 +19,7 @@ pub fn embed_token(
 ) -> Result<()> {
     let [id, position, kind] = at.map(|index| index as usize);
     row(tables.word, id, y)?;
-    for (table, index) in [(Some(tables.position), position), (tables.token_type, kind)] {
+    for (table, index) in [(tables.position, position), (tables.token_type, kind)] {
         let Some(table) = table else { continue };
         row(table, index, scratch)?;
         y.iter_mut().zip(&*scratch).for_each(|(y, x)| *y += x);

@@ -8,7 +8,7 @@ pub(super) fn layer_norm<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Res
     let StepKind::LayerNorm { x, out, gamma, beta, eps_bits, replaced } = step.kind else { return Ok(()) };
     let (width, eps) = (m.width(out), f32::from_bits(eps_bits));
     let base = |id: Option<_>| id.map(|id| m.weights.vector(id, width)).transpose();
-    let (gamma, beta) = (base(gamma)?.unwrap_or_default(), base(beta)?.unwrap_or_default());
+    let (gamma, beta) = (base(gamma)?.unwrap_or_default(), base(beta)?.unwrap_or_else(|| vec![0.0; width]));
     let input = m.read(x).to_vec();
     let mut y = m.take(out);
     for t in m.scope(step, out) {
