@@ -1,14 +1,16 @@
 //! Softmax attention, one head of one row at a time, over that row's keys only.
 //!
-//! Keys and values are brought into panels, so that both products run on the same kernel as a linear layer.
+//! Keys and values are brought into panels, so that both products run on the same kernel as a linear layer. Where there is
+//! a kernel on integers, steps that may round run on that.
 
-use crate::kernels::{Isa, Rows, Target};
+use crate::kernels::{Attention, Coded, Isa, Rows, Target};
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 use crate::math::exp;
 use crate::pack::LANES;
 use crate::run::{Frame, cut};
 use crate::slices::{Ended, Slices, TASK};
 use polygraft::Result;
+use polygraft::backend::Precision;
 use polygraft::program::{Step, StepKind};
 use polygraft::steps::prefixed;
 use std::ops::Range;
@@ -28,6 +30,7 @@ pub(crate) struct Heads {
     context: Vec<f32>,
     /// Zeros, as the kernel's bias.
     zeros: Vec<f32>,
+    coded: Coded,
 }
 
 /// One head of one row for some of its queries.
@@ -37,7 +40,13 @@ struct Task {
     queries: Range<usize>,
 }
 
-pub(crate) fn attention(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
+pub(crate) fn attention(
+    frame: &mut Frame<'_>,
+    place: usize,
+    step: &Step,
+    y: &mut [f32],
+    slices: &mut Slices<'_>,
+) -> Result<Ended> {
     let StepKind::Attention { q, k, v, out, heads, scale_bits, prefix } = step.kind else { return Ok(Ended::Yes) };
     let (width, tables) = (frame.width(out), frame.tables());
     let d = width / heads;
@@ -60,12 +69,33 @@ pub(crate) fn attention(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slice
             cut(row.clone(), queries).map(move |queries| (index, Task { keys: keys.clone(), head, queries }))
         })
     });
-    let (isa, scratch) = (frame.isa, &mut frame.scratch.heads);
+    let (rounds, isa, pass, scratch) = (rounds(frame, place), frame.isa, frame.index, &mut frame.scratch.heads);
     slices.each(tasks, |(index, task)| {
         let (k, v) = longer[index].as_ref().map_or((k, v), |[k, v]| (k, v));
+        let [query, key] = [task.queries.start, task.keys.start].map(|row| row * width + task.head * d);
+        let head = Attention {
+            q: &q[query..],
+            k: &k[key..],
+            v: &v[key..],
+            stride: width,
+            width: d,
+            queries: task.queries.len(),
+            keys: task.keys.len(),
+            scale: f32::from_bits(scale_bits),
+            of: (pass, index, task.head),
+        };
+        if rounds && isa.attend(head, &mut scratch.coded, &mut y[query..]) {
+            return Ok(());
+        }
         scratch.run(isa, &task, [q, k, v], width, d, f32::from_bits(scale_bits), y);
         Ok(())
     })
+}
+
+/// Whether the step at `place` may round on its way. Not the first one: what that rounds passes through all layers.
+fn rounds(frame: &Frame<'_>, place: usize) -> bool {
+    let first = frame.program().steps.iter().position(|s| matches!(s.kind, StepKind::Attention { .. }));
+    frame.call.precision == Precision::Fast && first.is_some_and(|first| first < place)
 }
 
 impl Heads {

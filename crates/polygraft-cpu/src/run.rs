@@ -135,7 +135,7 @@ impl<'a> Frame<'a> {
             StepKind::Linear { .. } => Err(failed("a linear layer without a kernel".into())),
             StepKind::LowRank { .. } => lowrank::low_rank(self, index, step, &mut out, slices),
             StepKind::Offset { .. } => rows::offset(self, step, &mut out, slices),
-            StepKind::Attention { .. } => attention::attention(self, step, &mut out, slices),
+            StepKind::Attention { .. } => attention::attention(self, index, step, &mut out, slices),
             StepKind::Add { .. } => rows::add(self, step, &mut out, slices),
             StepKind::Activate { .. } => rows::activate(self, step, &mut out, slices),
             StepKind::Pool { .. } => rows::pool(self, step, &mut out, slices),

@@ -60,9 +60,9 @@ pub(crate) struct Codes<'a> {
     pub(crate) codes: &'a [Code],
     /// `[group][block][row of the group]`.
     pub(crate) scales: &'a [f32],
-    /// `[group][block][row of the group]`: what undoes the offset of 8 in 4-bit weights, as two 16-bit numbers: −8 × the
-    /// sum of the block's codes at places 0 and 1 of each four, and at places 2 and 3 in the upper half. A kernel's sums
-    /// start from them: in whole for 32-bit sums, each half for the 16-bit sums over the same places.
+    /// `[group][block][row of the group]`: what undoes the offset of 8 in 4-bit weights, −8 × the sum of the block's codes.
+    /// A kernel's sums start from it. For 16-bit sums it is two numbers: of the codes at places 0 and 1 of each four, and
+    /// of those at places 2 and 3 in the upper half.
     pub(crate) corrections: &'a [i32],
     pub(crate) count: usize,
     pub(crate) blocks: usize,
@@ -93,6 +93,43 @@ impl Target<'_> {
     pub(crate) fn columns(&mut self, column: usize) -> Target<'_> {
         Target { values: &mut self.values[column..], stride: self.stride }
     }
+}
+
+/// A head of a row, for some of its queries. Rows of queries, keys and values are `stride` apart.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(target_feature = "relaxed-simd"), allow(dead_code, reason = "for a kernel that is not in this build"))]
+pub(crate) struct Attention<'a> {
+    pub(crate) q: &'a [f32],
+    pub(crate) k: &'a [f32],
+    pub(crate) v: &'a [f32],
+    pub(crate) stride: usize,
+    /// Dimensions.
+    pub(crate) width: usize,
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    /// What the products of queries and keys are multiplied with.
+    pub(crate) scale: f32,
+    /// Whose keys and values these are: a kernel's place, a row, a head.
+    pub(crate) of: (usize, usize, usize),
+}
+
+/// A head in integers: memory that the kernel reuses, and what it packed last.
+#[derive(Debug, Default)]
+#[cfg_attr(not(target_feature = "relaxed-simd"), allow(dead_code, reason = "for a kernel that is not in this build"))]
+pub(crate) struct Coded {
+    pub(crate) of: Option<(usize, usize, usize)>,
+    /// `[panel of keys][word][lane]`, four dimensions a word.
+    pub(crate) keys: Vec<u32>,
+    /// `[panel of keys][lane]`.
+    pub(crate) key_scales: Vec<f32>,
+    /// `[panel of dimensions][block of keys][word][lane]`, four keys a word.
+    pub(crate) values: Vec<u32>,
+    /// `[panel of dimensions][block of keys][lane]`.
+    pub(crate) value_scales: Vec<f32>,
+    /// `[query of the group][key, padded]`.
+    pub(crate) scores: Vec<f32>,
+    /// `[block of keys][plane][word][query of the group]`, four keys a word.
+    pub(crate) weights: Vec<u32>,
 }
 
 impl Rows<'_> {
@@ -213,7 +250,9 @@ impl Isa {
         match self.0 {
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             // SAFETY: the lengths were checked.
-            Kind::Wasm(_) => unsafe { wasm::quantize(x.as_ptr(), codes.as_mut_ptr(), side) },
+            Kind::Wasm(lowering) => unsafe {
+                wasm::quantize(x.as_ptr(), codes.as_mut_ptr(), side, lowering.sums_whole())
+            },
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             // A group is one row.
             _ => crate::quantize::block(x, codes),
@@ -272,6 +311,26 @@ impl Isa {
             Kind::Wasm(_) => wasm::softmax(x, scale),
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             _ => self.vectorize(|| crate::attention::softmax(x, scale)),
+        }
+    }
+
+    /// Softmax attention of a head, rounded on the way, to `y`, whose rows are as far apart as those that are read.
+    /// False when there is no such kernel: then nothing was done.
+    pub(crate) fn attend(self, head: Attention<'_>, coded: &mut Coded, y: &mut [f32]) -> bool {
+        let reach = |rows: usize| if rows == 0 { 0 } else { (rows - 1) * head.stride + head.width };
+        assert!(reach(head.queries) <= head.q.len().min(y.len()), "queries");
+        assert!(reach(head.keys) <= head.k.len().min(head.v.len()), "keys and values");
+        match self.0 {
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
+            Kind::Wasm(wasm::Lowering::Fours) if head.width == BLOCK => {
+                // SAFETY: the lengths were checked.
+                unsafe { wasm::attend(head, coded, y) };
+                true
+            }
+            _ => {
+                _ = (head, coded);
+                false
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! WebAssembly SIMD. A vector is four outputs at one place of a panel; two vectors are the panel.
 
+#[cfg(target_feature = "relaxed-simd")]
+mod attend;
 mod pointwise;
 mod unpack;
 
@@ -12,6 +14,8 @@ use std::hint::black_box;
 /// Rows whose codes lie side by side, so that one pointer with constant offsets reaches them all.
 pub(crate) const SIDE: usize = 4;
 
+#[cfg(target_feature = "relaxed-simd")]
+pub(super) use attend::attend;
 use format::RUN;
 pub(crate) use format::{CUTS, Code};
 pub(super) use pointwise::{add, gelu_fast, norm, quantize, softmax, transpose};
@@ -286,7 +290,7 @@ impl Weights for Q4 {
     unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, turns: usize) -> Dots {
         let add = |sum, a, w| i32x4_add(sum, i32x4_dot_i16x8(a, w));
         // SAFETY: as the caller promised.
-        unsafe { block_q4(words, codes, turns, halves(corrections(from)), splats, add) }
+        unsafe { block_q4(words, codes, turns, corrections(from), splats, add) }
     }
 }
 
@@ -320,7 +324,7 @@ impl Weights for Q4Fours {
     unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, turns: usize) -> Dots {
         let add = |sum, a, w| i32x4_relaxed_dot_i8x16_i7x16_add(a, w, sum);
         // SAFETY: as the caller promised.
-        unsafe { block_q4(words, codes, turns, halves(corrections(from)), runs, add) }
+        unsafe { block_q4(words, codes, turns, corrections(from), runs, add) }
     }
 }
 
@@ -350,6 +354,18 @@ impl Lowering {
         let (signed, beyond) = (black_box(i8x16_splat(127)), black_box(u8x16_splat(255)));
         let dot = i32x4_relaxed_dot_i8x16_i7x16_add(signed, beyond, i32x4_splat(0));
         if i32x4_extract_lane::<0>(dot) == 2 * 32_767 { Self::Pairs } else { Self::Fours }
+    }
+
+    /// Whether a block's sums are 32 bits wide from the start: its corrections then are one number, not two halves.
+    pub(super) fn sums_whole(self) -> bool {
+        match self {
+            #[cfg(not(target_feature = "relaxed-simd"))]
+            Self::Plain => true,
+            #[cfg(target_feature = "relaxed-simd")]
+            Self::Pairs => false,
+            #[cfg(target_feature = "relaxed-simd")]
+            Self::Fours => true,
+        }
     }
 
     pub(super) fn name(self) -> &'static str {

@@ -5,11 +5,11 @@ use crate::math::{EXP, EXP_LN2, GELU_ERF, GELU_LIMIT, ROUND};
 use std::arch::wasm32::*;
 
 /// A block of 32 inputs in 8 bits, among the codes of its group: see [`crate::quantize`], whose numbers these are. Gives
-/// scale and corrections.
+/// scale and corrections: in whole where the kernels take them so, else in two halves.
 ///
 /// # Safety
 /// 32 floats can be read at `x`; a group's block can be written at `codes`.
-pub(in crate::kernels) unsafe fn quantize(x: *const f32, codes: *mut Code, side: usize) -> (f32, i32) {
+pub(in crate::kernels) unsafe fn quantize(x: *const f32, codes: *mut Code, side: usize, whole: bool) -> (f32, i32) {
     // SAFETY: as the caller promised.
     unsafe {
         let x: [v128; 8] = std::array::from_fn(|i| load(x.add(4 * i)));
@@ -30,7 +30,8 @@ pub(in crate::kernels) unsafe fn quantize(x: *const f32, codes: *mut Code, side:
             put(eight, codes.add((i * 8 * SIDE) + side * RUN));
         }
         let sums = i32x4_mul(i32x4_add(sums, i32x4_shuffle::<2, 3, 0, 1>(sums, sums)), i32x4_splat(-8));
-        (scale, i32x4_extract_lane::<0>(sums) & 0xffff | i32x4_extract_lane::<1>(sums) << 16)
+        let (even, odd) = (i32x4_extract_lane::<0>(sums), i32x4_extract_lane::<1>(sums));
+        (scale, if whole { even.wrapping_add(odd) } else { even & 0xffff | odd << 16 })
     }
 }
 
