@@ -832,9 +832,8 @@ def bad_adapter():
     bad("config_duplicate_key", "FORMAT_DUPLICATE", lambda f: (f / "adapter_config.json").write_text((f / "adapter_config.json").read_text().rstrip()[:-1] + ', "r": 2}'))
     # The configuration.
     bad("unknown_entry", "quux_mode", config(quux_mode="on"))
-    bad("dora", "use_dora", config(use_dora=True))
-    bad("dora_real", "use_dora", use_dora=True)
-    bad("vera", "VERA", config(peft_type="VERA"))
+    bad("dora", "lora_magnitude_vector", config(use_dora=True))
+    bad("method_unknown", "QUUX", config(peft_type="QUUX"))
     bad("kind_missing", "peft_type", config(peft_type=...))
     bad("rank_zero", "ADAPTER_CONFIG", config(r=0))
     bad("rank_negative", "ADAPTER_CONFIG", config(r=-2))

@@ -19,6 +19,8 @@ pub struct AdapterOptions {
     pub strict: bool,
     /// Graft onto a base that the adapter does not name.
     pub allow_base_mismatch: bool,
+    /// Which of an adapter's tasks runs, for families that hold several (Poly, multitask prompts).
+    pub task: Option<u32>,
     /// Whether an invertible adapter's block of the embeddings runs; only for adapters that have one.
     pub invertible: Option<bool>,
     /// Which ReFT it is, for folders that do not say.
@@ -48,7 +50,7 @@ impl ReftForm {
 
 impl Default for AdapterOptions {
     fn default() -> Self {
-        Self { strict: true, allow_base_mismatch: false, invertible: None, reft: None }
+        Self { strict: true, allow_base_mismatch: false, task: None, invertible: None, reft: None }
     }
 }
 

@@ -66,6 +66,12 @@ impl TensorBag {
         self.left.get(a).zip(self.left.get(b)).is_some_and(|(a, b)| a == b)
     }
 
+    /// Whether `name` holds floats.
+    #[must_use]
+    pub fn is_float(&self, name: &str) -> bool {
+        self.left.get(name).is_some_and(|t| numbers::floats(t.dtype, &[]).is_some())
+    }
+
     /// Takes the floats of `name`, upcast to f32; `None` when it is not there.
     ///
     /// # Errors

@@ -1,194 +1,140 @@
-//! `adapter_config.json` of a LoRA: what changes its mathematics, and a refusal of what is not known.
+//! `adapter_config.json`: what all families share, typed access to the rest, and a refusal of what is not known.
 
 use super::CONFIG;
+use super::family::{Defaults, Family, READ, SILENT};
 use super::targets::{Matcher, Pattern, Targets};
 use crate::error::{FormatError, Result, shown};
 use crate::json::Json;
-
-/// Entries that say nothing about the result: provenance, training, initialisation of what is stored anyway.
-const SILENT: &[&str] = &[
-    "auto_mapping",
-    "base_model_name_or_path",
-    "corda_config",
-    "ensure_weight_tying",
-    "eva_config",
-    "fan_in_fan_out",
-    "inference_mode",
-    "loftq_config",
-    "lora_dropout",
-    "lora_ga_config",
-    "megatron_core",
-    "peft_type",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "runtime_config",
-    "task_type",
-];
-/// Entries that this module reads.
-const READ: &[&str] = &[
-    "alpha_pattern",
-    "bias",
-    "exclude_modules",
-    "init_lora_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_alpha",
-    "lora_bias",
-    "modules_to_save",
-    "r",
-    "rank_pattern",
-    "target_modules",
-    "use_rslora",
-];
-/// Variants that change the mathematics, with what they are.
-const VARIANTS: &[(&str, &str)] = &[
-    ("use_dora", "DoRA (weight-decomposed LoRA)"),
-    ("use_qalora", "QALoRA"),
-    ("target_parameters", "LoRA on bare parameters"),
-    ("layer_replication", "layer replication"),
-    ("trainable_token_indices", "trainable tokens"),
-    ("alora_invocation_tokens", "activated LoRA"),
-    ("use_bdlora", "BD-LoRA"),
-    ("arrow_config", "Arrow routing"),
-    ("velora_config", "VeLoRA"),
-    ("monteclora_config", "MonteCLoRA"),
-    ("kasa_config", "KaSA"),
-    ("megatron_config", "Megatron layers"),
-];
+use polygraft::model::Arch;
 
 /// Which biases travel with the adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Biases {
+pub(super) enum Biases {
     None,
     OfTargets,
     All,
 }
 
-/// What a LoRA's configuration says.
+/// What the configurations of all families have in common, and the file itself.
 #[derive(Debug)]
-pub(crate) struct LoraConfig {
-    pub(crate) rank: usize,
-    pub(crate) alpha: f64,
-    pub(crate) rslora: bool,
-    pub(crate) lora_bias: bool,
-    pub(crate) bias: Biases,
-    pub(crate) rank_pattern: Vec<(Pattern, usize)>,
-    pub(crate) alpha_pattern: Vec<(Pattern, f64)>,
-    pub(crate) targets: Targets,
-    pub(crate) modules_to_save: Vec<String>,
-    pub(crate) task: Option<String>,
-    pub(crate) base_name: Option<String>,
+pub(super) struct Config<'a> {
+    json: &'a Json,
+    pub(super) bias: Biases,
+    pub(super) targets: Targets,
+    pub(super) modules_to_save: Vec<String>,
+    pub(super) task: Option<&'a str>,
+    pub(super) base_name: Option<&'a str>,
 }
 
-pub(crate) fn bad(key: &str, why: impl Into<String>) -> FormatError {
+pub(super) fn bad(key: &str, why: impl Into<String>) -> FormatError {
     FormatError::AdapterConfig { file: CONFIG.into(), key: shown(key), why: why.into() }
 }
 
-impl LoraConfig {
-    pub(crate) fn parse(json: &Json) -> Result<Self> {
+impl<'a> Config<'a> {
+    pub(super) fn parse(json: &'a Json, family: &Family, arch: Arch) -> Result<Self> {
         for (key, value) in json.entries() {
-            if value.is_empty() || SILENT.contains(&key.as_str()) || READ.contains(&key.as_str()) {
+            let known = [READ, SILENT, family.reads, family.silent].iter().any(|list| list.contains(&key.as_str()));
+            if value.is_empty() || known {
                 continue;
             }
-            if let Some((_, what)) = VARIANTS.iter().find(|(name, _)| name == key) {
-                return Err(bad(key, format!("{what} is not supported by this version; plain LoRA is")));
+            if let Some((_, what)) = family.refuses.iter().find(|(name, _)| name == key) {
+                return Err(bad(key, format!("{what}; this version of the reader of {} does without", family.name)));
             }
             return Err(bad(
                 key,
                 format!(
-                    "this version does not know this entry, and {} may change the result; remove it if it does not",
+                    "this version does not know this entry of {}, and {} may change the result; remove it if it does not",
+                    family.name,
                     value.brief()
                 ),
             ));
         }
-        init(json)?;
-        let rank = |key: &str, v: &Json| match v.whole() {
-            Some(r) if (1..=1 << 16).contains(&r) => Ok(r),
-            _ => Err(bad(key, format!("the rank {} is not a whole number of 1 or more", v.brief()))),
-        };
-        let alpha = |key: &str, v: &Json| match v.number() {
-            Some(a) if a.is_finite() => Ok(a),
-            _ => Err(bad(key, format!("{} is not a number", v.brief()))),
-        };
-        let flag = |key: &str| match json.get(key) {
-            None => Ok(false),
-            Some(v) => v.truth().ok_or_else(|| bad(key, format!("{} is not true or false", v.brief()))),
-        };
         let bias = match json.get("bias").map(|b| b.text().unwrap_or_default()) {
             None | Some("none") => Biases::None,
-            Some("lora_only") => Biases::OfTargets,
             Some("all") => Biases::All,
-            Some(other) => return Err(bad("bias", format!("{:?} is not none, all or lora_only", shown(other)))),
+            Some(text) if text.ends_with("_only") => Biases::OfTargets,
+            Some(other) => return Err(bad("bias", format!("{:?} is not none, all or ..._only", shown(other)))),
         };
-        let patterns = |key: &str| json.get(key).map(Json::entries).unwrap_or_default();
         Ok(Self {
-            rank: json.get("r").map_or(Ok(8), |v| rank("r", v))?,
-            alpha: json.get("lora_alpha").map_or(Ok(8.0), |v| alpha("lora_alpha", v))?,
-            rslora: flag("use_rslora")?,
-            lora_bias: flag("lora_bias")?,
+            json,
             bias,
-            rank_pattern: patterns("rank_pattern")
-                .iter()
-                .map(|(k, v)| Ok((Pattern::new("rank_pattern", k)?, rank("rank_pattern", v)?)))
-                .collect::<Result<_>>()?,
-            alpha_pattern: patterns("alpha_pattern")
-                .iter()
-                .map(|(k, v)| Ok((Pattern::new("alpha_pattern", k)?, alpha("alpha_pattern", v)?)))
-                .collect::<Result<_>>()?,
-            targets: targets(json)?,
+            targets: targets(json, family.targets, arch)?,
             modules_to_save: names("modules_to_save", json.get("modules_to_save"))?,
-            task: json.get("task_type").and_then(Json::text).map(str::to_owned),
-            base_name: json.get("base_model_name_or_path").and_then(Json::text).map(str::to_owned),
+            task: json.get("task_type").and_then(Json::text),
+            base_name: json.get("base_model_name_or_path").and_then(Json::text),
         })
     }
 
-    /// Rank and scale of the update at `module`, a dotted path in the wrapped model.
-    ///
-    /// `alpha / r`, or `alpha / √r` for rank-stabilised LoRA (Kalajdzievski 2023, arXiv 2312.03732).
-    #[allow(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        reason = "ranks are small; the scale is f32 in the IR"
-    )]
-    pub(crate) fn scale(&self, module: &str) -> Result<(usize, f32)> {
-        let rank = first(&self.rank_pattern, module)?.unwrap_or(self.rank);
-        let alpha = first(&self.alpha_pattern, module)?.unwrap_or(self.alpha);
-        let r = rank as f64;
-        Ok((rank, (alpha / if self.rslora { r.sqrt() } else { r }) as f32))
+    /// The entry `key`, absent when it is null.
+    pub(super) fn get(&self, key: &str) -> Option<&'a Json> {
+        self.json.get(key)
+    }
+
+    /// A finite number.
+    pub(super) fn number(&self, key: &str, default: f64) -> Result<f64> {
+        self.get(key).map_or(Ok(default), |v| finite(key, v))
+    }
+
+    /// A rank, a size or a count: 1 to 65 536.
+    pub(super) fn count(&self, key: &str, default: usize) -> Result<usize> {
+        self.get(key).map_or(Ok(default), |v| count(key, v))
+    }
+
+    /// True or false.
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        let truth = |v: &Json| v.truth().ok_or_else(|| bad(key, format!("{} is not true or false", v.brief())));
+        self.get(key).map_or(Ok(default), truth)
+    }
+
+    /// A text.
+    pub(super) fn text(&self, key: &str, default: &'a str) -> Result<&'a str> {
+        let text = |v: &'a Json| v.text().ok_or_else(|| bad(key, format!("{} is not a text", v.brief())));
+        self.get(key).map_or(Ok(default), text)
+    }
+
+    /// Numbers by pattern of module.
+    pub(super) fn numbers_by_pattern(&self, key: &str) -> Result<Patterns<f64>> {
+        self.patterns(key, finite)
+    }
+
+    /// Counts by pattern of module.
+    pub(super) fn counts_by_pattern(&self, key: &str) -> Result<Patterns<usize>> {
+        self.patterns(key, count)
+    }
+
+    fn patterns<T>(&self, key: &str, read: fn(&str, &Json) -> Result<T>) -> Result<Patterns<T>> {
+        let entries = self.get(key).map(Json::entries).unwrap_or_default();
+        entries.iter().map(|(k, v)| Ok((Pattern::new(key, k)?, read(key, v)?))).collect::<Result<_>>().map(Patterns)
     }
 }
 
-/// PEFT tries the patterns in the order of the file.
-fn first<T: Copy>(patterns: &[(Pattern, T)], module: &str) -> Result<Option<T>> {
-    for (pattern, value) in patterns {
-        if pattern.ends(module)? {
-            return Ok(Some(*value));
-        }
-    }
-    Ok(None)
-}
+/// Values by pattern of module, tried in the order of the file, as PEFT does.
+#[derive(Debug)]
+pub(super) struct Patterns<T>(Vec<(Pattern, T)>);
 
-/// Initialisations that change the base as well as the adapter leave an adapter that fits no stored base.
-fn init(json: &Json) -> Result<()> {
-    let key = "init_lora_weights";
-    match json.get(key) {
-        None | Some(Json::Bool(_)) => Ok(()),
-        Some(Json::Text(name)) => match name.as_str() {
-            "gaussian" | "eva" | "orthogonal" | "lora_ga" | "mica" => Ok(()),
-            other => {
-                let why = format!(
-                    "{:?} changed the base's own weights before training; save it in Python with path_initial_model_for_weight_conversion, which makes a plain LoRA of it",
-                    shown(other)
-                );
-                Err(bad(key, why))
+impl<T: Copy> Patterns<T> {
+    pub(super) fn at(&self, module: &str) -> Result<Option<T>> {
+        for (pattern, value) in &self.0 {
+            if pattern.ends(module)? {
+                return Ok(Some(*value));
             }
-        },
-        Some(other) => Err(bad(key, format!("{} is not an initialisation", other.brief()))),
+        }
+        Ok(None)
     }
 }
 
-fn targets(json: &Json) -> Result<Targets> {
+fn count(key: &str, v: &Json) -> Result<usize> {
+    match v.whole() {
+        Some(n) if (1..=1 << 16).contains(&n) => Ok(n),
+        _ => Err(bad(key, format!("{} is not a whole number of 1 or more", v.brief()))),
+    }
+}
+
+fn finite(key: &str, v: &Json) -> Result<f64> {
+    v.number().filter(|x| x.is_finite()).ok_or_else(|| bad(key, format!("{} is not a number", v.brief())))
+}
+
+fn targets(json: &Json, defaults: Option<Defaults>, arch: Arch) -> Result<Targets> {
     let matcher = |key: &str| match json.get(key) {
         None => Ok(None),
         Some(Json::Text(t)) if key == "target_modules" && t.eq_ignore_ascii_case("all-linear") => {
@@ -217,10 +163,17 @@ fn targets(json: &Json) -> Result<Targets> {
         .iter()
         .map(|p| Pattern::new("layers_pattern", &format!(r"(?:^|.*?\.){p}\.(\d+)\.")))
         .collect::<Result<_>>()?;
-    Ok(Targets { include: matcher("target_modules")?, exclude: matcher("exclude_modules")?, layers, layer_patterns })
+    let default = match defaults {
+        None => crate::names::lora_targets(arch),
+        Some(table) => table.iter().find(|(name, _)| *name == arch.name()).map_or(&[][..], |(_, names)| names),
+    };
+    let default = Matcher::Names(default.iter().map(|n| (*n).to_owned()).collect());
+    let include = matcher("target_modules")?.or(Some(default));
+    Ok(Targets { include, exclude: matcher("exclude_modules")?, layers, layer_patterns })
 }
 
-fn names(key: &str, value: Option<&Json>) -> Result<Vec<String>> {
+/// A list of names; none when it is absent.
+pub(super) fn names(key: &str, value: Option<&Json>) -> Result<Vec<String>> {
     let Some(value) = value else { return Ok(Vec::new()) };
     let list: Option<Vec<String>> = value.items().iter().map(|v| v.text().map(str::to_owned)).collect();
     match (value, list) {

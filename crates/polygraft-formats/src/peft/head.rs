@@ -1,9 +1,9 @@
 //! Base tensors that an adapter's file replaces: `modules_to_save`, heads, biases.
 
-use super::config::LoraConfig;
-use super::lora::{Keys, unplaceable};
+use super::config::Config;
+use super::keys::Keys;
 use crate::bag::TensorBag;
-use crate::error::Result;
+use crate::error::{FormatError, Result, shown};
 use crate::names::{self, Param, Part};
 use polygraft::ir::{Dense, LinearSite, Norm, NormSite, Op, Patch, Site};
 use polygraft::model::{HeadSpec, ModelSpec};
@@ -34,9 +34,17 @@ pub(super) fn shape(site: LinearSite, head: Option<&HeadSpec>, spec: &ModelSpec)
     own.or_else(|| spec.linear_shape(site))
 }
 
+/// The width of a norm under the adapter.
+pub(super) fn width(site: NormSite, head: Option<&HeadSpec>, spec: &ModelSpec) -> usize {
+    match site {
+        NormSite::HeadDense(_) => head.or(spec.head.as_ref()).map_or(0, |h| h.kind.width as usize),
+        _ => spec.norms.get(&site).map_or(spec.hidden, |n| spec.weight(n.gamma).cols),
+    }
+}
+
 /// Takes every plain base key from the file.
 pub(super) fn overrides(
-    config: &LoraConfig,
+    config: &Config<'_>,
     keys: &Keys,
     head: Option<&HeadSpec>,
     bag: &mut TensorBag,
@@ -55,14 +63,7 @@ pub(super) fn overrides(
         let Some((part, param)) = names::tensor(spec.arch, bare) else { continue };
         let shape = match part {
             Part::Word | Part::Position | Part::TokenType => return Err(unplaceable(original)),
-            Part::Norm(NormSite::HeadDense(_)) => {
-                let width = head.or(spec.head.as_ref()).map_or(0, |h| h.kind.width as usize);
-                (width, width)
-            }
-            Part::Norm(site) => {
-                let width = spec.norms.get(&site).map_or(spec.hidden, |n| spec.weight(n.gamma).cols);
-                (width, width)
-            }
+            Part::Norm(site) => (width(site, head, spec), 0),
             Part::Linear(site) => match shape(site, head, spec) {
                 Some(shape) => shape,
                 None => continue,
@@ -102,7 +103,7 @@ pub(super) fn overrides(
 }
 
 /// An entry of `modules_to_save` takes every module whose path ends in it, with no regard to dots.
-fn promised(config: &LoraConfig, keys: &Keys, modules: &[String], missing: &mut Vec<String>) {
+fn promised(config: &Config<'_>, keys: &Keys, modules: &[String], missing: &mut Vec<String>) {
     let there = |entry: &str| modules.iter().any(|m| m.ends_with(entry) || m.contains(&format!("{entry}.")));
     for entry in config.modules_to_save.iter().filter(|e| !keys.automatic.contains(e)) {
         if !there(entry) {
@@ -111,5 +112,14 @@ fn promised(config: &LoraConfig, keys: &Keys, modules: &[String], missing: &mut 
     }
     if !keys.automatic.is_empty() && !keys.automatic.iter().any(|e| there(e)) {
         missing.push(format!("{} (the head of its task)", keys.automatic[0]));
+    }
+}
+
+/// A tensor for which the base has no place that can be replaced.
+fn unplaceable(name: &str) -> FormatError {
+    FormatError::Unsupported {
+        file: shown(name),
+        why: "replacing embeddings is not supported by this version; train without the embeddings in modules_to_save"
+            .into(),
     }
 }

@@ -1,10 +1,42 @@
 //! Adapters saved by Hugging Face PEFT (0.5 to 0.21): `adapter_config.json` and `adapter_model.safetensors`, or
 //! `adapter_model.bin`.
+//!
+//! A family is one file here and one row of [`FAMILIES`].
 
+mod change;
 mod config;
+mod dense;
+mod family;
 mod head;
-mod lora;
+mod keys;
+mod reading;
+mod rotation;
 mod targets;
+
+mod adalora;
+mod beft;
+mod boft;
+mod c3a;
+mod delora;
+mod dora;
+mod glora;
+mod hira;
+mod hra;
+mod ia3;
+mod ln_tuning;
+mod loha;
+mod lokr;
+mod lora;
+mod miss;
+mod oft;
+mod poly;
+mod refused;
+mod road;
+mod shira;
+mod supertuning;
+mod vblora;
+
+pub use family::{Defaults, Family, READ, SILENT};
 
 use crate::adapter::AdapterOptions;
 use crate::bag::TensorBag;
@@ -14,34 +46,77 @@ use crate::source::{ADAPTER, Files, SMALL};
 use polygraft::ir::AdapterIr;
 use polygraft::model::ModelSpec;
 
+/// The methods of PEFT 0.21.
+pub static FAMILIES: &[Family] = &[
+    lora::FAMILY,
+    ia3::FAMILY,
+    adalora::FAMILY,
+    loha::FAMILY,
+    lokr::FAMILY,
+    oft::FAMILY,
+    boft::FAMILY,
+    hra::FAMILY,
+    vblora::FAMILY,
+    c3a::FAMILY,
+    miss::FAMILY,
+    miss::BONE,
+    shira::FAMILY,
+    road::FAMILY,
+    ln_tuning::FAMILY,
+    delora::FAMILY,
+    hira::FAMILY,
+    glora::FAMILY,
+    beft::FAMILY,
+    supertuning::FAMILY,
+    poly::FAMILY,
+    refused::ADAMSS,
+    refused::ADAPTION_PROMPT,
+    refused::CPT,
+    refused::PSOFT,
+    refused::SHADOW,
+    refused::XLORA,
+];
+
 /// The configuration's name.
 pub(crate) const CONFIG: &str = "adapter_config.json";
 /// The weights' names, the first that is there.
 const WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 
+/// The row of a `peft_type`.
+#[must_use]
+pub fn family(peft_type: &str) -> Option<&'static Family> {
+    FAMILIES.iter().find(|f| f.peft_type == peft_type)
+}
+
 /// Reads a PEFT folder.
 ///
 /// # Errors
 /// [`FormatError::AdapterConfig`], [`FormatError::AdapterKeys`], [`FormatError::AdapterShape`],
-/// [`FormatError::NotFinite`], and what its files are refused for.
+/// [`FormatError::NotFinite`], [`FormatError::Unsupported`] with the reason for a method that cannot be read, and what
+/// its files are refused for.
 pub fn load(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions) -> Result<AdapterIr> {
     let config = Json::parse(CONFIG, &files.read(CONFIG, SMALL)?)?;
     let Some(kind) = config.get("peft_type").and_then(Json::text) else {
         if config.get("config").is_some() || config.get("model_class").is_some() {
-            let why = "this is an adapter of AdapterHub; this version loads PEFT LoRA and language vectors".into();
+            let why = "this is an adapter of AdapterHub; this version loads PEFT's and language vectors".into();
             return Err(FormatError::Unsupported { file: CONFIG.into(), why });
         }
         let why = "it has no peft_type: not the configuration of a PEFT adapter".into();
         return Err(FormatError::AdapterConfig { file: CONFIG.into(), key: "peft_type".into(), why });
     };
-    if kind != "LORA" {
-        let why = format!("{:?} is not supported; this version loads LORA", shown(kind));
+    let Some(family) = family(kind) else {
+        let known: Vec<&str> = FAMILIES.iter().filter(|f| f.refusal().is_none()).map(|f| f.peft_type).collect();
+        let why = format!("{:?} is not supported; this version loads {}", shown(kind), known.join(", "));
         return Err(FormatError::Unsupported { file: format!("{CONFIG}: peft_type"), why });
+    };
+    if options.task.is_some() && !family.task {
+        let why = format!("an adapter of {} has no tasks to choose from; leave it out", family.name);
+        return Err(FormatError::Argument { what: "task".into(), why });
     }
     let names = files.names();
     let Some(weights) = WEIGHTS.into_iter().find(|w| names.iter().any(|n| n == w)) else {
         return Err(crate::source::missing(WEIGHTS[0], &names));
     };
     let bag = TensorBag::open(weights, files.read(weights, ADAPTER)?)?;
-    lora::load(&config::LoraConfig::parse(&config)?, bag, spec, options)
+    reading::read(family, &config, bag, spec, options)
 }

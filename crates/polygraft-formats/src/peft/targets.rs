@@ -7,7 +7,7 @@ use fancy_regex::Regex;
 /// A Python regular expression, applied from the start of a module's path.
 #[derive(Debug)]
 pub(crate) struct Pattern {
-    key: &'static str,
+    key: String,
     whole: Regex,
     tail: Regex,
     start: Regex,
@@ -15,28 +15,23 @@ pub(crate) struct Pattern {
 
 impl Pattern {
     pub(crate) fn new(key: &str, pattern: &str) -> Result<Self> {
-        let key = ["target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "layers_pattern"]
-            .into_iter()
-            .find(|k| *k == key)
-            .unwrap_or("pattern");
+        let key = key.to_owned();
         // The caret inside a key anchors at the path's start, so the wrapped forms keep it meaningful.
-        let build =
-            |p: String| Regex::new(&p).map_err(|e| bad(key, format!("not a regular expression that can be used: {e}")));
-        Ok(Self {
-            key,
-            whole: build(format!("^(?:{pattern})$"))?,
-            tail: build(format!(r"^(?:.*\.)?(?:{pattern})$"))?,
-            start: build(format!("^(?:{pattern})"))?,
-        })
+        let build = |p: String| {
+            Regex::new(&p).map_err(|e| bad(&key, format!("not a regular expression that can be used: {e}")))
+        };
+        let (whole, tail) = (build(format!("^(?:{pattern})$"))?, build(format!(r"^(?:.*\.)?(?:{pattern})$"))?);
+        let start = build(format!("^(?:{pattern})"))?;
+        Ok(Self { key, whole, tail, start })
     }
 
     fn run<T>(&self, found: std::result::Result<T, fancy_regex::Error>) -> Result<T> {
         // Catastrophic patterns end here, not in a frozen page.
-        found.map_err(|e| bad(self.key, format!("the pattern cannot be matched: {e}")))
+        found.map_err(|e| bad(&self.key, format!("the pattern cannot be matched: {e}")))
     }
 
     /// `re.fullmatch(pattern, path)`.
-    fn whole(&self, path: &str) -> Result<bool> {
+    pub(crate) fn whole(&self, path: &str) -> Result<bool> {
         self.run(self.whole.is_match(path))
     }
 
@@ -52,7 +47,7 @@ impl Pattern {
     }
 }
 
-/// A set of modules.
+/// A set of modules: of every linear layer, by pattern, or by the end of a path.
 #[derive(Debug)]
 pub(crate) enum Matcher {
     AllLinear,
@@ -74,8 +69,8 @@ fn ends(path: &str, name: &str) -> bool {
 }
 
 impl Targets {
-    /// Whether the linear layer at `path` in the wrapped model gets an update; `default` is PEFT's table for it.
-    pub(crate) fn contains(&self, path: &str, default: &[&str]) -> Result<bool> {
+    /// Whether the linear layer at `path` in the wrapped model gets an update.
+    pub(crate) fn contains(&self, path: &str) -> Result<bool> {
         let out = match &self.exclude {
             None | Some(Matcher::AllLinear) => false,
             Some(Matcher::Regex(p)) => p.whole(path)?,
@@ -85,7 +80,7 @@ impl Targets {
             return Ok(false);
         }
         match &self.include {
-            None => Ok(default.iter().any(|n| ends(path, n)) && self.layer(path)?),
+            None => Ok(false),
             Some(Matcher::AllLinear) => Ok(true),
             Some(Matcher::Regex(p)) => p.whole(path),
             // An entry that is the whole path bypasses the choice of layers.
@@ -133,7 +128,7 @@ mod tests {
             ("predense", false),
             ("dense", true),
         ] {
-            assert_eq!(t.contains(path, &[]).unwrap(), yes, "{path}");
+            assert_eq!(t.contains(path).unwrap(), yes, "{path}");
         }
     }
 
@@ -142,20 +137,20 @@ mod tests {
         let t = targets(Matcher::Regex(Box::new(
             Pattern::new("target_modules", r".*\.layer\.[01]\..*(query|value)").unwrap(),
         )));
-        assert!(t.contains("bert.encoder.layer.1.attention.self.value", &[]).unwrap());
-        assert!(!t.contains("bert.encoder.layer.2.attention.self.value", &[]).unwrap());
-        assert!(!t.contains("bert.encoder.layer.1.attention.self.value.x", &[]).unwrap());
+        assert!(t.contains("bert.encoder.layer.1.attention.self.value").unwrap());
+        assert!(!t.contains("bert.encoder.layer.2.attention.self.value").unwrap());
+        assert!(!t.contains("bert.encoder.layer.1.attention.self.value.x").unwrap());
     }
 
     #[test]
     fn layers_are_chosen_for_suffixes_only() {
         let mut t = targets(Matcher::Names(vec!["query".into(), "encoder.layer.2.attention.self.key".into()]));
         t.layers = Some(vec![1]);
-        assert!(t.contains("bert.encoder.layer.1.attention.self.query", &[]).unwrap());
-        assert!(!t.contains("bert.encoder.layer.2.attention.self.query", &[]).unwrap());
-        assert!(t.contains("encoder.layer.2.attention.self.key", &[]).unwrap());
+        assert!(t.contains("bert.encoder.layer.1.attention.self.query").unwrap());
+        assert!(!t.contains("bert.encoder.layer.2.attention.self.query").unwrap());
+        assert!(t.contains("encoder.layer.2.attention.self.key").unwrap());
         t.layer_patterns = vec![Pattern::new("layers_pattern", r"(?:^|.*?\.)layer\.(\d+)\.").unwrap()];
-        assert!(t.contains("encoder.layer.1.attention.self.query", &[]).unwrap());
+        assert!(t.contains("encoder.layer.1.attention.self.query").unwrap());
     }
 
     #[test]

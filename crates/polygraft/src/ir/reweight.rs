@@ -29,6 +29,9 @@ pub enum Meeting {
     Adds,
     /// It is applied to whatever the changes before it in the composition left; its scale can only be 1.
     Follows,
+    /// As [`Meeting::Follows`], but of several in a row the last is applied first: they act on a layer's inputs one after
+    /// another, and so on its weight the other way round.
+    Precedes,
 }
 
 /// A change of a layer's weight, its bias, or both.
@@ -38,6 +41,15 @@ pub trait Reweigh: fmt::Debug + Send + Sync {
     /// # Errors
     /// When the layer's numbers do not allow it (a matrix that must be invertible is not), in plain words.
     fn apply(&self, layer: &mut Layer) -> Result<(), String>;
+
+    /// [`Reweigh::apply`] for a change that follows others and yet depends on the base's own layer.
+    ///
+    /// # Errors
+    /// As [`Reweigh::apply`].
+    fn apply_over(&self, layer: &mut Layer, base: &Layer) -> Result<(), String> {
+        let _ = base;
+        self.apply(layer)
+    }
 
     /// `[rows, cols]` of the layers that it fits.
     fn shape(&self) -> (usize, usize);
@@ -144,6 +156,9 @@ impl Layer {
 /// # Errors
 /// As [`Reweigh::apply`].
 pub fn fold<'a>(mut base: Layer, ops: impl IntoIterator<Item = (&'a Op, f32)>) -> Result<Layer, String> {
+    let mut ops: Vec<(&Op, f32)> = ops.into_iter().collect();
+    let precedes = |op: &Op| matches!(op, Op::Reweight(Reweight(change)) if change.meeting() == Meeting::Precedes);
+    ops.chunk_by_mut(|a, b| precedes(a.0) && precedes(b.0)).for_each(<[_]>::reverse);
     let mut out = base.clone();
     for (op, scale) in ops {
         match op {
@@ -153,7 +168,7 @@ pub fn fold<'a>(mut base: Layer, ops: impl IntoIterator<Item = (&'a Op, f32)>) -
             }
             Op::LowRank(l) => out.add_low_rank(l, scale),
             Op::Reweight(Reweight(change)) => match change.meeting() {
-                Meeting::Follows => change.apply(&mut out)?,
+                Meeting::Follows | Meeting::Precedes => change.apply_over(&mut out, &base)?,
                 Meeting::Adds => {
                     let mut changed = base.clone();
                     change.apply(&mut changed)?;
@@ -196,6 +211,37 @@ mod tests {
 
         fn bytes(&self) -> usize {
             4
+        }
+    }
+
+    #[derive(Debug)]
+    struct Turned(usize, Meeting);
+
+    impl Reweigh for Turned {
+        fn apply(&self, layer: &mut Layer) -> Result<(), String> {
+            layer.weight[self.0] = layer.weight.iter().sum();
+            Ok(())
+        }
+
+        fn shape(&self) -> (usize, usize) {
+            (1, 2)
+        }
+
+        fn meeting(&self) -> Meeting {
+            self.1
+        }
+
+        fn bytes(&self) -> usize {
+            0
+        }
+    }
+
+    #[test]
+    fn what_precedes_is_applied_the_other_way_round() {
+        let base = || Layer { rows: 1, cols: 2, weight: vec![1.0, 2.0], bias: None };
+        for (meeting, weight) in [(Meeting::Follows, vec![3.0, 5.0]), (Meeting::Precedes, vec![4.0, 3.0])] {
+            let [first, second] = [0, 1].map(|at| Op::Reweight(Reweight::new(Turned(at, meeting))));
+            assert_eq!(fold(base(), [(&first, 1.0), (&second, 1.0)]).unwrap().weight, weight);
         }
     }
 

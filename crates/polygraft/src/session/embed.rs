@@ -69,7 +69,7 @@ fn reword(changes: &[(&Rewording, f32)], id: u32, row: &mut [f32]) {
     let base = row.to_vec();
     for (Rewording(change), scale) in changes {
         match change.meeting() {
-            Meeting::Follows => change.apply(id, row),
+            Meeting::Follows | Meeting::Precedes => change.apply(id, row),
             Meeting::Adds => {
                 let mut changed = base.clone();
                 change.apply(id, &mut changed);

@@ -89,7 +89,7 @@ fn folded(placed: &[Placed], site: LinearSite) -> Vec<usize> {
     if !here.iter().any(|i| change(i).is_some()) {
         return Vec::new();
     }
-    let last = here.iter().rposition(|i| change(i).is_some_and(|c| c.meeting() == Meeting::Follows)).unwrap_or(0);
+    let last = here.iter().rposition(|i| change(i).is_some_and(|c| c.meeting() != Meeting::Adds)).unwrap_or(0);
     let keep = |(at, i): (usize, &usize)| match &placed[*i].payload.op {
         Op::LowRank(_) => at < last,
         _ => true,

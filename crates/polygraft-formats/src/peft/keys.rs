@@ -1,0 +1,124 @@
+//! The names of a PEFT file, in the terms of the base.
+
+use crate::bag::TensorBag;
+use crate::names;
+use polygraft::model::{Arch, HeadTask, ModelSpec};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) const ROOT: &str = "base_model.model.";
+/// What all of the model shares, such as VeRA's projections.
+pub(super) const SHARED: &str = "base_model.";
+const WRAPPED: &str = ".modules_to_save.default.";
+
+/// The file's names without `base_model.model.`, the backbone's prefix, `.default` and `.base_layer`.
+pub(super) struct Keys {
+    /// Bare name → name in the file.
+    names: BTreeMap<String, String>,
+    /// Modules that have a tensor of the family.
+    modules: BTreeSet<String>,
+    /// Copies that PEFT writes by accident.
+    pub(super) twins: Vec<String>,
+    /// What the model was made for, when it had a head.
+    pub(super) task: Option<HeadTask>,
+    /// Modules that PEFT saves for the task without being asked.
+    pub(super) automatic: Vec<String>,
+    markers: &'static [&'static str],
+    prefix: &'static str,
+    arch: Arch,
+}
+
+impl Keys {
+    pub(super) fn new(
+        bag: &TensorBag,
+        spec: &ModelSpec,
+        task: Option<HeadTask>,
+        markers: &'static [&'static str],
+    ) -> Self {
+        let prefix = names::backbone_prefix(spec.arch);
+        let automatic: &[&str] = match task {
+            Some(HeadTask::Sequence | HeadTask::Token) => &["classifier", "score"],
+            Some(HeadTask::Question) => &["qa_outputs"],
+            Some(HeadTask::MaskedLm) | None => &[],
+        };
+        let automatic = automatic.iter().map(|s| (*s).to_owned()).collect();
+        let mut out = Self {
+            names: BTreeMap::new(),
+            modules: BTreeSet::new(),
+            twins: Vec::new(),
+            task,
+            automatic,
+            markers,
+            prefix: "",
+            arch: spec.arch,
+        };
+        let mut prefixed = task.is_some();
+        for name in bag.names() {
+            let Some(path) = name.strip_prefix(ROOT) else {
+                if let Some(shared) = name.strip_prefix(SHARED) {
+                    let bare = format!("{SHARED}{}", shared.strip_suffix(".default").unwrap_or(shared));
+                    out.names.insert(bare, name.to_owned());
+                }
+                continue;
+            };
+            prefixed |= path.starts_with(prefix);
+            let bare = path.strip_prefix(prefix).unwrap_or(path).replace(".base_layer.", ".");
+            // With bias="all", PEFT also writes the biases inside its own wrapper of a saved module; older files have
+            // the module there alone.
+            let bare = if bare.contains(WRAPPED) {
+                let inner = bare.replace(WRAPPED, ".");
+                let twin = [format!("{ROOT}{inner}"), format!("{ROOT}{prefix}{inner}")];
+                if twin.iter().any(|t| bag.shape(t).is_some()) { bare } else { inner }
+            } else {
+                bare
+            };
+            if bare.contains(".original_module.") || bare.contains(".modules_to_save.") {
+                out.twins.push(name.to_owned());
+                continue;
+            }
+            let bare = match out.split(&bare) {
+                Some((module, own)) => {
+                    // Older and foreign files hold the adapter's name.
+                    let own: Vec<&str> = own.split('.').filter(|part| *part != "default").collect();
+                    let bare = format!("{module}.{}", own.join("."));
+                    out.modules.insert(module.to_owned());
+                    bare
+                }
+                None => bare,
+            };
+            out.names.insert(bare, name.to_owned());
+        }
+        out.prefix = if prefixed { prefix } else { "" };
+        out
+    }
+
+    /// A name of the family's own as module and rest.
+    fn split<'a>(&self, bare: &'a str) -> Option<(&'a str, &'a str)> {
+        let at = self.markers.iter().filter_map(|m| bare.find(m)).min()?;
+        Some((&bare[..at], &bare[at + 1..]))
+    }
+
+    /// The path in the model that was wrapped.
+    pub(super) fn wrapped(&self, path: &str) -> String {
+        if names::in_backbone(self.arch, path) { format!("{}{path}", self.prefix) } else { path.to_owned() }
+    }
+
+    /// The name in the file.
+    pub(super) fn original(&self, bare: &str) -> Option<&str> {
+        self.names.get(bare).map(String::as_str)
+    }
+
+    /// Modules that have a tensor of the family, sorted.
+    pub(super) fn modules(&self) -> impl Iterator<Item = &str> {
+        self.modules.iter().map(String::as_str)
+    }
+
+    /// All names as they are looked up, with names in the file.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.names.iter().map(|(b, o)| (b.as_str(), o.as_str()))
+    }
+
+    /// Everything that belongs to the base rather than to the family: bare name and name in the file.
+    pub(super) fn plain(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.all().filter(|(bare, _)| !bare.starts_with(SHARED) && self.split(bare).is_none())
+    }
+}

@@ -1,0 +1,326 @@
+//! The reading of one adapter: what every family's reader works with.
+
+use super::change::Change;
+use super::config::{Biases, Config};
+use super::family::{Family, Reader};
+use super::keys::{Keys, ROOT, SHARED};
+use super::{CONFIG, head};
+use crate::adapter::AdapterOptions;
+use crate::bag::TensorBag;
+use crate::error::{FormatError, Result};
+use crate::json::Json;
+use crate::names::{self, Part};
+use polygraft::ir::{AdapterIr, BaseClaim, Layer, LinearSite, LowRank, Meeting, Op, Patch, Reweight, Site};
+use polygraft::model::{HeadSpec, ModelSpec};
+use polygraft::tensor::Matrix;
+use std::collections::BTreeSet;
+
+/// A linear layer that the configuration targets.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    /// Its path in the base, without the backbone's prefix.
+    pub(super) path: String,
+    /// Its path in the model that was wrapped, which the configuration's patterns are about.
+    pub(super) module: String,
+    /// Where it is.
+    pub(super) site: LinearSite,
+    /// Outputs.
+    pub(super) rows: usize,
+    /// Inputs.
+    pub(super) cols: usize,
+}
+
+/// One adapter, half read.
+pub(super) struct Reading<'a> {
+    pub(super) config: Config<'a>,
+    pub(super) spec: &'a ModelSpec,
+    pub(super) options: &'a AdapterOptions,
+    family: &'static Family,
+    keys: Keys,
+    bag: TensorBag,
+    head: Option<HeadSpec>,
+    patches: Vec<Patch>,
+    missing: Vec<String>,
+    changed: Vec<Target>,
+}
+
+/// Reads an adapter of `family`.
+pub(super) fn read(
+    family: &'static Family,
+    json: &Json,
+    mut bag: TensorBag,
+    spec: &ModelSpec,
+    options: &AdapterOptions,
+) -> Result<AdapterIr> {
+    let load = match family.reader {
+        Reader::Load(load) => load,
+        Reader::Refused(why) => {
+            let file = format!("{CONFIG}: {}", family.peft_type);
+            return Err(FormatError::Unsupported { file, why: why.into() });
+        }
+    };
+    let config = Config::parse(json, family, spec.arch)?;
+    let keys = Keys::new(&bag, spec, config.task.and_then(names::task_of_peft), family.markers);
+    keys.twins.iter().for_each(|name| bag.ignore(name));
+    let head = head::own(&keys, &bag, spec);
+    let (patches, missing, changed) = Default::default();
+    let mut reading = Reading { config, spec, options, family, keys, bag, head, patches, missing, changed };
+    load(&mut reading)?;
+    reading.finish()
+}
+
+impl Reading<'_> {
+    /// The linear layers that get an update: those that the configuration means and the encoder has, and those outside
+    /// the encoder (poolers, heads) for which there are tensors.
+    pub(super) fn targets(&mut self) -> Result<Vec<Target>> {
+        let mut out = Vec::new();
+        for (path, part) in self.parts()? {
+            let Part::Linear(site) = part else { continue };
+            match head::shape(site, self.head.as_ref(), self.spec) {
+                Some((rows, cols)) => {
+                    out.push(Target { module: self.keys.wrapped(&path), path, site, rows, cols });
+                }
+                None => self.missing.push(format!("{path} (the base has no such layer)")),
+            }
+        }
+        self.changed.clone_from(&out);
+        Ok(out)
+    }
+
+    /// Every module that the configuration targets, as [`Reading::targets`].
+    pub(super) fn parts(&self) -> Result<Vec<(String, Part)>> {
+        let mut out = Vec::new();
+        let saved = |path: &str| {
+            self.config.modules_to_save.iter().chain(&self.keys.automatic).any(|entry| inside(path, entry))
+        };
+        let mut paths: Vec<String> = names::modules(self.spec).into_iter().map(|(path, _)| path).collect();
+        let outside = |m: &&str| names::part(self.spec.arch, m).is_some_and(|p| !p.of_backbone());
+        paths.extend(self.keys.modules().filter(outside).map(str::to_owned));
+        for path in paths {
+            let Some(part) = names::part(self.spec.arch, &path) else { continue };
+            let wrapped = self.keys.wrapped(&path);
+            if !saved(&wrapped) && self.config.targets.contains(&wrapped)? {
+                out.push((path, part));
+            }
+        }
+        Ok(out)
+    }
+
+    /// Takes `name` of the target's module; `None`, and a line in the list of what is missing, when it is not there.
+    pub(super) fn take(&mut self, target: &Target, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        let taken = self.optional(target, name, shape)?;
+        if taken.is_none() {
+            self.missing(target, name);
+        }
+        Ok(taken)
+    }
+
+    /// Notes that `name` of the target's module is not there.
+    pub(super) fn missing(&mut self, target: &Target, name: &str) {
+        self.missing.push(format!("{ROOT}{}.{name}", target.module));
+    }
+
+    /// Takes `name` of the target's module, if it is there.
+    pub(super) fn optional(&mut self, target: &Target, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        let original = self.keys.original(&format!("{}.{name}", target.path));
+        original.map_or(Ok(None), |original| self.bag.take(original, shape))
+    }
+
+    /// Takes `name` of the target's module as whole numbers, as [`Reading::take`] does floats.
+    pub(super) fn ints(&mut self, target: &Target, name: &str, shape: &[usize]) -> Result<Option<Vec<i64>>> {
+        let original = self.keys.original(&format!("{}.{name}", target.path));
+        let taken = original.map_or(Ok(None), |original| self.bag.take_ints(original, shape))?;
+        if taken.is_none() {
+            self.missing(target, name);
+        }
+        Ok(taken)
+    }
+
+    /// Takes `name` of the target's module as places: whole numbers, stored as such or (SHiRA on Windows) as floats.
+    pub(super) fn places(&mut self, target: &Target, name: &str, shape: &[usize]) -> Result<Option<Vec<usize>>> {
+        let original = self.keys.original(&format!("{}.{name}", target.path));
+        let floats = original.is_some_and(|o| self.bag.is_float(o));
+        #[allow(clippy::cast_possible_truncation, reason = "what is cut off is refused below")]
+        let whole = |v: Vec<f32>| v.into_iter().map(|x| if x.fract() == 0.0 { x as i64 } else { -1 }).collect();
+        let taken = if floats { self.take(target, name, shape)?.map(whole) } else { self.ints(target, name, shape)? };
+        let Some(numbers) = taken else { return Ok(None) };
+        let places: std::result::Result<Vec<usize>, _> = numbers.into_iter().map(usize::try_from).collect();
+        places.map(Some).map_err(|_| self.wrong(target, name, "whole numbers of 0 or more", "others"))
+    }
+
+    /// An error about the numbers in `name` of the target's module.
+    pub(super) fn wrong(&self, target: &Target, name: &str, expected: &str, found: &str) -> FormatError {
+        let tensor = format!("{ROOT}{}.{name}", target.module);
+        let file = self.bag.file().to_owned();
+        FormatError::AdapterShape { file, tensor, expected: expected.into(), found: found.into() }
+    }
+
+    /// Whether the base's layer has a bias; a head that the adapter brings has one.
+    pub(super) fn has_bias(&self, target: &Target) -> bool {
+        self.spec.linears.get(&target.site).is_none_or(|l| l.bias.is_some())
+    }
+
+    /// The head that the file brings.
+    pub(super) fn head(&self) -> Option<&HeadSpec> {
+        self.head.as_ref()
+    }
+
+    /// The path in the model that was wrapped.
+    pub(super) fn wrapped(&self, path: &str) -> String {
+        self.keys.wrapped(path)
+    }
+
+    /// Drops `name` of the target's module, which is known to do nothing.
+    pub(super) fn ignore(&mut self, target: &Target, name: &str) {
+        if let Some(original) = self.keys.original(&format!("{}.{name}", target.path)) {
+            self.bag.ignore(original);
+        }
+    }
+
+    /// The shape of `name` of the target's module.
+    pub(super) fn shape(&self, target: &Target, name: &str) -> Option<Vec<usize>> {
+        let original = self.keys.original(&format!("{}.{name}", target.path))?;
+        self.bag.shape(original).map(<[usize]>::to_vec)
+    }
+
+    /// Takes `name` of what the whole adapter shares (`base_model.NAME`); noted as missing when it is not there.
+    pub(super) fn shared(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        let Some(original) = self.shared_original(name) else {
+            self.shared_missing(name);
+            return Ok(None);
+        };
+        self.bag.take(&original, shape)
+    }
+
+    /// Notes that `name` of what the whole adapter shares is not there.
+    pub(super) fn shared_missing(&mut self, name: &str) {
+        self.missing.push(format!("{SHARED}{name}"));
+    }
+
+    fn shared_original(&self, name: &str) -> Option<String> {
+        self.keys.original(&format!("{SHARED}{name}")).map(str::to_owned)
+    }
+
+    /// Adds a patch.
+    pub(super) fn patch(&mut self, site: Site, op: Op) {
+        self.patches.push(Patch { site, op });
+    }
+
+    /// Adds a low-rank update: `a` is `[rank, cols]`, `b` `[rows, rank]`, `bias` `[rows]`.
+    pub(super) fn low_rank(&mut self, at: &Target, a: Vec<f32>, b: Vec<f32>, bias: Option<Vec<f32>>, scale: f32) {
+        let rank = a.len() / at.cols.max(1);
+        let pair = Matrix::dense(rank, at.cols, a).zip(Matrix::dense(at.rows, rank, b));
+        if let Some((a, b)) = pair {
+            self.patch(Site::Linear(at.site), Op::LowRank(LowRank { a, b, bias, scale }));
+        }
+    }
+
+    /// Adds a change of weights whose difference adds up with others'. `held`: the floats that `apply` keeps.
+    pub(super) fn adds<F>(&mut self, at: &Target, held: usize, apply: F)
+    where
+        F: Fn(&mut Layer) -> Result<(), String> + Send + Sync + 'static,
+    {
+        self.change(at, held, (Meeting::Adds, true), move |layer, _| apply(layer));
+    }
+
+    /// Adds a change of the bias alone, which adds up with others'.
+    pub(super) fn adds_bias<F>(&mut self, at: &Target, held: usize, apply: F)
+    where
+        F: Fn(&mut Layer) -> Result<(), String> + Send + Sync + 'static,
+    {
+        self.change(at, held, (Meeting::Adds, false), move |layer, _| apply(layer));
+    }
+
+    /// Adds a change of weights that is applied to whatever the changes before it left.
+    pub(super) fn follows<F>(&mut self, at: &Target, held: usize, apply: F)
+    where
+        F: Fn(&mut Layer) -> Result<(), String> + Send + Sync + 'static,
+    {
+        self.change(at, held, (Meeting::Follows, true), move |layer, _| apply(layer));
+    }
+
+    /// As [`Reading::follows`], for a change that depends on the base's own layer too.
+    pub(super) fn follows_over<F>(&mut self, at: &Target, held: usize, apply: F)
+    where
+        F: Fn(&mut Layer, &Layer) -> Result<(), String> + Send + Sync + 'static,
+    {
+        self.change(at, held, (Meeting::Follows, true), apply);
+    }
+
+    /// As [`Reading::follows`], the other way round where there are several ([`Meeting::Precedes`]).
+    pub(super) fn precedes<F>(&mut self, at: &Target, held: usize, apply: F)
+    where
+        F: Fn(&mut Layer) -> Result<(), String> + Send + Sync + 'static,
+    {
+        self.change(at, held, (Meeting::Precedes, true), move |layer, _| apply(layer));
+    }
+
+    fn change<F>(&mut self, at: &Target, held: usize, (meeting, changes_weight): (Meeting, bool), apply: F)
+    where
+        F: Fn(&mut Layer, &Layer) -> Result<(), String> + Send + Sync + 'static,
+    {
+        let shape = (at.rows, at.cols);
+        let change = Change { family: self.family.name, shape, meeting, changes_weight, held, apply };
+        self.patch(Site::Linear(at.site), Op::Reweight(Reweight::new(change)));
+    }
+
+    fn finish(mut self) -> Result<AdapterIr> {
+        if self.changed.is_empty() && self.patches.is_empty() && self.keys.plain().next().is_none() {
+            let (arch, layers) = (self.spec.arch.name(), self.spec.layers);
+            let why = format!("it matches no layer of this base ({arch}, {layers} layers)");
+            return Err(FormatError::AdapterConfig { file: CONFIG.into(), key: "target_modules".into(), why });
+        }
+        let Self { config, keys, head, bag, spec, patches, missing, .. } = &mut self;
+        head::overrides(config, keys, head.as_ref(), bag, spec, patches, missing)?;
+        self.promised_biases();
+        self.patches.sort_by_key(|p| (p.site, !matches!(p.op, Op::ReplaceLinear(_))));
+        let left = self.bag.finish(self.options.strict, self.missing)?;
+        Ok(AdapterIr {
+            family: self.family.name,
+            base: BaseClaim { name: self.config.base_name.map(str::to_owned), lineage: None },
+            patches: self.patches,
+            head: self.head,
+            language: None,
+            made_under: None,
+            chains: false,
+            fuses: None,
+            rows: polygraft::ir::RowChange::default(),
+            unused: left.extra,
+            missing: left.missing,
+        })
+    }
+
+    fn promised_biases(&mut self) {
+        let wanted: Vec<(String, Site)> = match self.config.bias {
+            Biases::None => Vec::new(),
+            Biases::OfTargets => self.changed.iter().map(|t| (t.path.clone(), Site::Linear(t.site))).collect(),
+            Biases::All => names::modules(self.spec)
+                .into_iter()
+                .filter_map(|(path, part)| match part {
+                    Part::Linear(site) => Some((path, Site::Linear(site))),
+                    Part::Norm(site) => Some((path, Site::Norm(site))),
+                    Part::Word | Part::Position | Part::TokenType => None,
+                })
+                .collect(),
+        };
+        let has_bias = |p: &Patch| match &p.op {
+            Op::ReplaceLinear(d) => d.bias.is_some(),
+            Op::ReplaceNorm(n) => n.beta.is_some(),
+            _ => false,
+        };
+        let replaced: BTreeSet<Site> = self.patches.iter().filter(|p| has_bias(p)).map(|p| p.site).collect();
+        for (path, site) in wanted {
+            if !replaced.contains(&site) {
+                self.missing.push(format!("{ROOT}{}.bias", self.keys.wrapped(&path)));
+            }
+        }
+    }
+}
+
+/// `(^|.*\.)ENTRY($|\..*)`: at or below a module that is saved whole.
+fn inside(path: &str, entry: &str) -> bool {
+    path.match_indices(entry).any(|(at, _)| {
+        let (before, after) = (&path[..at], &path[at + entry.len()..]);
+        (before.is_empty() || before.ends_with('.')) && (after.is_empty() || after.starts_with('.'))
+    })
+}
