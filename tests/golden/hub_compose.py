@@ -59,6 +59,8 @@ def stack():
     st("dora_lora", DoRAConfig(r=4, alpha=8), LORA, inert=(r"\.m\.weight",))
     st("lora_vera", LORA, VeraConfig(r=4, alpha=8))
     st("lora_mtl_lora", LORA, MTLLoRAConfig(r=4, alpha=8, n_up_projection=2))
+    st("three_loras", LORA, LoRAConfig(r=2, alpha=6), LORA)
+    st("lora_twice", LORA, order="aa")
     st("ia3_ia3", IA3Config(), IA3Config(alpha=2))
     st("lora_bottleneck", LORA, PFEIFFER)
     st("bottleneck_lora", HOULSBY, LORA)
@@ -114,6 +116,7 @@ def split():
     sp("languages_under_task", [INVERTIBLE, INVERTIBLE, Spec(PFEIFFER, head=CLASSIFY)], "stack(split(a:3, b:*), c)", inert=(r"invertible_adapters\.b_task",))
     sp("of_stacks", [PFEIFFER] * 3, "split(stack(a, b):3, c:*)")
     sp("of_split", [PFEIFFER] * 3, "split(a:2, split(b:1, c:*):*)")
+    sp("in_average", [PFEIFFER] * 3, "average(split(a:2, b:*), c)")
     sp("average_inside", [PFEIFFER] * 3, "split(a:3, average(b, c):*)")
     pair = [[0, 11, 12, 2, 2, 21, 22, 23, 24, 2], [0, 31, 2, 2, 41, 2], [0, 51, 52, 53, 54, 55, 2, 61, 62]]
     sp("query_document", [INVERTIBLE, INVERTIBLE, PFEIFFER], "stack(split(a, b), c)", base="xlmr", rows=pair, inert=(r"invertible_adapters\.b_task",))
