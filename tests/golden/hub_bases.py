@@ -68,6 +68,15 @@ def distilbert():
 def albert():
     common("albert", skip=("leave_out",))  # One layer for all: leaving it out leaves nothing.
     text_heads("albert", "Albert")
+    # Five layers out of four: an adapter belongs to a layer that is there, and its number counts those.
+    groups = lambda name, config, **more: case(f"albert/groups_{name}", "albert_groups", config, **more)
+    groups("houlsby", HOULSBY)
+    groups("leave_out", DoubleSeqBnConfig(reduction_factor=4, leave_out=[1]))
+    groups("reduction_by_layer", SeqBnConfig(reduction_factor={"2": 2, "default": 8}))
+    groups("lora", EVERYWHERE)
+    groups("prefix", PREFIX)
+    groups("prefix_leave_out", PrefixTuningConfig(prefix_length=2, flat=True, leave_out=[0, 3]))
+    groups("reft_layers", LoReftConfig(r=2, layers=[1, 2], suffix_positions=1), lengths=(4, 5, 17))
 
 
 @family("electra")
