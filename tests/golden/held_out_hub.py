@@ -1,6 +1,7 @@
 """Cases of AdapterHub's methods that nobody has seen: other seeds, sizes and options than the fixtures'.
 
-    python tests/golden/held_out_hub.py OUT [--seed N] [--cases K] [--binary POLYGRAFT [--backends reference,cpu,gpu]] [family…]
+    python tests/golden/held_out_hub.py OUT [--seed N] [--cases K] [--bases bert,xlmr,…]
+        [--binary POLYGRAFT [--backends reference,cpu,gpu]] [family…]
 
 Writes `OUT/bases` (hidden 48, 3 layers) and `OUT/hub/<family>/<number>`, K cases a family; nothing of it is committed.
 With a binary, `check.py` then runs it over them and prints the worst difference by family. One seed, the same cases.
@@ -13,8 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import make  # First: it silences transformers.
+import base_families
 import hub_case
-import make
+import transformers
 from adapters import (AdapterPlusConfig, BnConfig, CompacterConfig, ConfigUnion, DiReftConfig, DoRAConfig, DvoRAConfig, IA3Config, LoRAConfig,
                       LoReftConfig, MTLLoRAConfig, NoReftConfig, ParBnConfig, PrefixTuningConfig, PromptTuningConfig, VeraConfig)
 from adapters.composition import parse_composition
@@ -23,7 +26,15 @@ from hub import Spec, leaves, parse
 SIZES = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=6, intermediate_size=80, vocab_size=120, max_position_embeddings=50)
 LAYERS, WIDTH = 3, 48
 LENGTHS = (1, 2, 3, 7, 19)
-BASES = ("bert", "bert_gelu_new", "roberta", "xlmr")
+COMMON = ("bert", "bert_gelu_new", "roberta", "xlmr")
+# The other bases: stem of the class, settings; the library's own class where it has no model with flexible heads.
+OTHERS = {
+    "distilbert": ("DistilBert", dict(intermediate_size=None, hidden_dim=80)),
+    "electra": ("Electra", dict(embedding_size=20)),
+    "albert": ("Albert", dict(embedding_size=20)),
+    "albert_groups": ("Albert", dict(embedding_size=20, num_hidden_layers=4, num_hidden_groups=2)),
+}
+BASES = [*COMMON, *OTHERS]
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "swish", "leakyrelu", "tanh", "sigmoid", "relu6", "quick_gelu", "gelu_fast", "mish", "silu")
 FAMILIES = {}
 
@@ -189,9 +200,9 @@ def heads(r):
 
 @family
 def static_heads(r):
-    base = r.choice(["bert", "roberta", "xlmr"])
-    prefix = {"bert": "Bert", "roberta": "Roberta", "xlmr": "XLMRoberta"}[base]
-    cls = prefix + "For" + r.choice(["SequenceClassification", "TokenClassification", "QuestionAnswering", "MaskedLM"])
+    stems = {"bert": "Bert", "roberta": "Roberta", "xlmr": "XLMRoberta", **{n: s for n, (s, _) in OTHERS.items()}}
+    base = r.choice([b for b in BASES if b in stems])
+    cls = stems[base] + "For" + r.choice(["SequenceClassification", "TokenClassification", "QuestionAnswering", "MaskedLM"])
     return spec(r, r.choice([bottleneck_config(r), lora_config(r)]), head={"static": True}), {"base": base, "cls": cls}
 
 
@@ -289,7 +300,7 @@ def stacked_methods(r):
 def with_peft(r):
     targets = some(r, ["query", "key", "value", "attention.output.dense", "intermediate.dense"])
     peft = {"target_modules": targets, "r": r.randint(1, 5), "lora_alpha": r.choice([1, 4, 9]), "use_rslora": r.random() < 0.3}
-    return {"p": Spec(peft=peft), "a": spec(r, r.choice([bottleneck_config(r), lora_config(r), prefix_config(r)]))}, {"compose": "stack(p, a)"}
+    return {"p": Spec(peft=peft), "a": spec(r, r.choice([bottleneck_config(r), lora_config(r), prefix_config(r)]))}, {"compose": "stack(p, a)", "base": r.choice([b for b in BASES if b in COMMON])}
 
 
 @family
@@ -308,8 +319,14 @@ def mixed(r):
 def bases(out):
     make.BASES = out / "bases"
     for name in BASES:
-        cls, config_cls, changes = make.PLAIN[name]
-        make.save_base(name, make.build(f"held out {name}", cls, config_cls, **{**changes, **SIZES}))
+        if name in COMMON:
+            cls, config_cls, changes = make.PLAIN[name]
+            model = make.build(f"held out {name}", cls, config_cls, **{**changes, **SIZES})
+        else:
+            stem, changes = OTHERS[name]
+            config = getattr(transformers, f"{stem}Config")(**{k: v for k, v in {**SIZES, **changes}.items() if v is not None})
+            model = base_families.randomise(getattr(transformers, f"{stem}Model")(config), f"held out {name}")
+        make.save_base(name, model)
 
 
 def one(name, number, seed):
@@ -337,9 +354,11 @@ def main():
     parser.add_argument("--cases", type=int, default=6)
     parser.add_argument("--binary", type=Path)
     parser.add_argument("--backends", default="reference,cpu,gpu")
+    parser.add_argument("--bases", default=",".join(BASES))
     parser.add_argument("families", nargs="*")
     args = parser.parse_intermixed_args()
     out = args.out.resolve()
+    BASES[:] = args.bases.split(",")
     shutil.rmtree(out / "hub", ignore_errors=True)
     bases(out)
     hub_case.HUB = out / "hub"
