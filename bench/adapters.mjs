@@ -1,7 +1,9 @@
-// Random LoRAs in PEFT's folder format, eight of each kind, for the measures that need many: `node bench/adapters.mjs`.
+// Random adapters in the folder formats of PEFT and AdapterHub, eight of each kind, for the measures that need many:
+// `node bench/adapters.mjs`.
 //
 //   .cache/bench/adapters-random/qv8-0 … 7      r 8 on query and value
 //   .cache/bench/adapters-random/all16-0 … 7    r 16 on all six linear layers
+//   .cache/bench/adapters-random/bn16-0 … 7     bottlenecks after the feed-forward part, reduction 16 (Pfeiffer)
 //
 // f32, as `peft` saves them. Their numbers mean nothing; what they cost is what a trained one of that shape costs.
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -38,10 +40,36 @@ async function write(folder, { r, modules, target }, seed) {
   await writeFile(`${folder}/adapter_model.safetensors`, safetensors(tensors, { format: 'pt' }));
 }
 
+/** A Pfeiffer bottleneck as AdapterHub saves it. */
+async function bottleneck(folder, seed) {
+  const next = random(seed);
+  const draw = (n, scale) => Float32Array.from({ length: n }, () => next() * scale);
+  const [hidden, inner, name] = [384, 24, 'bench'];
+  const tensors = [];
+  for (let layer = 0; layer < layers; layer += 1) {
+    const path = `bert.encoder.layer.${layer}.output.adapters.${name}`;
+    tensors.push([`${path}.adapter_down.0.weight`, [inner, hidden], draw(inner * hidden, 1 / Math.sqrt(hidden))]);
+    tensors.push([`${path}.adapter_down.0.bias`, [inner], draw(inner, 0.02)]);
+    tensors.push([`${path}.adapter_up.weight`, [hidden, inner], draw(hidden * inner, 0.02)]);
+    tensors.push([`${path}.adapter_up.bias`, [hidden], draw(hidden, 0.02)]);
+  }
+  const config = {
+    config: {
+      mh_adapter: false, output_adapter: true, reduction_factor: 16, non_linearity: 'relu', original_ln_before: true, original_ln_after: true,
+      residual_before_ln: true, adapter_residual_before_ln: false, ln_before: false, ln_after: false, is_parallel: false, scaling: 1.0,
+    },
+    hidden_size: hidden, model_class: 'BertAdapterModel', model_name: 'multilingual-e5-small', model_type: 'bert', name, version: 'adapters.1.3.0',
+  };
+  await mkdir(folder, { recursive: true });
+  await writeFile(`${folder}/adapter_config.json`, `${JSON.stringify(config, null, 1)}\n`);
+  await writeFile(`${folder}/adapter.safetensors`, safetensors(tensors, { format: 'pt' }));
+}
+
 /** Makes them unless they are there. */
 export async function ensureAdapters() {
   const folder = `${home}/adapters-random`;
   await once('bench adapters', { inputs: ['bench/adapters.mjs', 'js/tests/tiny.mjs'], outputs: [folder] }, async () => {
+    for (let i = 0; i < 8; i += 1) await bottleneck(at(folder, `bn16-${i}`), 400 + i);
     for (const [kind, spec] of Object.entries(kinds)) {
       for (let i = 0; i < 8; i += 1) await write(at(folder, `${kind}-${i}`), spec, 1000 * spec.r + i);
     }

@@ -31,7 +31,7 @@ const measures = {
   latency: { about: 'one row of 32 tokens, one of 128', page: '' },
   threads: { about: 'two workers against one', page: '' },
   webgpu: { about: 'WebGPU on SwiftShader', page: '?ort=webgpu' },
-  adapters: { about: 'eight LoRAs in one batch against none', page: '' },
+  adapters: { about: 'eight adapters in one batch against none and one, a stack of two against none', page: '' },
   swap: { about: "from an adapter's bytes to ready, and from one to another", page: '' },
   startup: { about: 'from a warm cache to the first score', here: startup },
   bytes: { about: 'what is downloaded', here: bytes },

@@ -136,9 +136,12 @@ async function alternate(rounds, a, b, warm = WARM) {
   return times;
 }
 
+/** What the random adapters of bench/adapters.mjs are. */
+const KINDS = { qv8: 'r 8 on query, value', all16: 'r 16 on all six', bn16: 'bottlenecks, reduction 16' };
+
 /** An adapter's folder as files by name. */
 async function folder(address) {
-  const files = ['adapter_config.json', 'adapter_model.safetensors'];
+  const files = ['adapter_config.json', /bn16-\d+\/$/.test(address) ? 'adapter.safetensors' : 'adapter_model.safetensors'];
   return new Map(await Promise.all(files.map(async (f) => [f, new Uint8Array(await (await fetch(address + f)).arrayBuffer())])));
 }
 
@@ -165,16 +168,23 @@ export const measures = {
     return [row('two workers against one', times.a, times.b, { wall: true, peerName: 'polygraft, one worker', tokens: first('mixed').tokens })];
   },
 
-  /** Eight LoRAs in one batch against none. */
+  /** Eight adapters in one batch against none and against one for all, and a stack of two against none. */
   async adapters({ polygraft, feeds, adapters }, { rounds = 9 }) {
     const model = await polygraft.model();
     const rows = [];
-    for (const kind of ['qv8', 'all16']) {
+    for (const kind of ['qv8', 'all16', 'bn16']) {
       for (let i = 0; i < 8; i += 1) await model.loadAdapter(`${kind}.${i}`, await folder(`${adapters}${kind}-${i}/`));
       const feed = feeds('mixed');
-      const times = await alternate(rounds, () => polygraft.embed(feed.next().value, { adapters: (_, i) => `${kind}.${i % 8}` }), () => polygraft.embed(feed.next().value), 1);
-      // Here the ratio is the other way round: how much longer it takes with adapters.
-      rows.push(row(`eight LoRAs in one batch, ${kind === 'qv8' ? 'r 8 on query, value' : 'r 16 on all six'}`, times.a, times.b, { cost: true, peerName: 'polygraft, none' }));
+      // Here the ratio is the other way round: how much longer it takes with what is measured.
+      const against = async (name, mine, peerName, theirs) => {
+        const times = await alternate(rounds, () => polygraft.embed(feed.next().value, { adapters: mine }), () => polygraft.embed(feed.next().value, { adapters: theirs }), 1);
+        rows.push(row(name, times.a, times.b, { cost: true, peerName }));
+      };
+      const each = (_, i) => `${kind}.${i % 8}`;
+      const what = `eight adapters in one batch, ${KINDS[kind]}`;
+      await against(what, each, 'polygraft, none', undefined);
+      await against(what, each, 'polygraft, one for all', `${kind}.0`);
+      if (kind === 'bn16') await against(`a stack of two, ${KINDS[kind]}`, `stack(${kind}.0, ${kind}.1)`, 'polygraft, none', undefined);
       for (let i = 0; i < 8; i += 1) await model.unloadAdapter(`${kind}.${i}`);
     }
     return rows;
@@ -200,7 +210,7 @@ export const measures = {
       return { name: what, own: median(of(own, 'ms')), ...core, rounds: own.length, times: { own: of(own, 'ms'), ownCpu: core ? of(own, 'cpu') : undefined }, ...more };
     };
     const minus = (a, b) => a.map(({ ms, cpu }, i) => ({ ms: ms - b[i].ms, cpu: cpu === undefined ? undefined : cpu - b[i].cpu }));
-    for (const kind of ['qv8', 'all16']) {
+    for (const kind of ['qv8', 'all16', 'bn16']) {
       const [one, two] = [await folder(`${adapters}${kind}-0/`), await folder(`${adapters}${kind}-1/`)];
       const [ready, served, again, stay, change] = [[], [], [], [], []];
       const feed = feeds('1x32');
@@ -212,7 +222,7 @@ export const measures = {
         if (round < 0) continue;
         for (const [i, list] of [ready, served, again, change, stay].entries()) list.push(samples[i]);
       }
-      const what = `${kind === 'qv8' ? 'r 8 on query, value' : 'r 16 on all six'} (${(sizeOf(one) / 1e6).toFixed(2)} MB)`;
+      const what = `${KINDS[kind]} (${(sizeOf(one) / 1e6).toFixed(2)} MB)`;
       const other = { peer: median(of(reload, 'ms')), peerName: `${name}, session from bytes in memory`, ...(reload[0].cpu !== undefined && { peerCore: median(of(reload, 'cpu')) }) };
       rows.push(plain(`adapter bytes to ready, ${what}`, ready, other));
       rows.push(plain(`what its first row takes beyond the next, ${what}`, minus(served, again)));
