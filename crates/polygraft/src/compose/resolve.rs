@@ -275,7 +275,8 @@ impl Resolved {
             adapter: placing.leaf.name.to_owned(),
             scale,
             chained: false,
-            part: placing.part.clone(),
+            // A head reads all of a row.
+            part: if in_head { Vec::new() } else { placing.part.clone() },
         });
     }
 }
