@@ -38,6 +38,22 @@ fn blend(rules: Rules, parts: Vec<Part>, how: How) -> Arc<Payload> {
     Arc::new(Payload { id: PayloadId::UNNAMED, op: Op::Blend(Blend { rules, parts, how }) })
 }
 
+/// Weights of an average where some members have nothing: the library multiplies what is there by the weights of all,
+/// and so divides a member that is alone by their number; other numbers of members do not fit and fail there.
+fn averaged(parts: &mut [Part], of: usize) -> Found<()> {
+    match parts {
+        [alone] if of > 1 => alone.weight = 1.0 / of as f32,
+        parts if parts.len() < of => {
+            return Err(format!(
+                "{} of the {of} adapters of an average have nothing, and the library cannot average the others; use mix",
+                of - parts.len()
+            ));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 fn rules(payload: &Payload) -> Option<Rules> {
     match &payload.op {
         Op::Bottleneck(b) => Some(b.rules),
@@ -76,7 +92,9 @@ impl Blocks<'_> {
         match node {
             Node::Leaf(leaf) => own(leaf, self.site).map(|(_, b)| b.rules),
             Node::Stack(list) | Node::Fuse(list) | Node::Split(list, _) => list.iter().rev().find_map(|n| self.last(n)),
-            Node::Average(list) | Node::Mix(list) => list.iter().rev().find_map(|(n, _)| self.last(n)),
+            Node::Average(list) | Node::Mix(list) | Node::Sum(list) => {
+                list.iter().rev().find_map(|(n, _)| self.last(n))
+            }
         }
     }
 
@@ -84,7 +102,7 @@ impl Blocks<'_> {
         match node {
             Node::Leaf(leaf) => own(leaf, self.site).map(|(_, b)| b.rules),
             Node::Stack(list) | Node::Fuse(list) | Node::Split(list, _) => list.iter().find_map(|n| self.first(n)),
-            Node::Average(list) | Node::Mix(list) => list.iter().find_map(|(n, _)| self.first(n)),
+            Node::Average(list) | Node::Mix(list) | Node::Sum(list) => list.iter().find_map(|(n, _)| self.first(n)),
         }
     }
 
@@ -105,12 +123,16 @@ impl Blocks<'_> {
                 let runs: Vec<_> = list.iter().map(|n| self.node(n)).collect::<Found<_>>()?;
                 runs.into_iter().flatten().collect()
             }
-            Node::Average(list) | Node::Mix(list) => {
+            Node::Average(list) | Node::Mix(list) | Node::Sum(list) => {
                 let Some(rules) = self.first(node) else { return Ok(Vec::new()) };
                 let mut names = Vec::new();
                 let parts = list.iter().map(|(n, w)| self.part(n, *w, &mut names)).collect::<Found<Vec<_>>>()?;
-                let how = if matches!(node, Node::Average(_)) { How::Average } else { How::Mix };
-                one(blend(rules, parts.into_iter().flatten().collect(), how), names)
+                let mut parts: Vec<Part> = parts.into_iter().flatten().collect();
+                if matches!(node, Node::Average(_)) {
+                    averaged(&mut parts, list.len()).map_err(|why| format!("at {}, {why}", Site::Block(self.site)))?;
+                }
+                let how = if matches!(node, Node::Sum(_)) { How::Sum } else { How::Average };
+                one(blend(rules, parts, how), names)
             }
             Node::Fuse(list) => {
                 let Some(rules) = self.last(node) else { return Ok(Vec::new()) };
@@ -129,9 +151,12 @@ impl Blocks<'_> {
                 for (index, n) in list.iter().enumerate() {
                     let here = SplitPart { shares: shares.clone(), index };
                     if matches!(n, Node::Split(..)) {
-                        out.extend(self.node(n)?.into_iter().map(|mut r| {
-                            r.part.insert(0, here.clone());
-                            r
+                        // The inner split prepares its input anew, from what the outer one prepared.
+                        out.extend(self.node(n)?.into_iter().map(|inner| {
+                            let chain = vec![(inner.payload, inner.scale)];
+                            let payload = blend(rules, vec![Part { chain, stacked: true, weight: 1.0 }], How::Average);
+                            let part = std::iter::once(here.clone()).chain(inner.part).collect();
+                            Rewrite { payload, scale: 1.0, part, names: inner.names }
                         }));
                         continue;
                     }

@@ -135,6 +135,7 @@ impl Resolved {
     /// they replace what they change.
     fn weights(&mut self, leaves: &[Placing<'_>], owner: Option<usize>) -> Result<()> {
         let mut replaced: Vec<(Site, &Placing<'_>)> = Vec::new();
+        let (mut linked, mut weighs): (Vec<usize>, Vec<usize>) = Default::default();
         for (index, placing) in leaves.iter().enumerate() {
             let (leaf, scale) = (placing.leaf, placing.scale);
             // A head's own layers come from the adapter whose head runs; an adapter without a head patches whichever runs.
@@ -170,24 +171,94 @@ impl Resolved {
                         replaced.push((*site, placing));
                     }
                 }
+                let chains = leaf.adapter.chains && matches!(payload.op.kind(), OpKind::LowRank | OpKind::MixedLowRank);
+                let scale = if chains { self.averaged(leaves, placing, *site)? } else { scale };
                 self.place(*site, payload.clone(), placing, scale);
-                let stacked = leaf.adapter.chains && placing.stacked && matches!(payload.op, Op::LowRank(_));
-                let before = self.placed[..self.placed.len() - 1].iter().any(|p| p.site == *site);
-                if let (true, Some(last)) = (stacked && before, self.placed.last_mut()) {
-                    last.chained = true;
+                let before = self.placed[..self.placed.len() - 1].iter().rposition(|p| p.site == *site);
+                // The library runs only the last one's norm or gate, on a chain of all of them.
+                let whole = match &payload.op {
+                    Op::MixedLowRank(_) => true,
+                    Op::Reweight(_) => leaf.adapter.report.family != "ia3",
+                    _ => false,
+                };
+                let meets = before.is_some_and(|b| linked.contains(&b) || whole && weighs.contains(&b));
+                if leaf.adapter.chains
+                    && placing.stacked
+                    && (whole && meets || before.is_some_and(|b| weighs.contains(&b)))
+                {
+                    let why = format!(
+                        "{} and what stands before it both change {site}, one with a gate or a norm of its own: that stack is not supported by this version",
+                        leaf.name
+                    );
+                    return Err(undefined(&self.text, &why));
+                }
+                if leaf.adapter.chains && whole {
+                    weighs.push(self.placed.len() - 1);
+                }
+                let chained = placing.stacked && matches!(payload.op, Op::LowRank(_)) && leaf.adapter.chains;
+                if let (true, Some(before)) = (chained, before)
+                    && linked.contains(&before)
+                    && let Some(last) = self.placed.last_mut()
+                {
+                    // The weight around a stack is on its first.
+                    (last.chained, last.scale) = (true, leaf.scale);
+                }
+                if chains && matches!(payload.op, Op::LowRank(_)) {
+                    linked.push(self.placed.len() - 1);
                 }
             }
         }
         Ok(())
     }
 
+    /// The scale of a low-rank update of AdapterHub: inside an average of which only one member changes this layer, the
+    /// library divides by the number of members and leaves the weights out.
+    fn averaged(&self, leaves: &[Placing<'_>], placing: &Placing<'_>, site: Site) -> Result<f32> {
+        let Some(own) = placing.average else { return Ok(placing.scale) };
+        let changes = |l: &&Placing<'_>| {
+            let kind = |p: &Arc<Payload>| matches!(p.op.kind(), OpKind::LowRank | OpKind::MixedLowRank);
+            l.leaf.adapter.patches.iter().any(|(s, p)| *s == site && kind(p))
+        };
+        let members: BTreeSet<usize> = leaves
+            .iter()
+            .filter(|l| l.average.is_some_and(|a| a.id == own.id))
+            .filter(changes)
+            .filter_map(|l| l.average.map(|a| a.member))
+            .collect();
+        match members.len() {
+            1 if own.of > 1 => Ok(placing.scale / own.weight / own.of as f32),
+            n if n < own.of => {
+                let why = format!(
+                    "{} of the {} adapters of an average leave {site} as it is, and the library cannot average the others; use mix",
+                    own.of - n,
+                    own.of
+                );
+                Err(undefined(&self.text, &why))
+            }
+            _ => Ok(placing.scale),
+        }
+    }
+
     /// Ops that the library takes from the first adapter alone, and what adapters make of a row's shape.
     fn rows(&mut self, leaves: &[Placing<'_>]) -> Result<()> {
-        for placing in leaves {
-            let RowChange { virtual_tokens, after_first, positions, drops_types } = placing.leaf.adapter.rows;
-            if !placing.part.is_empty() && placing.leaf.adapter.rows != RowChange::default() {
-                let why = format!("{} changes whole rows, which a split has no parts of", placing.leaf.name);
+        for (index, placing) in leaves.iter().enumerate() {
+            let (name, adapter) = (placing.leaf.name, placing.leaf.adapter);
+            let RowChange { virtual_tokens, after_first, positions, drops_types } = adapter.rows;
+            if !placing.part.is_empty() && adapter.rows != RowChange::default() {
+                let why = format!("{name} changes whole rows, which a split has no parts of");
                 return Err(undefined(&self.text, &why));
+            }
+            let only_first = |(_, p): &(Site, Arc<Payload>)| matches!(p.op.kind(), OpKind::Reft | OpKind::Prompt);
+            // Adapters of other libraries do not count: they are not part of this one's set-up.
+            let first = leaves[..index].iter().all(|l| l.leaf.adapter.chains != adapter.chains);
+            if !first && adapter.patches.iter().any(only_first) {
+                self.warnings.push(format!(
+                    "{name} intervenes in layer outputs or adds virtual tokens, which the library takes from the first adapter of a composition alone: that part of it does not run in {:?}",
+                    self.text
+                ));
+            }
+            if !first && virtual_tokens > 0 {
+                continue;
             }
             self.rows.virtual_tokens += virtual_tokens;
             self.rows.after_first |= after_first;
@@ -196,7 +267,7 @@ impl Resolved {
                 (Positions::Own, other) | (other, Positions::Own) => other,
                 (Positions::Shifted(a), Positions::Shifted(b)) => Positions::Shifted(a + b),
                 (Positions::Sequence, _) | (_, Positions::Sequence) => {
-                    let why = format!("{} and another adapter both count positions anew", placing.leaf.name);
+                    let why = format!("{name} and another adapter both count positions anew");
                     return Err(undefined(&self.text, &why));
                 }
             };
@@ -210,17 +281,10 @@ impl Resolved {
                 if !matches!(kind, OpKind::Coupling | OpKind::Reft | OpKind::Prompt) {
                     continue;
                 }
-                if index > 0 {
-                    if kind != OpKind::Coupling {
-                        let what =
-                            if kind == OpKind::Reft { "intervenes in layer outputs" } else { "adds virtual tokens" };
-                        let name = placing.leaf.name;
-                        let why = format!("{name} {what}, which only the first adapter of a composition can");
-                        return Err(undefined(&self.text, &why));
-                    }
+                if leaves[..index].iter().any(|l| l.leaf.adapter.chains == placing.leaf.adapter.chains) {
                     continue;
                 }
-                if !placing.part.is_empty() {
+                if !placing.part.is_empty() && kind != OpKind::Coupling {
                     let why = format!("{} changes whole rows, which a split has no parts of", placing.leaf.name);
                     return Err(undefined(&self.text, &why));
                 }
@@ -275,8 +339,8 @@ impl Resolved {
             adapter: placing.leaf.name.to_owned(),
             scale,
             chained: false,
-            // A head reads all of a row.
-            part: if in_head { Vec::new() } else { placing.part.clone() },
+            // A head reads all of a row, and so do the embeddings.
+            part: if in_head || site == Site::Embeddings { Vec::new() } else { placing.part.clone() },
         });
     }
 }
@@ -287,7 +351,7 @@ fn fused<'a>(node: &Node<'a>) -> Vec<Placing<'a>> {
         Node::Fuse(_) => node.leaves(),
         Node::Leaf(_) => Vec::new(),
         Node::Stack(list) | Node::Split(list, _) => list.iter().flat_map(fused).collect(),
-        Node::Average(list) | Node::Mix(list) => list.iter().flat_map(|(n, _)| fused(n)).collect(),
+        Node::Average(list) | Node::Mix(list) | Node::Sum(list) => list.iter().flat_map(|(n, _)| fused(n)).collect(),
     }
 }
 

@@ -12,7 +12,10 @@ pub(super) enum Node<'a> {
     Fuse(Vec<Node<'a>>),
     /// Weights as the library uses them: normalised, and divided by the number of members once more.
     Average(Vec<(Node<'a>, f32)>),
+    /// Outputs with the weights as they are.
     Mix(Vec<(Node<'a>, f32)>),
+    /// What each adds, with the weights as they are.
+    Sum(Vec<(Node<'a>, f32)>),
     Split(Vec<Node<'a>>, Arc<[Share]>),
 }
 
@@ -46,9 +49,8 @@ pub(super) fn bind<'a>(compose: &'a Compose, scale: f32, adapters: &'a Adapters)
         Compose::Stack(list) => Node::Stack(all(list)?),
         Compose::Fuse(list) => Node::Fuse(all(list)?),
         Compose::Average(list) => Node::Average(average(weighted(list)?)),
-        Compose::Mix(list) | Compose::Sum(list) => {
-            Node::Mix(weighted(list)?.into_iter().map(|(n, w)| (n, w.unwrap_or(1.0))).collect())
-        }
+        Compose::Mix(list) => Node::Mix(plain(weighted(list)?)),
+        Compose::Sum(list) => Node::Sum(plain(weighted(list)?)),
         Compose::Split(list) => {
             let shares: Arc<[Share]> = list.iter().map(|(_, share)| *share).collect();
             let bound = list.iter().map(|(c, _)| bind(c, scale, adapters));
@@ -56,6 +58,10 @@ pub(super) fn bind<'a>(compose: &'a Compose, scale: f32, adapters: &'a Adapters)
             Node::Split(parts.collect::<Result<_>>()?, shares)
         }
     }))
+}
+
+fn plain(list: Vec<(Node<'_>, Option<f32>)>) -> Vec<(Node<'_>, f32)> {
+    list.into_iter().map(|(n, w)| (n, w.unwrap_or(1.0))).collect()
 }
 
 /// `Average` of `adapters` 1.3: weights are 1 where none is written, are normalised to a sum of 1, and the mean that
@@ -70,32 +76,63 @@ impl<'a> Node<'a> {
     /// Its adapters in order, each with all that multiplies it.
     pub(super) fn leaves(&self) -> Vec<Placing<'a>> {
         let mut out = Vec::new();
-        self.walk(1.0, &[], false, &mut out);
+        self.walk(&Around { weight: 1.0, part: &[], stacked: false, average: None }, &mut out);
         out
     }
 
-    fn walk(&self, weight: f32, part: &[super::SplitPart], stacked: bool, out: &mut Vec<Placing<'a>>) {
+    fn walk(&self, around: &Around<'_>, out: &mut Vec<Placing<'a>>) {
+        let Around { weight, part, stacked, average } = *around;
         match self {
             Self::Leaf(leaf) => {
                 let (scale, part) = (weight * leaf.scale, part.to_vec());
-                out.push(Placing { leaf: *leaf, scale, part, stacked });
+                out.push(Placing { leaf: *leaf, scale, part, stacked, average });
             }
             Self::Stack(list) => {
-                list.iter().enumerate().for_each(|(i, n)| n.walk(weight, part, stacked || i > 0, out));
+                for (i, node) in list.iter().enumerate() {
+                    node.walk(&Around { stacked: stacked || i > 0, ..*around }, out);
+                }
             }
-            Self::Fuse(list) => list.iter().for_each(|n| n.walk(weight, part, false, out)),
-            Self::Average(list) | Self::Mix(list) => {
-                list.iter().for_each(|(n, w)| n.walk(weight * w, part, false, out));
+            Self::Fuse(list) => list.iter().for_each(|n| n.walk(&Around { stacked: false, ..*around }, out)),
+            Self::Mix(list) | Self::Sum(list) => {
+                list.iter().for_each(|(n, w)| n.walk(&Around { weight: weight * w, stacked: false, ..*around }, out));
+            }
+            Self::Average(list) => {
+                let (id, of) = (list.as_ptr().addr(), list.len());
+                for (member, (node, w)) in list.iter().enumerate() {
+                    let average = Some(Member { id, member, of, weight: *w });
+                    node.walk(&Around { weight: weight * w, stacked: false, average, ..*around }, out);
+                }
             }
             Self::Split(list, shares) => {
                 for (index, node) in list.iter().enumerate() {
                     let mut part = part.to_vec();
                     part.push(super::SplitPart { shares: shares.clone(), index });
-                    node.walk(weight, &part, false, out);
+                    node.walk(&Around { part: &part, stacked: false, ..*around }, out);
                 }
             }
         }
     }
+}
+
+/// What stands around a node.
+struct Around<'p> {
+    weight: f32,
+    part: &'p [super::SplitPart],
+    stacked: bool,
+    average: Option<Member>,
+}
+
+/// A place in an average.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Member {
+    /// Tells averages apart.
+    pub(super) id: usize,
+    /// Which of its members.
+    pub(super) member: usize,
+    /// How many there are.
+    pub(super) of: usize,
+    /// The member's weight, in the library's way.
+    pub(super) weight: f32,
 }
 
 /// A leaf with what multiplies it and the tokens that it is for.
@@ -105,4 +142,6 @@ pub(super) struct Placing<'a> {
     pub(super) part: Vec<super::SplitPart>,
     /// It follows another in a stack.
     pub(super) stacked: bool,
+    /// The innermost average that it is in.
+    pub(super) average: Option<Member>,
 }

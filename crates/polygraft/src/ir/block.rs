@@ -109,10 +109,10 @@ pub struct Part {
 /// How the members of a [`Blend`] become one.
 #[derive(Debug, Clone, PartialEq)]
 pub enum How {
-    /// `Σ weight · output`, residuals included (AdapterHub's `Average`, its second division in the weights).
+    /// `Σ weight · output`, residuals included: a mix, and AdapterHub's `Average`, whose second division is in the weights.
     Average,
-    /// `residual + Σ weight · (output − residual)`: the true weighted sum of contributions.
-    Mix,
+    /// `residual + Σ weight · (output − residual)`: the weighted sum of contributions.
+    Sum,
     /// Attention over the members' outputs before gate, norm and residual.
     Fuse(Arc<Payload>),
 }
@@ -245,7 +245,7 @@ impl Blend {
         let flags = flags.iter().fold(residual as u64, |n, flag| n * 2 + u64::from(*flag));
         let how = match &self.how {
             How::Average => [0, 0],
-            How::Mix => [1, 0],
+            How::Sum => [1, 0],
             How::Fuse(fusion) => [2, fusion.id.0],
         };
         let mut out = vec![flags, how[0], how[1]];

@@ -162,7 +162,7 @@ fn members(blend: &Blend, owner: &dyn Fn(PayloadId) -> String) -> String {
         .collect();
     let how = match blend.how {
         How::Average => "average",
-        How::Mix => "mix",
+        How::Sum => "sum",
         How::Fuse(_) => "fuse",
     };
     format!("{how}({})", parts.join(", "))

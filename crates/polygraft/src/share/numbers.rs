@@ -182,7 +182,7 @@ impl Wire for How {
     fn write(&self, w: &mut Writer) {
         match self {
             Self::Average => w.u8(0),
-            Self::Mix => w.u8(1),
+            Self::Sum => w.u8(1),
             Self::Fuse(fusion) => {
                 w.u8(2);
                 fusion.write(w);
@@ -193,7 +193,7 @@ impl Wire for How {
     fn read(r: &mut Reader<'_>, known: &[Arc<Payload>]) -> Result<Self> {
         match r.u8()? {
             0 => Ok(Self::Average),
-            1 => Ok(Self::Mix),
+            1 => Ok(Self::Sum),
             2 => Ok(Self::Fuse(Wire::read(r, known)?)),
             other => Err(broken(&format!("there is no blend {other}"))),
         }

@@ -202,7 +202,7 @@ fn blend(blend: &Blend, h: &[f32], tokens: &Tokens<'_>, p: &mut impl Products) -
             outputs.iter().zip(&blend.parts).for_each(|(o, part)| add(&mut out, o, part.weight));
             Ok(out)
         }
-        How::Mix => {
+        How::Sum => {
             // A parallel adapter has no residual of its own.
             let none = vec![0.0; h.len()];
             let r = if blend.rules.parallel { &none } else { &shared.r };
