@@ -100,6 +100,9 @@ pub(crate) struct SideArgs {
 pub(crate) struct Inspect {
     /// A folder or a single file.
     pub(crate) path: PathBuf,
+    /// The base that an adapter is for: shows what it changes, layer by layer, and what of it is unused.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) base: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -118,6 +118,10 @@ fn explain_and_inspect_speak_plainly() {
     let inspected = polygraft(&["inspect", &base]);
     let text = String::from_utf8_lossy(&inspected.stdout);
     assert!(inspected.status.success() && text.contains("bert"), "{text}");
+    let adapter = fixture("hub/bottleneck/houlsby/adapter");
+    let seen = polygraft(&["inspect", &adapter, "--base", &base]);
+    let text = String::from_utf8_lossy(&seen.stdout);
+    assert!(seen.status.success() && text.contains("layer 1 attention: bottleneck"), "{text}");
     fails(&["inspect", "/nonexistent/x"], 1, &["/nonexistent/x"]);
 }
 

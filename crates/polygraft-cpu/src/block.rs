@@ -113,7 +113,7 @@ pub(crate) fn bottleneck(frame: &mut Frame<'_>, step: &Step, h: &mut [f32], slic
     let tasks = tasks(frame, step)?;
     let (input, scratch) = (&frame.buffers[x.0 as usize], &mut *frame.scratch);
     let (isa, payloads, own) = (frame.isa, &frame.call.tables.payloads, frame.own);
-    slices.each(tasks.into_iter(), |(payload, scale, row)| {
+    slices.each(tasks, |(payload, scale, row)| {
         let at = row.start * width..row.end * width;
         let mine = replaced.iter().find(|(rows, _)| rows.contains(&row.start)).map(|(_, own)| *own);
         let norm = norm.zip(base.as_ref()).map(|(n, (gamma, beta))| ModelNorm {
@@ -131,7 +131,7 @@ pub(crate) fn bottleneck(frame: &mut Frame<'_>, step: &Step, h: &mut [f32], slic
 pub(crate) fn insert(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
     let StepKind::Insert { x, .. } = step.kind else { return Ok(Ended::Yes) };
     let (width, tasks) = (frame.width(x), tasks(frame, step)?);
-    slices.each(tasks.into_iter(), |(payload, _, row)| {
+    slices.each(tasks, |(payload, _, row)| {
         let Op::Prompt(prompt) = &payload.op else { return Err(wrong_payload()) };
         for (at, t) in row.enumerate() {
             prompt.vectors.decode_row(at, &mut y[t * width..(t + 1) * width]);
@@ -145,7 +145,7 @@ pub(crate) fn couple(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: 
     let (width, tasks) = (frame.width(x), tasks(frame, step)?);
     let scratch = &mut *frame.scratch;
     let (isa, payloads, own) = (frame.isa, &frame.call.tables.payloads, frame.own);
-    slices.each(tasks.into_iter(), |(payload, _, row)| {
+    slices.each(tasks, |(payload, _, row)| {
         let (panels, bias, tile) = (&mut scratch.panels, &mut scratch.bias, &mut scratch.tile);
         let mut products = Simd { isa, payloads, own, panels, bias, tile };
         steps::couple(payload, inverse, &mut y[row.start * width..row.end * width], width, &mut products)
@@ -156,7 +156,7 @@ pub(crate) fn couple(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: 
 pub(crate) fn reft(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
     let StepKind::Reft { x, .. } = step.kind else { return Ok(Ended::Yes) };
     let (width, tasks, isa) = (frame.width(x), tasks(frame, step)?, frame.isa);
-    slices.each(tasks.into_iter(), |(payload, scale, row)| {
+    slices.each(tasks, |(payload, scale, row)| {
         let Op::Reft(own) = &payload.op else { return Err(wrong_payload()) };
         isa.vectorize(|| steps::reft(own, scale, &mut y[row.start * width..row.end * width], width));
         Ok(())
@@ -167,7 +167,7 @@ pub(crate) fn mixed(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &
     let StepKind::MixedLowRank { x, out, .. } = step.kind else { return Ok(Ended::Yes) };
     let (k, n, tasks, isa) = (frame.width(x), frame.width(out), tasks(frame, step)?, frame.isa);
     let input = &frame.buffers[x.0 as usize];
-    slices.each(tasks.into_iter(), |(payload, scale, row)| {
+    slices.each(tasks, |(payload, scale, row)| {
         let Op::MixedLowRank(own) = &payload.op else { return Err(wrong_payload()) };
         let x = &input[row.start * k..row.end * k];
         isa.vectorize(|| steps::mixed(own, scale, x, &mut y[row.start * n..row.end * n]));

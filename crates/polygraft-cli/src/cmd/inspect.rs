@@ -22,8 +22,11 @@ pub(crate) fn run(args: &Inspect) -> Result<()> {
 }
 
 fn about(args: &Inspect, disk: &Disk) -> Result<Value> {
+    if let Some(base) = &args.base {
+        return grafted(args, base);
+    }
     if disk.has("adapter_config.json") {
-        return peft(args, disk);
+        return saved(args, disk);
     }
     if disk.has("config.json") || disk.has("modules.json") {
         return Ok(base(&load::base(&args.path, |_, _| Ok(()))?));
@@ -65,13 +68,48 @@ fn base(spec: &ModelSpec) -> Value {
     })
 }
 
+/// What an adapter does to a base: its changes layer by layer, and what of it is unused or missing.
+fn grafted(args: &Inspect, base: &std::path::Path) -> Result<Value> {
+    let spec = load::base(base, |_, _| Ok(()))?;
+    let options = json!({"strict": false}).as_object().cloned().unwrap_or_default();
+    let (ir, _) = load::adapter_ir(&spec, &args.path, &options)?;
+    let report = polygraft::ir::check("adapter", &ir, &spec, polygraft::ir::Graft::default())?;
+    let mut layers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for patch in &ir.patches {
+        let layer = patch.site.layer().map_or("outside the layers".to_owned(), |l| format!("layer {l:>2}"));
+        layers.entry(layer).or_default().push(format!(
+            "{}: {}, {} bytes",
+            patch.site,
+            patch.op.name(),
+            patch.op.bytes()
+        ));
+    }
+    Ok(json!({
+        "kind": "adapter", "family": report.family, "base": ir.base.name, "bytes": report.bytes,
+        "head": ir.head.as_ref().map(|h| h.labels), "language": report.language, "applied": report.applied, "changes": layers,
+        "unused tensors": report.unused, "missing tensors": report.missing, "virtual tokens": ir.rows.virtual_tokens,
+    }))
+}
+
 /// Without a base the shapes cannot be checked; what the folder claims can be shown.
-fn peft(args: &Inspect, disk: &Disk) -> Result<Value> {
+fn saved(args: &Inspect, disk: &Disk) -> Result<Value> {
     let format = |source| Error::Format { path: args.path.clone(), source };
     let config = disk.read("adapter_config.json", polygraft_formats::source::SMALL).map_err(format)?;
     let config: Value = serde_json::from_slice(&config)
         .map_err(|e| Error::Content { path: args.path.join("adapter_config.json"), why: e.to_string() })?;
-    let mut out = json!({"kind": "adapter", "library": "PEFT", "family": config["peft_type"], "base": config["base_model_name_or_path"]});
+    let hint = "give --base DIR to see what it changes, layer by layer, and what is unused";
+    if config["peft_type"].is_null() {
+        return Ok(json!({
+            "kind": "adapter", "library": "AdapterHub", "name": config["name"], "base": config["model_name"],
+            "model_class": config["model_class"], "version": config["version"], "config": config["config"],
+            "files": disk.names(), "more": hint,
+        }));
+    }
+    let known = config["peft_type"].as_str().and_then(polygraft_formats::peft::family);
+    let mut out = json!({
+        "kind": "adapter", "library": "PEFT", "family": config["peft_type"], "base": config["base_model_name_or_path"],
+        "method": known.map(|f| f.paper), "becomes": known.map(|f| f.ops), "refused": known.and_then(|f| f.refusal()), "more": hint,
+    });
     for key in
         ["r", "lora_alpha", "use_rslora", "bias", "target_modules", "modules_to_save", "task_type", "peft_version"]
     {
@@ -102,6 +140,10 @@ fn print(value: &Value, depth: usize) {
             Value::Object(_) => {
                 println!("{pad}{key}:");
                 print(value, depth + 1);
+            }
+            Value::Array(list) if list.iter().any(|v| v.as_str().is_some_and(|s| s.len() > 24)) => {
+                println!("{pad}{key}:");
+                list.iter().for_each(|v| println!("{pad}  {}", v.as_str().unwrap_or_default()));
             }
             Value::String(text) => println!("{pad}{key}: {text}"),
             other => println!("{pad}{key}: {other}"),
