@@ -41,7 +41,7 @@ mod tests {
         // (I − S)(I + S)⁻¹ of tan(45°) is a quarter turn.
         assert_eq!(r.data(), [0.0, 1.0, -1.0, 0.0]);
         let mut rows = [1.0, 2.0, 3.0, 4.0];
-        turn(&mut rows, 4, &[r.clone()], false);
+        turn(&mut rows, 4, std::slice::from_ref(&r), false);
         assert_eq!(rows, [2.0, -1.0, 4.0, -3.0]);
         turn(&mut rows, 4, &[r], true);
         assert_eq!(rows, [1.0, 2.0, 3.0, 4.0]);
