@@ -7,12 +7,12 @@ use crate::files::{Disk, Ranged};
 use crate::progress::{Progress, Unit};
 use polygraft::backend::Backend;
 use polygraft::compose::Compose;
-use polygraft::ir::{AdapterIr, Graft, LoadReport};
+use polygraft::ir::{Graft, LoadReport};
 use polygraft::model::ModelSpec;
 use polygraft::session::Session;
 use polygraft::tasks::Engine;
 use polygraft_formats::container::safetensors::header_len;
-use polygraft_formats::{AdapterOptions, BaseLoader, Tokenizer, load_adapter};
+use polygraft_formats::{AdapterOptions, BaseLoader, Loaded, Tokenizer};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -70,17 +70,14 @@ pub(crate) fn session(path: &Path, backend: BackendName) -> Result<Session<AnyBa
 /// An adapter's name, path and options as they were given.
 pub(crate) type Named = (String, PathBuf, Map<String, Value>);
 
-/// Reads an adapter for a base.
-pub(crate) fn adapter_ir(
-    spec: &ModelSpec,
-    path: &Path,
-    options: &Map<String, Value>,
-) -> Result<(AdapterIr, AdapterOptions)> {
+/// Reads an adapter, or a set-up of several, for a base.
+fn loaded(spec: &ModelSpec, path: &Path, options: &Map<String, Value>) -> Result<(Loaded, AdapterOptions)> {
     let disk = Disk::open(path)?;
     let options: AdapterOptions = serde_json::from_value(Value::Object(options.clone()))
         .map_err(|e| Error::Content { path: path.into(), why: format!("adapter options: {e}") })?;
-    let ir = load_adapter(&disk, spec, &options).map_err(|source| Error::Format { path: path.into(), source })?;
-    Ok((ir, options))
+    let loaded =
+        polygraft_formats::load(&disk, spec, &options).map_err(|source| Error::Format { path: path.into(), source })?;
+    Ok((loaded, options))
 }
 
 /// Grafts an adapter and says what did not fit.
@@ -92,8 +89,8 @@ pub(crate) fn adapter(
 ) -> Result<LoadReport> {
     // Before the file is opened: a name that no composition could spell is the user's first mistake.
     polygraft::compose::check_name(name)?;
-    let (ir, options) = adapter_ir(session.spec(), path, options)?;
-    let report = session.graft(name, ir, Graft { allow_base_mismatch: options.allow_base_mismatch })?;
+    let (loaded, options) = loaded(session.spec(), path, options)?;
+    let report = loaded.graft(session, name, Graft { allow_base_mismatch: options.allow_base_mismatch })?;
     for (what, names) in [("not used", &report.unused), ("promised and missing", &report.missing)] {
         if !names.is_empty() {
             eprintln!("polygraft: warning: {name}: tensors {what}: {}", names.join(", "));

@@ -4,7 +4,9 @@ use crate::error::{FormatError, Result};
 use crate::json::Json;
 use crate::source::{ADAPTER, Files, SMALL, Subfolder};
 use crate::{hub, language, peft};
-use polygraft::ir::AdapterIr;
+use polygraft::Session;
+use polygraft::backend::Backend;
+use polygraft::ir::{AdapterIr, Graft, LoadReport};
 use polygraft::model::ModelSpec;
 use serde::Deserialize;
 
@@ -54,12 +56,50 @@ impl Default for AdapterOptions {
     }
 }
 
-/// Reads an adapter's folder or single file for the base `spec`.
+/// What a folder or file holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Loaded {
+    /// An adapter, or a fusion.
+    Adapter(Box<AdapterIr>),
+    /// Several, and their composition.
+    Setup(hub::Setup),
+}
+
+impl Loaded {
+    /// Loads it under `name`.
+    ///
+    /// # Errors
+    /// As [`Session::graft`] and [`Session::graft_setup`].
+    pub fn graft<B: Backend>(self, session: &mut Session<B>, name: &str, how: Graft) -> polygraft::Result<LoadReport> {
+        match self {
+            Self::Adapter(adapter) => session.graft(name, *adapter, how),
+            Self::Setup(setup) => session.graft_setup(name, setup.parts, &setup.compose, how),
+        }
+    }
+}
+
+/// Reads an adapter's folder or single file, or a folder of several adapters that were saved with their composition,
+/// for the base `spec`.
+///
+/// # Errors
+/// As [`load_adapter`].
+pub fn load(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions) -> Result<Loaded> {
+    if files.has(hub::SETUP_CONFIG) {
+        return hub::load_setup(files, spec, options).map(Loaded::Setup);
+    }
+    load_adapter(files, spec, options).map(|adapter| Loaded::Adapter(Box::new(adapter)))
+}
+
+/// Reads one adapter's folder or single file for the base `spec`.
 ///
 /// # Errors
 /// [`FormatError::NotAModel`] when nothing is recognised; [`FormatError::Unsupported`] for a family of another
 /// library or version; whatever the family's reader finds.
 pub fn load_adapter(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions) -> Result<AdapterIr> {
+    if files.has(hub::SETUP_CONFIG) {
+        let why = "this is a set-up of several adapters, and one is needed here: name the folder of one".into();
+        return Err(FormatError::Unsupported { file: hub::SETUP_CONFIG.into(), why });
+    }
     let folder = folder(files)?;
     let inner = folder.as_deref().map(|name| Subfolder::new(files, name));
     let files: &dyn Files = inner.as_ref().map_or(files, |f| f);

@@ -26,7 +26,7 @@ pub mod quantize;
 pub mod source;
 pub mod tokenizer;
 
-pub use adapter::{AdapterOptions, load_adapter};
+pub use adapter::{AdapterOptions, Loaded, load, load_adapter};
 pub use base::{BaseLoader, TensorPlan};
 pub use error::{FormatError, Result};
 pub use index::{read_index, write_index};

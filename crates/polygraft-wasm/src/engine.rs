@@ -148,8 +148,8 @@ impl Core {
     pub(crate) fn load_adapter(&mut self, name: &str, files: &Folder, options: &str) -> Result<String> {
         let options: AdapterOptions = requests::parse("options", options)?;
         let graft = Graft { allow_base_mismatch: options.allow_base_mismatch };
-        let adapter = polygraft_formats::load_adapter(files, self.engine.session.spec(), &options)?;
-        to_json(&self.engine.session.graft(name, adapter, graft)?)
+        let loaded = polygraft_formats::load(files, self.engine.session.spec(), &options)?;
+        to_json(&loaded.graft(&mut self.engine.session, name, graft)?)
     }
 
     /// Unloads an adapter.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 mod chains;
 mod embed;
+mod setup;
 mod variants;
 
 pub use variants::BUDGET as VARIANTS_BUDGET;
@@ -181,6 +182,7 @@ impl<B: Backend> Session<B> {
             rows: adapter.rows,
             chains: adapter.chains,
             fuses: adapter.fuses,
+            setup: None,
             report: report.clone(),
         };
         self.adapters.insert(name.into(), Arc::new(grafted));
@@ -200,6 +202,9 @@ impl<B: Backend> Session<B> {
 
     fn ungraft_if_loaded(&mut self, name: &str) -> bool {
         let Some(old) = self.adapters.remove(name) else { return false };
+        for part in old.setup.iter().flat_map(|s| &s.parts) {
+            self.ungraft_if_loaded(part);
+        }
         for (_, payload) in &old.patches {
             self.blends.retain(|key, _| !key.contains(&payload.id.0));
             self.variants.forget(payload.id).into_iter().for_each(|id| self.backend.forget(id));

@@ -21,9 +21,12 @@ mod phm;
 mod prefix;
 mod prompt;
 mod reft;
+mod setup;
 
 pub use family::Family;
 pub(crate) use fusion::{CONFIG as FUSION_CONFIG, load as load_fusion};
+pub use setup::Setup;
+pub(crate) use setup::{CONFIG as SETUP_CONFIG, load as load_setup};
 
 use crate::adapter::AdapterOptions;
 use crate::error::{FormatError, Result, shown};
@@ -57,6 +60,11 @@ pub(crate) fn claims(config: &Json) -> bool {
 /// [`FormatError::NotFinite`], [`FormatError::Unsupported`] for what the library itself cannot run, and what its files
 /// are refused for.
 pub fn load(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions) -> Result<AdapterIr> {
+    read(files, spec, options, true)
+}
+
+/// As [`load`]; `alone` is false for a part of a set-up, whose options are for whichever part they fit.
+fn read(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions, alone: bool) -> Result<AdapterIr> {
     let top = Json::parse(CONFIG, &files.read(CONFIG, SMALL)?)?;
     about(CONFIG, &top, spec, options)?;
     let Some(name) = top.get("name").and_then(Json::text) else {
@@ -75,8 +83,10 @@ pub fn load(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions) -> Re
             family = row.name;
         }
     }
-    invertible::option_fits(&reading)?;
-    reft::option_fits(&reading)?;
+    if alone {
+        invertible::option_fits(&reading)?;
+        reft::option_fits(&reading)?;
+    }
     reading.finish(family, top.get("model_name").and_then(Json::text), heads::load(files, spec, options)?)
 }
 

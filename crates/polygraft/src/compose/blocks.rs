@@ -22,6 +22,8 @@ pub(super) struct Rewrite<'a> {
 pub(super) struct Blocks<'f> {
     pub(super) site: BlockSite,
     pub(super) fusions: &'f Fusions,
+    /// The names of all that is loaded.
+    pub(super) loaded: &'f [&'f String],
 }
 
 type Found<T> = Result<T, String>;
@@ -187,22 +189,28 @@ impl Blocks<'_> {
         Ok((!chain.is_empty()).then_some(Part { chain, stacked, weight }))
     }
 
-    /// The fusion that was stored for these adapters, matched by position.
+    /// The fusion that was stored for these adapters: of their names, or else, since names are given anew on loading,
+    /// the only one of as many.
     fn fusion(&self, list: &[Node<'_>]) -> Found<Arc<Payload>> {
-        let here = |f: &&Arc<super::Grafted>| f.fuses.as_ref().is_some_and(|names| names.len() == list.len());
-        let found: Vec<&Arc<super::Grafted>> = self.fusions.iter().filter(here).collect();
-        let fusion = match found.as_slice() {
-            [one] => one,
-            [] => return Err(format!("no fusion of {} adapters is loaded; load its folder as a fusion", list.len())),
-            several => {
-                // Several of one size are told apart by the names under which they were stored.
-                let names: Vec<&str> = list.iter().map(|n| n.leaves().last().map_or("", |p| p.leaf.name)).collect();
-                let same = |f: &&&Arc<super::Grafted>| f.fuses.as_ref().is_some_and(|stored| *stored == names);
-                several
-                    .iter()
-                    .find(same)
-                    .ok_or("several fusions of this size are loaded, and none is of these names")?
+        let names: Vec<&str> = list.iter().map(|n| n.leaves().last().map_or("", |p| p.leaf.name)).collect();
+        let stored = |f: &Arc<super::Grafted>| f.fuses.clone().unwrap_or_default();
+        let of_size: Vec<_> = self.fusions.iter().filter(|f| stored(f).len() == list.len()).collect();
+        let fusion = match (of_size.iter().find(|f| stored(f) == names), of_size.as_slice()) {
+            (Some(exact), _) => exact,
+            (None, []) => {
+                return Err(format!("no fusion of {} adapters is loaded; load its folder as a fusion", list.len()));
             }
+            (None, [one]) => {
+                // A member that is loaded under its stored name and stands elsewhere, or not at all, is no mere renaming.
+                let own = stored(one);
+                let moved = own.iter().zip(&names).find(|(s, n)| s != *n && self.loaded.contains(s));
+                if let Some((stored, found)) = moved {
+                    let of = own.join(", ");
+                    return Err(format!("the fusion was saved for ({of}), and where {stored} belongs is {found}"));
+                }
+                one
+            }
+            (None, _) => return Err("several fusions of this size are loaded, and none is of these names".into()),
         };
         let payload = fusion.patches.iter().find(|(site, _)| *site == Site::Block(self.site)).map(|(_, p)| p.clone());
         payload.ok_or_else(|| "the fusion has no layer where these adapters are".into())

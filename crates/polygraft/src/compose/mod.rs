@@ -7,7 +7,7 @@ mod resolve;
 mod split;
 mod tree;
 
-pub use resolve::{Adapters, Grafted, Placed, Resolved, resolve};
+pub use resolve::{Adapters, Grafted, Placed, Resolved, Setup, resolve};
 pub use split::SplitPart;
 
 use resolve::Fusions;
@@ -65,6 +65,25 @@ impl Compose {
         let mut out = Vec::new();
         self.walk(&mut |name| out.push(name));
         out
+    }
+
+    /// The same with other names.
+    #[must_use]
+    pub fn renamed(&self, rename: &impl Fn(&str) -> String) -> Self {
+        let all = |list: &[Self]| list.iter().map(|c| c.renamed(rename)).collect();
+        let weighted =
+            |list: &[Weighted]| list.iter().map(|w| Weighted { of: w.of.renamed(rename), weight: w.weight }).collect();
+        match self {
+            Self::Base => Self::Base,
+            Self::Use(name) => Self::Use(rename(name)),
+            Self::Scale(of, scale) => Self::Scale(Box::new(of.renamed(rename)), *scale),
+            Self::Stack(list) => Self::Stack(all(list)),
+            Self::Fuse(list) => Self::Fuse(all(list)),
+            Self::Average(list) => Self::Average(weighted(list)),
+            Self::Mix(list) => Self::Mix(weighted(list)),
+            Self::Sum(list) => Self::Sum(weighted(list)),
+            Self::Split(list) => Self::Split(list.iter().map(|(c, share)| (c.renamed(rename), *share)).collect()),
+        }
     }
 
     fn walk<'a>(&'a self, see: &mut impl FnMut(&'a str)) {

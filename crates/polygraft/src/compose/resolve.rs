@@ -25,8 +25,19 @@ pub struct Grafted {
     pub rows: RowChange,
     /// A fusion's adapters, by the names under which it was stored.
     pub fuses: Option<Vec<String>>,
+    /// What its name stands for, when it is a set-up of several: they are loaded under the names in it.
+    pub setup: Option<Setup>,
     /// What loading reported.
     pub report: LoadReport,
+}
+
+/// Several adapters and the composition that they were saved in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setup {
+    /// In the names under which its parts are loaded.
+    pub compose: Compose,
+    /// All of them, fusions and heads included.
+    pub parts: Vec<String>,
 }
 
 /// Loaded fusions.
@@ -307,8 +318,9 @@ impl Resolved {
         let sites: BTreeSet<BlockSite> =
             leaves.iter().flat_map(|l| l.leaf.adapter.patches.iter().filter_map(site)).collect();
         let fusions: Fusions = adapters.values().filter(|a| a.fuses.is_some()).cloned().collect();
+        let loaded: Vec<&String> = adapters.keys().collect();
         for site in sites {
-            let blocks = Blocks { site, fusions: &fusions };
+            let blocks = Blocks { site, fusions: &fusions, loaded: &loaded };
             let (run, last) = blocks.run(node).map_err(|why| undefined(&self.text, &why))?;
             for rewrite in run {
                 self.placed.push(Placed {

@@ -43,6 +43,9 @@ pub(super) fn bind<'a>(compose: &'a Compose, scale: f32, adapters: &'a Adapters)
                 name: name.clone(),
                 loaded: adapters.keys().cloned().collect(),
             })?;
+            if let Some(setup) = &adapter.setup {
+                return bind(&setup.compose, scale, adapters);
+            }
             Node::Leaf(Leaf { name, adapter, scale })
         }
         Compose::Scale(of, s) => return bind(of, scale * s, adapters),
