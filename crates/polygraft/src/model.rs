@@ -107,6 +107,7 @@ impl Activation {
     /// The definition, in f64 inside where f32 would cost digits.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "rounding back to f32 is the point")]
+    #[allow(clippy::approx_constant, reason = "transformers' own rounding of μ")]
     pub fn eval(self, x: f32) -> f32 {
         match self {
             Self::Gelu => {
