@@ -303,7 +303,7 @@ pub(super) fn add_scaled(y: &mut [f64], a: f64, x: &[f64]) {
 }
 
 /// `√(x · x)`.
-pub(super) fn norm(x: &[f64]) -> f64 {
+pub(crate) fn norm(x: &[f64]) -> f64 {
     dot(x, x).sqrt()
 }
 

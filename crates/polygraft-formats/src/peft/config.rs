@@ -80,6 +80,21 @@ impl<'a> Config<'a> {
         self.get(key).map_or(Ok(default), |v| count(key, v))
     }
 
+    /// A whole number of 0 to 65 536.
+    pub(super) fn whole(&self, key: &str, default: usize) -> Result<usize> {
+        let none = |v: &&Json| v.whole() != Some(0);
+        self.get(key).map_or(Ok(default), |v| Some(v).filter(none).map_or(Ok(0), |v| count(key, v)))
+    }
+
+    /// A seed as torch's generator takes it: negative ones count from 2⁶⁴ down.
+    pub(super) fn seed(&self, key: &str, default: u64) -> Result<u64> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(Json::Int(n)) => Ok(n.cast_unsigned()),
+            Some(v) => Err(bad(key, format!("{} is not a whole number", v.brief()))),
+        }
+    }
+
     /// True or false.
     pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool> {
         let truth = |v: &Json| v.truth().ok_or_else(|| bad(key, format!("{} is not true or false", v.brief())));

@@ -1,17 +1,19 @@
 //! LoRA (Hu et al. 2021, arXiv 2106.09685) as `peft.tuners.lora` saves it: `y += s · (B A x + bias_B)`.
 
 use super::config::bad;
+use super::dense::scale_rows;
 use super::dora;
 use super::family::{Family, Reader};
 use super::reading::Reading;
-use crate::error::{Result, shown};
-use crate::json::Json;
+use super::split::Split;
+use crate::error::Result;
 
 /// The family's row.
 pub(super) const FAMILY: Family = Family {
     reads: &[
         "alpha_pattern",
         "init_lora_weights",
+        "kasa_config",
         "lora_alpha",
         "lora_bias",
         "r",
@@ -39,7 +41,6 @@ pub(super) const FAMILY: Family = Family {
         ("arrow_config", "Arrow routes tokens between adapters"),
         ("velora_config", "this is VeLoRA"),
         ("monteclora_config", "this is MonteCLoRA"),
-        ("kasa_config", "this is KaSA"),
         ("megatron_config", "these are Megatron's layers"),
     ],
     markers: &[".lora_"],
@@ -50,7 +51,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn load(r: &mut Reading<'_>) -> Result<()> {
-    init(r)?;
+    let split = Split::of(r)?;
     let (rank, alpha) = (r.config.count("r", 8)?, r.config.number("lora_alpha", 8.0)?);
     let (ranks, alphas) = (r.config.counts_by_pattern("rank_pattern")?, r.config.numbers_by_pattern("alpha_pattern")?);
     let (rslora, with_bias) = (r.config.flag("use_rslora", false)?, r.config.flag("lora_bias", false)?);
@@ -58,15 +59,26 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
     if dora && with_bias {
         return Err(bad("lora_bias", "DoRA has no bias of its own, in PEFT or here"));
     }
+    let kasa = split == Some(Split::Smallest);
+    if dora && kasa {
+        return Err(bad("kasa_config", "KaSA and DoRA are two kinds of LoRA, in PEFT or here"));
+    }
     for t in r.targets()? {
         let rank = ranks.at(&t.module)?.unwrap_or(rank);
         let scale = scale(alphas.at(&t.module)?.unwrap_or(alpha), rank, rslora);
         let a = r.take(&t, "lora_A.weight", &[rank, t.cols])?;
         let b = r.take(&t, "lora_B.weight", &[t.rows, rank])?;
         let bias = if with_bias { r.take(&t, "lora_B.bias", &[t.rows])? } else { None };
-        let Some((a, b)) = a.zip(b) else { continue };
+        let diag = if kasa { r.take(&t, "lora_diag", &[rank])? } else { None };
+        let Some((mut a, b)) = a.zip(b).filter(|_| !kasa || diag.is_some()) else { continue };
+        if let Some(diag) = diag {
+            scale_rows(&mut a, t.cols, &diag);
+        }
+        if let Some(split) = split {
+            split.take_out(r, &t, rank, scale)?;
+        }
         if dora {
-            dora::update(r, &t, a, b, scale)?;
+            dora::update(r, &t, a, b, scale, split)?;
         } else {
             r.low_rank(&t, a, b, bias, scale);
         }
@@ -79,23 +91,4 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
 pub(super) fn scale(alpha: f64, rank: usize, rslora: bool) -> f32 {
     let r = rank as f64;
     (alpha / if rslora { r.sqrt() } else { r }) as f32
-}
-
-/// Initialisations that change the base as well as the adapter leave an adapter that fits no stored base.
-fn init(r: &Reading<'_>) -> Result<()> {
-    let key = "init_lora_weights";
-    match r.config.get(key) {
-        None | Some(Json::Bool(_)) => Ok(()),
-        Some(Json::Text(name)) => match name.as_str() {
-            "gaussian" | "eva" | "orthogonal" | "lora_ga" | "mica" => Ok(()),
-            other => {
-                let why = format!(
-                    "{:?} changed the base's own weights before training; save it in Python with path_initial_model_for_weight_conversion, which makes a plain LoRA of it",
-                    shown(other)
-                );
-                Err(bad(key, why))
-            }
-        },
-        Some(other) => Err(bad(key, format!("{} is not an initialisation", other.brief()))),
-    }
 }

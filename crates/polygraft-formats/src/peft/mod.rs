@@ -9,17 +9,23 @@ mod dense;
 mod family;
 mod head;
 mod keys;
+mod projections;
 mod reading;
 mod rotation;
+mod split;
 mod targets;
 
 mod adalora;
 mod beft;
 mod boft;
 mod c3a;
+mod deft;
 mod delora;
 mod dora;
+mod fourierft;
+mod frod;
 mod glora;
+mod gralora;
 mod hira;
 mod hra;
 mod ia3;
@@ -29,12 +35,20 @@ mod lokr;
 mod lora;
 mod miss;
 mod oft;
+mod osf;
+mod peanut;
 mod poly;
+mod pvera;
+mod randlora;
 mod refused;
 mod road;
 mod shira;
 mod supertuning;
+mod tinylora;
+mod unilora;
 mod vblora;
+mod vera;
+mod waveft;
 
 pub use family::{Defaults, Family, READ, SILENT};
 
@@ -56,6 +70,13 @@ pub static FAMILIES: &[Family] = &[
     oft::FAMILY,
     boft::FAMILY,
     hra::FAMILY,
+    vera::FAMILY,
+    pvera::FAMILY,
+    randlora::FAMILY,
+    tinylora::FAMILY,
+    unilora::FAMILY,
+    fourierft::FAMILY,
+    waveft::FAMILY,
     vblora::FAMILY,
     c3a::FAMILY,
     miss::FAMILY,
@@ -68,6 +89,11 @@ pub static FAMILIES: &[Family] = &[
     glora::FAMILY,
     beft::FAMILY,
     supertuning::FAMILY,
+    gralora::FAMILY,
+    deft::FAMILY,
+    osf::FAMILY,
+    frod::FAMILY,
+    peanut::FAMILY,
     poly::FAMILY,
     refused::ADAMSS,
     refused::ADAPTION_PROMPT,

@@ -11,7 +11,7 @@ use crate::error::{FormatError, Result};
 use crate::json::Json;
 use crate::names::{self, Part};
 use polygraft::ir::{AdapterIr, BaseClaim, Layer, LinearSite, LowRank, Meeting, Op, Patch, Reweight, Site};
-use polygraft::model::{HeadSpec, ModelSpec};
+use polygraft::model::{HeadInput, HeadSpec, HeadTask, ModelSpec};
 use polygraft::tensor::Matrix;
 use std::collections::BTreeSet;
 
@@ -87,19 +87,49 @@ impl Reading<'_> {
         Ok(out)
     }
 
+    /// As [`Reading::targets`], and the pooler of the wrapped model even when there is nothing for it in the file: all
+    /// that PEFT counts, in the order in which it does.
+    pub(super) fn every_target(&mut self) -> Result<Vec<Target>> {
+        let mut out = self.targets()?;
+        let path = names::path(self.spec.arch, None, Part::Linear(LinearSite::Pooler));
+        let module = self.keys.wrapped(&path);
+        let has_one = match self.config.task {
+            Some("SEQ_CLS") => {
+                let kind = self.spec.head_kinds.get(&HeadTask::Sequence);
+                kind.is_some_and(|k| matches!(k.input, HeadInput::Pooled(_)))
+            }
+            Some("TOKEN_CLS" | "QUESTION_ANS") => false,
+            _ => true,
+        };
+        let there = path.is_empty() || out.iter().any(|t| t.site == LinearSite::Pooler);
+        if has_one && !there && !self.is_saved(&module) && self.config.targets.contains(&module)? {
+            let (rows, cols) = (self.spec.hidden, self.spec.hidden);
+            out.push(Target { path, module, site: LinearSite::Pooler, rows, cols });
+        }
+        out.sort_by_key(|t| Site::Linear(t.site).is_head());
+        Ok(out)
+    }
+
+    /// Whether the base or the adapter's own head has the target's layer.
+    pub(super) fn is_there(&self, target: &Target) -> bool {
+        head::shape(target.site, self.head.as_ref(), self.spec).is_some()
+    }
+
+    /// Whether the module at `path` in the wrapped model is saved whole, or lies in one that is.
+    fn is_saved(&self, path: &str) -> bool {
+        self.config.modules_to_save.iter().chain(&self.keys.automatic).any(|entry| inside(path, entry))
+    }
+
     /// Every module that the configuration targets, as [`Reading::targets`].
     pub(super) fn parts(&self) -> Result<Vec<(String, Part)>> {
         let mut out = Vec::new();
-        let saved = |path: &str| {
-            self.config.modules_to_save.iter().chain(&self.keys.automatic).any(|entry| inside(path, entry))
-        };
         let mut paths: Vec<String> = names::modules(self.spec).into_iter().map(|(path, _)| path).collect();
         let outside = |m: &&str| names::part(self.spec.arch, m).is_some_and(|p| !p.of_backbone());
         paths.extend(self.keys.modules().filter(outside).map(str::to_owned));
         for path in paths {
             let Some(part) = names::part(self.spec.arch, &path) else { continue };
             let wrapped = self.keys.wrapped(&path);
-            if !saved(&wrapped) && self.config.targets.contains(&wrapped)? {
+            if !self.is_saved(&wrapped) && self.config.targets.contains(&wrapped)? {
                 out.push((path, part));
             }
         }
@@ -190,6 +220,33 @@ impl Reading<'_> {
             return Ok(None);
         };
         self.bag.take(&original, shape)
+    }
+
+    /// Takes whole numbers as [`Reading::shared`].
+    pub(super) fn shared_ints(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<i64>>> {
+        let Some(original) = self.shared_original(name) else {
+            self.shared_missing(name);
+            return Ok(None);
+        };
+        self.bag.take_ints(&original, shape)
+    }
+
+    /// The shape of `name` of what the whole adapter shares.
+    pub(super) fn shared_shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.bag.shape(&self.shared_original(name)?).map(<[usize]>::to_vec)
+    }
+
+    /// Drops `name` of what the whole adapter shares.
+    pub(super) fn ignore_shared(&mut self, name: &str) {
+        if let Some(original) = self.shared_original(name) {
+            self.bag.ignore(&original);
+        }
+    }
+
+    /// An error about the numbers in `name` of what the whole adapter shares.
+    pub(super) fn shared_wrong(&self, name: &str, expected: &str, found: &str) -> FormatError {
+        let (file, tensor) = (self.bag.file().to_owned(), format!("{SHARED}{name}"));
+        FormatError::AdapterShape { file, tensor, expected: expected.into(), found: found.into() }
     }
 
     /// Notes that `name` of what the whole adapter shares is not there.

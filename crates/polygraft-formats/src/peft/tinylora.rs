@@ -1,0 +1,67 @@
+//! TinyLoRA: the update within the largest singular vectors of the weight, `B R A`, with an `R` that few numbers make:
+//! `R = Σ vᵢ Pᵢ`, the `Pᵢ` random, the `v` of several layers' own.
+
+use super::config::bad;
+use super::dense::product;
+use super::family::{Family, Reader};
+use super::reading::Reading;
+use crate::error::Result;
+use crate::maths::torch_random::TorchRandom;
+
+/// The family's row.
+pub(super) const FAMILY: Family = Family {
+    reads: &["projection_seed", "r", "save_projection", "u", "weight_tying"],
+    silent: &["init_v_bound", "init_weights", "tinylora_dropout"],
+    markers: &[".tinylora_"],
+    ops: "low-rank",
+    base: false,
+    reader: Reader::Load(load),
+    ..Family::new("TINYLORA", "tinylora", "TinyLoRA (learning to reason in 13 parameters)")
+};
+
+fn load(r: &mut Reading<'_>) -> Result<()> {
+    let (rank, u) = (r.config.count("r", 2)?, r.config.count("u", 64)?);
+    let saved = r.config.flag("save_projection", true)?;
+    let seed = r.config.seed("projection_seed", 42)?;
+    let targets = r.every_target()?;
+    let group = groups(targets.len(), r.config.number("weight_tying", 0.0)?)?;
+    let last = targets.len().checked_sub(1).map_or(0, &group);
+    let mut vectors = Vec::new();
+    for i in 0..=last {
+        let Some(v) = r.shared(&format!("tinylora_v.{i}"), &[u])? else { return Ok(()) };
+        vectors.push(v);
+    }
+    for (i, t) in targets.into_iter().enumerate() {
+        let rank = rank.min(t.rows).min(t.cols);
+        let a = r.take(&t, "tinylora_A", &[rank, t.cols])?;
+        let b = r.take(&t, "tinylora_B", &[t.rows, rank])?;
+        let p = if saved {
+            r.take(&t, "tinylora_P", &[u, rank, rank])?
+        } else {
+            r.ignore(&t, "tinylora_P");
+            Some(drawn(seed.wrapping_add(i as u64), u, rank))
+        };
+        let Some(((a, b), p)) = a.zip(b).zip(p) else { continue };
+        let Some(v) = vectors.get(group(i)) else { continue };
+        let inner = product(v, &p, u, rank * rank);
+        r.low_rank(&t, a, product(&b, &inner, rank, rank), None, 1.0);
+    }
+    Ok(())
+}
+
+/// Which of the vectors the i-th of `count` layers has: as many layers to each as `tying` says.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "few layers")]
+fn groups(count: usize, tying: f64) -> Result<impl Fn(usize) -> usize> {
+    if !(0.0..=1.0).contains(&tying) {
+        return Err(bad("weight_tying", format!("{tying} is not between 0 and 1")));
+    }
+    let groups = ((count as f64 * (1.0 - tying)).round_ties_even() as usize).max(1);
+    let size = (count / groups).max(1);
+    Ok(move |i: usize| (i / size).min(groups - 1))
+}
+
+/// `torch.normal(0, 1/√r, (u, r, r))` of the layer's own seed.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "the numbers are f32 in torch")]
+fn drawn(seed: u64, u: usize, rank: usize) -> Vec<f32> {
+    TorchRandom::new(seed).normal(u * rank * rank, 0.0, (1.0 / (rank as f64).sqrt()) as f32)
+}
