@@ -1,15 +1,15 @@
 // norm: what the kernels of the layer norm share, put before each of them.   twin: crates/polygraft/src/steps/norm.rs
-// covers: LayerNorm, or Add + LayerNorm: y = norm(y + other) · gamma + beta, in place
-// bindings: 0 params 1 other 2 arena 3 tables 4 y(rw)   (4 of 8 storage)
+// covers: LayerNorm, or Add + LayerNorm: y = norm(a + b + y) · gamma + beta, of those that are asked for; padding becomes zero
+// bindings: 0 params 1 a 2 b 3 arena 4 tables 5 y(rw)   (5 of 8 storage)
 
 const NONE: u32 = 0xffffffffu;
 
 struct Params {
   first: u32,   // first row
   rows: u32,    // rows from there
-  stride: u32,  // vec4 a row, of y and other
+  stride: u32,  // vec4 a row, of a, b and y
   width: u32,   // numbers a row
-  add: u32,     // 0: y alone, 1: y + other, 2: other alone
+  terms: u32,   // 1: a is read, 2: b is read, 4: y is read; the sum of those
   gamma: u32,   // first vec4 of arena, or NONE
   beta: u32,    // first vec4 of arena, or NONE
   own: u32,     // first of [first row, end, gamma, beta] in tables: rows that run an adapter's
@@ -18,10 +18,11 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> other: array<f32>;
-@group(0) @binding(2) var<storage, read> arena: array<f32>;
-@group(0) @binding(3) var<storage, read> tables: array<vec4<u32>>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read> a: array<f32>;
+@group(0) @binding(2) var<storage, read> b: array<f32>;
+@group(0) @binding(3) var<storage, read> arena: array<f32>;
+@group(0) @binding(4) var<storage, read> tables: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
 // Scale and shift of a row: the base's, or those of the adapter that the row runs under.
 fn vectors(row: u32) -> vec2<u32> {
@@ -36,8 +37,9 @@ fn vectors(row: u32) -> vec2<u32> {
 // What is normed, at one place.
 fn before(at: u32) -> f32 {
   var value = 0.0;
-  if (params.add < 2u) { value = y[at]; }
-  if (params.add > 0u) { value += other[at]; }
+  if ((params.terms & 4u) != 0u) { value = y[at]; }
+  if ((params.terms & 1u) != 0u) { value += a[at]; }
+  if ((params.terms & 2u) != 0u) { value += b[at]; }
   return value;
 }
 

@@ -24,4 +24,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   }
   let inverse = 1.0 / sqrt(squares / f32(n) + params.eps);
   for (var i = 0u; i < n; i++) { y[at + i] = after((y[at + i] - mean) * inverse, which, i); }
+  for (var i = n; i % 4u != 0u; i++) { y[at + i] = 0.0; }
 }

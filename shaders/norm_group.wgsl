@@ -36,4 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
   let inverse = 1.0 / sqrt(total(lane, squares) / f32(n) + params.eps);
   for (var i = lane; i < n; i += 64u) { y[at + i] = after((y[at + i] - mean) * inverse, which, i); }
+  if (lane == 0u) {
+    for (var i = n; i % 4u != 0u; i++) { y[at + i] = 0.0; }
+  }
 }

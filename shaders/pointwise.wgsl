@@ -1,5 +1,5 @@
-// pointwise: y = f(a + b) over some rows                            twin: crates/polygraft/src/steps/pointwise.rs
-// covers: Add, Activate
+// pointwise: y = f(left · a + right · b + y), of those that are asked for, over some rows   twin: crates/polygraft/src/steps/pointwise.rs
+// covers: Add, Activate, Copy; sums in Bottleneck
 // bindings: 0 params 1 a 2 b 3 y(rw)   (3 of 8 storage)
 // tiling: four numbers an invocation
 // assumes: rows of equal stride
@@ -10,6 +10,8 @@ struct Params {
   width: u32,  // vec4 a row of the grid
   terms: u32,  // 1: a is read, 2: b is read, 4: y is read; the sum of those
   activation: u32,
+  left: f32,
+  right: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -23,8 +25,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   if (id.x >= params.width || place >= params.count) { return; }
   let i = params.first + place;
   var value = vec4<f32>(0.0);
-  if ((params.terms & 1u) != 0u) { value += a[i]; }
-  if ((params.terms & 2u) != 0u) { value += b[i]; }
+  if ((params.terms & 1u) != 0u) { value += params.left * a[i]; }
+  if ((params.terms & 2u) != 0u) { value += params.right * b[i]; }
   if ((params.terms & 4u) != 0u) { value += y[i]; }
   y[i] = activate(value, params.activation);
 }

@@ -3,6 +3,7 @@
 use crate::buffers::Held;
 use crate::failed;
 use crate::gpu::Gpu;
+use crate::layers::Layers;
 use crate::params::{Params, STRIDE};
 use crate::pipelines::{Extra, Pipeline};
 use crate::schedule::{Group, schedule};
@@ -10,7 +11,7 @@ use crate::steps;
 use crate::store::Own;
 use crate::variants::{Covers, Shape, choose};
 use polygraft::backend::{Call, Precision};
-use polygraft::ir::Op;
+use polygraft::ir::{Op, Payload};
 use polygraft::program::{BufferId, Extent, Program, Segment, StepKind, TableId, Tables};
 use polygraft::{Error, Result};
 use std::ops::Range;
@@ -25,6 +26,8 @@ pub(crate) enum Bind<'a> {
     Tables,
     /// An activation buffer of the Program.
     Activation(BufferId),
+    /// A value of an op that runs layers of its own, by its place among those.
+    Slot(usize),
     /// What `shrink` leaves for `expand`.
     Hidden,
     /// What `round` leaves for `linear packed`: codes, and scales with sums.
@@ -54,6 +57,10 @@ pub(crate) struct Encoder<'a> {
     pub(crate) words: Vec<u32>,
     /// vec4 a row that `shrink` needs at most.
     pub(crate) hidden: usize,
+    /// Numbers of a token between two layers of an op, at most.
+    pub(crate) inner: usize,
+    /// vec4 a token that each slot needs at most.
+    pub(crate) slots: Vec<u32>,
     /// Blocks a row that `round` needs at most.
     pub(crate) blocks: usize,
     /// Whether this call may round activations.
@@ -64,10 +71,25 @@ pub(crate) struct Encoder<'a> {
 
 impl<'a> Encoder<'a> {
     pub(crate) fn new(gpu: &'a Gpu, call: &'a Call, tables: &'a Tables, own: &'a [Arc<Own>]) -> Self {
-        let (launches, params, words) = (Vec::new(), Vec::new(), vec![0; 4]);
+        let (launches, params, words, slots) = (Vec::new(), Vec::new(), vec![0; 4], Vec::new());
         let fast = call.precision == Precision::Fast && gpu.tuning.packed;
         let program = &call.program;
-        Self { gpu, program, tables, own, launches, params, words, hidden: 0, blocks: 0, fast, rounded: None }
+        let inner = own.iter().map(|o| o.inner()).max().unwrap_or(0).max(1) as usize * 4;
+        Self {
+            gpu,
+            program,
+            tables,
+            own,
+            launches,
+            params,
+            words,
+            hidden: 0,
+            inner,
+            slots,
+            blocks: 0,
+            fast,
+            rounded: None,
+        }
     }
 
     /// Launches for every step but `Embed`, whose result is uploaded.
@@ -88,7 +110,11 @@ impl<'a> Encoder<'a> {
                 StepKind::Offset { .. } => steps::pointwise::offset(self, step)?,
                 StepKind::Pool { .. } => steps::pool::encode(self, step)?,
                 StepKind::Normalize { .. } => steps::norm::normalize(self, step)?,
-                kind => return Err(failed(format!("{} has no kernel yet; use the cpu backend", kind.name()))),
+                StepKind::Copy { .. } => steps::pointwise::copy(self, step)?,
+                StepKind::Bottleneck { .. } => steps::block::encode(self, step)?,
+                StepKind::Couple { .. } => steps::layers::couple(self, step)?,
+                StepKind::Reft { .. } => steps::layers::reft(self, step)?,
+                StepKind::MixedLowRank { .. } => steps::layers::mixed(self, step)?,
             }
             // The second step of a group writes what the first does.
             if self.rounded.as_ref().is_some_and(|(buffer, _)| *buffer == step.kind.target()) {
@@ -146,6 +172,21 @@ impl<'a> Encoder<'a> {
 
     pub(crate) fn segments(&self, table: TableId) -> &'a [Segment] {
         &self.tables.tables[table.0 as usize].segments
+    }
+
+    /// The payload that a segment points to.
+    pub(crate) fn payload(&self, segment: &Segment) -> Result<&'a Payload> {
+        let found = segment.payload.and_then(|p| self.tables.payloads.get(p as usize));
+        found.map(AsRef::as_ref).ok_or_else(|| Error::Program("a segment without its payload".into()))
+    }
+
+    /// The layers of a payload of this call.
+    pub(crate) fn layers(&self, payload: &Payload) -> Result<&'a Layers> {
+        let at = self.tables.payloads.iter().position(|p| p.id == payload.id);
+        match at.and_then(|at| self.own.get(at)).map(AsRef::as_ref) {
+            Some(Own::Layers(layers)) => Ok(layers),
+            _ => Err(wrong_payload()),
+        }
     }
 
     /// The numbers that a segment points to, here and on the device.

@@ -34,6 +34,7 @@ pub struct Gpu {
 #[derive(Debug, Default)]
 struct Scratch {
     activations: Vec<Held>,
+    slots: Vec<Held>,
     hidden: Option<Held>,
     codes: Option<Held>,
     code_scales: Option<Held>,
@@ -119,8 +120,14 @@ impl Gpu {
     ///
     /// # Errors
     /// When a single row is too large.
-    pub(crate) fn pieces(&self, program: &Program, tables: &Tables) -> Result<Vec<std::ops::Range<usize>>> {
-        let widest = program.buffers.iter().map(|b| b.width.div_ceil(4) * 16).max().unwrap_or(16);
+    pub(crate) fn pieces(
+        &self,
+        program: &Program,
+        tables: &Tables,
+        own: &[Arc<Own>],
+    ) -> Result<Vec<std::ops::Range<usize>>> {
+        let widths = program.buffers.iter().map(|b| b.width.div_ceil(4));
+        let widest = widths.chain(own.iter().map(|o| o.inner() as usize)).max().unwrap_or(1) * 16;
         let limit = crate::arena::BINDING_LIMIT / widest;
         let short = if self.device.info().software { SOFTWARE_TOKENS } else { HARDWARE_TOKENS };
         let mut out = Vec::new();
@@ -158,9 +165,16 @@ impl Gpu {
         let program = &*call.program;
         let mut encoder = Encoder::new(self, call, tables, own);
         encoder.encode()?;
-        let Encoder { launches, params, words, hidden, blocks, .. } = encoder;
+        let Encoder { launches, params, words, hidden, slots, blocks, .. } = encoder;
         let mut scratch = self.scratch.borrow_mut();
         scratch.fit(&self.device, program, tables, params.len() * 4, words.len() * 4, [hidden, blocks]);
+        for (i, stride) in slots.iter().enumerate() {
+            let bytes = tables.tokens() * *stride as usize * 16;
+            match scratch.slots.get_mut(i) {
+                Some(held) => held.reserve(&self.device, "slot", bytes),
+                None => scratch.slots.push(Held::new(&self.device, "slot", bytes)),
+            }
+        }
         self.upload(&scratch, program, tables, host)?;
         for (to, words) in [(&scratch.tables, &words), (&scratch.params, &params)] {
             if let Some(to) = to
@@ -250,6 +264,7 @@ impl Scratch {
             Bind::Arena => Some(&store.arena.held),
             Bind::Tables => self.tables.as_ref(),
             Bind::Activation(id) => self.activations.get(id.0 as usize),
+            Bind::Slot(index) => self.slots.get(*index),
             Bind::Hidden => self.hidden.as_ref(),
             Bind::Codes => self.codes.as_ref(),
             Bind::CodeScales => self.code_scales.as_ref(),

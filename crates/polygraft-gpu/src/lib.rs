@@ -16,6 +16,7 @@ mod buffers;
 mod device;
 mod encode;
 mod gpu;
+mod layers;
 mod params;
 mod pipelines;
 mod run;
@@ -25,6 +26,7 @@ mod selftest;
 mod shader_tests;
 mod steps;
 mod store;
+mod tape;
 mod tune;
 #[cfg(test)]
 mod variant_tests;

@@ -63,13 +63,19 @@ blocks! {
     /// `attention_*.wgsl`.
     Attention { stride: u32, items: u32, scale: f32 }
     /// `norm_*.wgsl`.
-    Norm { first: u32, rows: u32, stride: u32, width: u32, add: u32, gamma: u32, beta: u32, own: u32, owns: u32, eps: f32 }
+    Norm { first: u32, rows: u32, stride: u32, width: u32, terms: u32, gamma: u32, beta: u32, own: u32, owns: u32, eps: f32 }
     /// `pointwise.wgsl`.
-    Pointwise { first: u32, count: u32, width: u32, terms: u32, activation: u32 }
+    Pointwise { first: u32, count: u32, width: u32, terms: u32, activation: u32, left: f32, right: f32 }
     /// `shrink.wgsl`.
     Shrink { x_stride: u32, h_stride: u32, groups: u32, items: u32 }
     /// `expand.wgsl`.
     Expand { y_stride: u32, h_stride: u32, columns: u32, items: u32 }
+    /// `project.wgsl`.
+    Project { x_stride: u32, y_stride: u32, r_stride: u32, g_stride: u32, items: u32, add: u32, gate: u32, activation: u32 }
+    /// `mean.wgsl`.
+    Mean { stride: u32, items: u32 }
+    /// `attend.wgsl`.
+    Attend { first: u32, rows: u32, stride: u32, width: u32, place: u32, temperature: f32 }
     /// `offset.wgsl`.
     Offset { stride: u32, width: u32, items: u32 }
     /// `pool.wgsl`.

@@ -77,8 +77,9 @@ impl Gpu {
     pub fn begin(&mut self, call: Call) -> Result<Run> {
         self.device.check()?;
         self.store.sweep();
-        let own = call.tables.payloads.iter().map(|p| self.store.own(&self.device, p)).collect::<Result<_>>()?;
-        let pieces = self.pieces(&call.program, &call.tables)?;
+        let own: Vec<_> =
+            call.tables.payloads.iter().map(|p| self.store.own(&self.device, p)).collect::<Result<_>>()?;
+        let pieces = self.pieces(&call.program, &call.tables, &own)?;
         let values = vec![Vec::new(); call.program.outputs.len()];
         Ok(Run { call, own, pieces, next: 0, flying: None, values })
     }

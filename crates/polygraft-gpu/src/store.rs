@@ -4,6 +4,7 @@ use crate::arena::{Arena, BINDING_LIMIT, Span};
 use crate::buffers::Held;
 use crate::device::Device;
 use crate::failed;
+use crate::layers::{Layers, Upload};
 use polygraft::Result;
 use polygraft::ir::{Op, Payload, PayloadId};
 use polygraft::model::WeightId;
@@ -46,6 +47,7 @@ pub(crate) enum Own {
     Linear { weight: Option<Span>, bias: Option<Span> },
     Norm { gamma: Option<Span>, beta: Option<Span> },
     Offset(Span),
+    Layers(Layers),
 }
 
 impl Own {
@@ -56,7 +58,13 @@ impl Own {
                 [*x, *y].into_iter().flatten().collect()
             }
             Self::Offset(vector) => vec![*vector],
+            Self::Layers(layers) => layers.spans().collect(),
         }
+    }
+
+    /// Fours that a token needs between two layers of an op.
+    pub(crate) fn inner(&self) -> u32 {
+        if let Self::Layers(layers) = self { layers.inner } else { 0 }
     }
 }
 
@@ -125,6 +133,9 @@ impl Store {
 
     fn upload(&mut self, device: &Device, op: &Op) -> Result<Own> {
         let mut put = |values: &[f32]| self.arena.put(device, values);
+        if let Some(layers) = Upload::new(&mut put).layers(op)? {
+            return Ok(Own::Layers(layers));
+        }
         Ok(match op {
             Op::LowRank(lora) => {
                 let quads = lora.a.rows().div_ceil(4) as u32;
@@ -145,8 +156,7 @@ impl Store {
                 beta: norm.beta.as_deref().map(&mut put).transpose()?,
             },
             Op::Offset(offset) => Own::Offset(put(&offset.vector)?),
-            Op::Reweight(_) => return Err(failed("a change of weights came to the device unapplied".into())),
-            op => return Err(failed(format!("{} has no kernel yet; use the cpu backend", op.name()))),
+            op => return Err(failed(format!("{} came to the device unapplied", op.name()))),
         })
     }
 

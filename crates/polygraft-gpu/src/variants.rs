@@ -20,9 +20,9 @@ pub(crate) enum Covers {
     Linear,
     /// `Attention`.
     Attention,
-    /// `LayerNorm`, or `Add` and `LayerNorm`.
+    /// `LayerNorm`, or `Add` and `LayerNorm`; norms in `Bottleneck`.
     Norm,
-    /// `Add` or `Activate`.
+    /// `Add`, `Activate` or `Copy`; sums in `Bottleneck`.
     Pointwise,
     /// `Linear`, or `Linear` and `Activate`, on rounded activations: the second half, after `Round`.
     Packed,
@@ -32,6 +32,12 @@ pub(crate) enum Covers {
     Shrink,
     /// The second half of `LowRank`.
     Expand,
+    /// The layers that run in `Bottleneck`, `Couple`, `Reft` and `MixedLowRank`.
+    Project,
+    /// The gates of `Bottleneck` and `MixedLowRank`.
+    Mean,
+    /// The fusions of `Bottleneck`.
+    Attend,
     /// `Offset`.
     Offset,
     /// `Pool`.
@@ -163,7 +169,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         covers: Covers::Norm,
         sources: &[NORM, include_str!("../../../shaders/norm_direct.wgsl")],
         constants: &[],
-        access: &[Read, Read, Read, Write],
+        access: &[Read, Read, Read, Read, Write],
         reads: 1,
         tile: (32, 0),
         barriers: false,
@@ -173,7 +179,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
         covers: Covers::Norm,
         sources: &[NORM, include_str!("../../../shaders/norm_group.wgsl")],
         constants: &[],
-        access: &[Read, Read, Read, Write],
+        access: &[Read, Read, Read, Read, Write],
         reads: 1,
         tile: (1, 0),
         barriers: true,
@@ -206,6 +212,36 @@ pub(crate) static VARIANTS: &[Variant] = &[
         access: &[Read, Read, Read, Write],
         reads: 1,
         tile: (8, 64),
+        barriers: false,
+    },
+    Variant {
+        name: "project",
+        covers: Covers::Project,
+        sources: &[ACTIVATION, include_str!("../../../shaders/project.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Read, Read, Read, Write],
+        reads: 1,
+        tile: (32, 8),
+        barriers: false,
+    },
+    Variant {
+        name: "mean",
+        covers: Covers::Mean,
+        sources: &[include_str!("../../../shaders/mean.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Write],
+        reads: 1,
+        tile: (0, 1),
+        barriers: false,
+    },
+    Variant {
+        name: "attend",
+        covers: Covers::Attend,
+        sources: &[include_str!("../../../shaders/attend.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Read, Write, Write],
+        reads: 1,
+        tile: (32, 0),
         barriers: false,
     },
     Variant {

@@ -6,7 +6,8 @@ use crate::steps::linear::number;
 use crate::store::Own;
 use crate::variants::{Covers, Shape};
 use polygraft::Result;
-use polygraft::program::{BufferId, Step, StepKind};
+use polygraft::program::{Step, StepKind};
+use std::ops::Range;
 
 /// Workgroups along a row of the grid: enough for any batch within the limit of one direction.
 const ROW: u32 = 1024;
@@ -22,30 +23,55 @@ pub(crate) fn add(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
         // `x + x`: no planner asks for it.
         _ => return Err(polygraft::Error::Program("a buffer added to itself".into())),
     };
-    pointwise(e, step, out, [left, right], terms, 0)
+    let ranges = e.tables.ranges(step.scope, e.extent(out));
+    launch(e, ranges, [left, right, Bind::Activation(out)], e.stride(out), Sum { terms, ..Sum::default() })
 }
 
 pub(crate) fn activate(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
     let StepKind::Activate { x, function } = step.kind else { return Ok(()) };
-    pointwise(e, step, x, [Bind::Arena; 2], 4, number(function))
+    let ranges = e.tables.ranges(step.scope, e.extent(x));
+    let sum = Sum { terms: 4, activation: number(function), ..Sum::default() };
+    launch(e, ranges, [Bind::Arena, Bind::Arena, Bind::Activation(x)], e.stride(x), sum)
 }
 
-fn pointwise<'a>(
+pub(crate) fn copy(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
+    let StepKind::Copy { x, out } = step.kind else { return Ok(()) };
+    let ranges = e.tables.ranges(step.scope, e.extent(out));
+    let binds = [Bind::Activation(x), Bind::Arena, Bind::Activation(out)];
+    launch(e, ranges, binds, e.stride(out), Sum { terms: 1, ..Sum::default() })
+}
+
+/// `y = f(left · a + right · b + y)`, of those terms that are asked for: 1 for `a`, 2 for `b`, 4 for `y`.
+#[derive(Clone, Copy)]
+pub(crate) struct Sum {
+    pub(crate) terms: u32,
+    pub(crate) activation: u32,
+    pub(crate) left: f32,
+    pub(crate) right: f32,
+}
+
+impl Default for Sum {
+    fn default() -> Self {
+        Self { terms: 0, activation: 0, left: 1.0, right: 1.0 }
+    }
+}
+
+/// Sums `[a, b, y]` into `y` for some rows, all of `stride` vec4.
+pub(crate) fn launch<'a>(
     e: &mut Encoder<'a>,
-    step: &Step,
-    out: BufferId,
-    [a, b]: [Bind<'a>; 2],
-    terms: u32,
-    activation: u32,
+    ranges: Vec<Range<usize>>,
+    [a, b, y]: [Bind<'a>; 3],
+    stride: u32,
+    sum: Sum,
 ) -> Result<()> {
-    let stride = e.stride(out);
-    for range in e.tables.ranges(step.scope, e.extent(out)) {
+    let Sum { terms, activation, left, right } = sum;
+    for range in ranges {
         let count = range.len() as u32 * stride;
         let width = count.min(ROW * 64);
-        let block = params::Pointwise { first: range.start as u32 * stride, count, width, terms, activation };
-        let binds = vec![a, b, Bind::Activation(out)];
+        let first = range.start as u32 * stride;
+        let block = params::Pointwise { first, count, width, terms, activation, left, right };
         let grid = [width.div_ceil(64), count.div_ceil(width.max(1)), 1];
-        e.launch(Covers::Pointwise, Shape::default(), None, &block, binds, |_| grid)?;
+        e.launch(Covers::Pointwise, Shape::default(), None, &block, vec![a, b, y], |_| grid)?;
     }
     Ok(())
 }

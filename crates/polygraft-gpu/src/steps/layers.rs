@@ -1,0 +1,91 @@
+//! Ops that run layers of their own over some tokens: coupled embeddings, interventions, low-rank updates that depend
+//! on their row.
+
+use crate::encode::{Encoder, wrong_payload};
+use crate::steps::linear::number;
+use crate::tape::{Kind, Place, Tape, Tapes};
+use polygraft::Result;
+use polygraft::ir::{Mixing, Op};
+use polygraft::model::Activation;
+use polygraft::program::{Step, StepKind};
+use polygraft::steps::by_row;
+
+fn project(x: Place, y: Place, add: Option<Place>, activation: u32) -> Kind {
+    Kind::Project { x, y, add, gate: None, activation }
+}
+
+pub(crate) fn couple(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
+    let StepKind::Couple { x, table, inverse } = step.kind else { return Ok(()) };
+    let (place, mut tapes) = (Place::Buffer(x), Tapes::default());
+    for segment in e.segments(table) {
+        let payload = e.payload(segment)?;
+        let Op::Coupling(coupling) = &payload.op else { return Err(wrong_payload()) };
+        let layers = e.layers(payload)?;
+        let mut tape = Tape::new(e, segment.range.clone(), e.width(x));
+        let inner = tape.inner();
+        // F moves the first half, then G the second; undone, the other way round.
+        for side in if inverse { [2, 0] } else { [0, 2] } {
+            let sign = if inverse { -1.0 } else { 1.0 };
+            tape.push(project(place, inner, None, number(coupling.activation)), layers.layer(side)?.args(1.0));
+            tape.push(project(inner, place, Some(place), 0), layers.layer(side + 1)?.args(sign));
+        }
+        tapes.add(tape);
+    }
+    tapes.launch(e)
+}
+
+pub(crate) fn reft(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
+    let StepKind::Reft { x, table } = step.kind else { return Ok(()) };
+    let (place, mut tapes) = (Place::Buffer(x), Tapes::default());
+    for segment in e.segments(table) {
+        let payload = e.payload(segment)?;
+        let Op::Reft(own) = &payload.op else { return Err(wrong_payload()) };
+        let layers = e.layers(payload)?;
+        let last = if own.last.is_some() { 3 } else { 0 };
+        for row in by_row(e.tables, segment.range.clone()) {
+            let (prefix, suffix) = ((own.prefix as usize).min(row.len()), (own.suffix as usize).min(row.len()));
+            // The suffix wins where both apply.
+            let tail = row.end - suffix;
+            let heads = row.start..tail.min(row.start + prefix);
+            for (rows, unit) in [(heads, 0), (tail..row.end, last)] {
+                if rows.is_empty() {
+                    continue;
+                }
+                let mut tape = Tape::new(e, rows, e.width(x));
+                let inner = tape.inner();
+                tape.push(project(place, inner, None, number(own.activation)), layers.layer(unit)?.args(1.0));
+                if own.subtract {
+                    tape.push(project(place, inner, Some(inner), 0), layers.layer(unit + 1)?.args(-1.0));
+                }
+                tape.push(project(inner, place, Some(place), 0), layers.layer(unit + 2)?.args(segment.scale));
+                tapes.add(tape);
+            }
+        }
+    }
+    tapes.launch(e)
+}
+
+pub(crate) fn mixed(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
+    let StepKind::MixedLowRank { x, out, table } = step.kind else { return Ok(()) };
+    let (x, y, mut tapes) = (Place::Buffer(x), Place::Buffer(out), Tapes::default());
+    for segment in e.segments(table) {
+        let payload = e.payload(segment)?;
+        let Op::MixedLowRank(own) = &payload.op else { return Err(wrong_payload()) };
+        let layers = e.layers(payload)?;
+        let mut tape = Tape::new(e, segment.range.clone(), e.width(out));
+        let (hidden, logits) = (tape.inner(), tape.logits());
+        tape.push(project(x, hidden, None, 0), layers.layer(0)?.args(1.0));
+        let (from, activation, softmax, numbers) = match &own.mixing {
+            Mixing::Gate(_) => (x, number(Activation::Sigmoid), false, 1),
+            Mixing::Route(router) => (hidden, 0, true, router.rows() as u32),
+        };
+        tape.push(project(from, logits, None, activation), layers.layer(1)?.args(1.0));
+        tape.push(Kind::Mean { softmax, numbers }, [0; 5]);
+        for expert in 0..numbers {
+            let kind = Kind::Project { x: hidden, y, add: Some(y), gate: Some(expert), activation: 0 };
+            tape.push(kind, layers.layer(2 + expert as usize)?.args(segment.scale * own.lora.scale));
+        }
+        tapes.add(tape);
+    }
+    tapes.launch(e)
+}

@@ -1,0 +1,263 @@
+//! Instructions for runs of tokens. Runs that take the same ones share launches, whichever adapters they use.
+//!
+//! An op that runs layers of its own (a bottleneck, a blend of several …) is written down for each of its table's
+//! segments as a tape of a few kinds of instruction. Tapes of equal kinds differ only in places and scales, which stand
+//! in the tables of one launch.
+
+use crate::encode::{Bind, Encoder};
+use crate::layers::Args;
+use crate::params::{self, NONE};
+use crate::steps::norm::{self, Norm};
+use crate::steps::pointwise::{self, Sum};
+use crate::variants::{Covers, Shape};
+use polygraft::Result;
+use polygraft::program::{BlockNorm, BufferId};
+use polygraft::steps::by_row;
+use std::ops::Range;
+
+/// Where a value of each token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A buffer of the Program.
+    Buffer(BufferId),
+    /// A buffer of this op alone: which one, and its width in numbers.
+    Slot(usize, usize),
+}
+
+/// What runs, apart from the numbers of the adapter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Kind {
+    /// `y = add + scale · gate · f(x Wᵀ + b)`; `add` may be `y`, the gate is a number of [`Place::MEANS`].
+    Project { x: Place, y: Place, add: Option<Place>, gate: Option<u32>, activation: u32 },
+    /// Layer norm of the sum of `terms`, into `y`: with the model's scale and shift, or the adapter's.
+    Norm { terms: [Option<Place>; 2], y: Place, model: Option<BlockNorm> },
+    /// `y` (where it is kept) and the scaled terms.
+    Sum { terms: [Option<(Place, f32)>; 2], y: Place, keep: bool },
+    /// [`Place::MEANS`] = means over the tokens of a row of so many numbers of [`Place::LOGITS`], of their softmax or not.
+    Mean { softmax: bool, numbers: u32 },
+    /// `y` = attention of `q` over the outputs of adapters, one at a time: the first, the last, or one between.
+    Attend { q: Place, k: Place, v: Place, y: Place, first: bool, last: bool, temperature: f32 },
+}
+
+/// The instructions of one run of tokens.
+pub(crate) struct Tape {
+    rows: Range<usize>,
+    code: Vec<(Kind, Args)>,
+    /// Slots of the width of a token in use.
+    pub(crate) used: usize,
+    /// Numbers of a slot between two layers, and of a token.
+    inner: usize,
+    width: usize,
+}
+
+/// All tapes of a step, those of equal kinds together.
+#[derive(Default)]
+pub(crate) struct Tapes(Vec<Group>);
+
+struct Group {
+    kinds: Vec<Kind>,
+    /// Tokens, and what each instruction needs for them.
+    runs: Vec<(Range<usize>, Vec<Args>)>,
+}
+
+const INNER: usize = 0;
+const LOGITS: usize = 1;
+const MEANS: usize = 2;
+const STATE: usize = 3;
+const WIDE: usize = 4;
+
+/// Rows of an item of `project`: the rows of its tile.
+const ITEM: usize = 32;
+
+impl Tape {
+    pub(crate) fn new(e: &Encoder<'_>, rows: Range<usize>, width: usize) -> Self {
+        Self { rows, code: Vec::new(), used: 0, inner: e.inner, width }
+    }
+
+    pub(crate) fn push(&mut self, kind: Kind, args: Args) {
+        self.code.push((kind, args));
+    }
+
+    /// Between two layers.
+    pub(crate) fn inner(&self) -> Place {
+        Place::Slot(INNER, self.inner)
+    }
+
+    /// What gates are means of.
+    pub(crate) fn logits(&self) -> Place {
+        Place::Slot(LOGITS, self.inner)
+    }
+
+    /// A value of the width of a token; free again when `used` is set back.
+    pub(crate) fn wide(&mut self) -> Place {
+        self.used += 1;
+        Place::Slot(WIDE + self.used - 1, self.width)
+    }
+}
+
+impl Tapes {
+    pub(crate) fn add(&mut self, tape: Tape) {
+        let (kinds, args): (Vec<_>, Vec<_>) = tape.code.into_iter().unzip();
+        let run = (tape.rows, args);
+        match self.0.iter_mut().find(|group| group.kinds == kinds) {
+            Some(group) => group.runs.push(run),
+            None => self.0.push(Group { kinds, runs: vec![run] }),
+        }
+    }
+
+    pub(crate) fn launch(self, e: &mut Encoder<'_>) -> Result<()> {
+        for group in &self.0 {
+            for (index, kind) in group.kinds.iter().enumerate() {
+                let runs: Vec<_> = group.runs.iter().map(|(rows, args)| (rows.clone(), args[index])).collect();
+                launch(e, *kind, &runs)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs that lie side by side, as one.
+fn joined(runs: &[(Range<usize>, Args)]) -> Vec<Range<usize>> {
+    let mut out: Vec<Range<usize>> = Vec::new();
+    for (rows, _) in runs {
+        match out.last_mut() {
+            Some(last) if last.end == rows.start => last.end = rows.end,
+            _ => out.push(rows.clone()),
+        }
+    }
+    out
+}
+
+/// The buffer of a place, and its vec4 a token.
+fn place<'a>(e: &mut Encoder<'a>, place: Place) -> (Bind<'a>, u32) {
+    match place {
+        Place::Buffer(id) => (Bind::Activation(id), e.stride(id)),
+        Place::Slot(index, width) => {
+            let stride = width.div_ceil(4) as u32;
+            if e.slots.len() <= index {
+                e.slots.resize(index + 1, 1);
+            }
+            e.slots[index] = e.slots[index].max(stride);
+            (Bind::Slot(index), stride)
+        }
+    }
+}
+
+/// Numbers of a token in a place.
+fn width(e: &Encoder<'_>, place: Place) -> usize {
+    match place {
+        Place::Buffer(id) => e.width(id),
+        Place::Slot(_, width) => width,
+    }
+}
+
+fn launch(e: &mut Encoder<'_>, kind: Kind, runs: &[(Range<usize>, Args)]) -> Result<()> {
+    match kind {
+        Kind::Project { .. } => project(e, kind, runs),
+        Kind::Norm { terms, y, model } => {
+            let norm = match model {
+                Some(n) => Norm::of(e, Some(n.gamma), Some(n.beta), n.eps_bits, n.replaced)?,
+                None => {
+                    let own =
+                        |(rows, args): &(Range<usize>, Args)| [rows.start as u32, rows.end as u32, args[0], args[1]];
+                    let own = runs.iter().map(own).collect();
+                    Norm { gamma: NONE, beta: NONE, own, eps: polygraft::ir::OwnNorm::EPS }
+                }
+            };
+            let mut bits = 0;
+            let mut binds = [Bind::Arena; 3];
+            for (i, term) in terms.into_iter().enumerate() {
+                match term {
+                    Some(term) if term == y => bits |= 4,
+                    Some(term) => {
+                        bits |= 1 << i;
+                        binds[i] = place(e, term).0;
+                    }
+                    None => {}
+                }
+            }
+            binds[2] = place(e, y).0;
+            let width = width(e, y);
+            norm::launch(e, joined(runs), &norm, bits, binds, width)
+        }
+        Kind::Sum { terms, y, keep } => {
+            let mut sum = Sum { terms: if keep { 4 } else { 0 }, ..Sum::default() };
+            let mut binds = [Bind::Arena; 3];
+            for (i, term) in terms.into_iter().enumerate() {
+                let Some((from, scale)) = term else { continue };
+                sum.terms |= 1 << i;
+                binds[i] = place(e, from).0;
+                *if i == 0 { &mut sum.left } else { &mut sum.right } = scale;
+            }
+            let (to, stride) = place(e, y);
+            binds[2] = to;
+            pointwise::launch(e, joined(runs), binds, stride, sum)
+        }
+        Kind::Mean { softmax, numbers } => {
+            let inner = e.inner;
+            let ((x, stride), (y, _)) = (place(e, Place::Slot(LOGITS, inner)), place(e, Place::Slot(MEANS, inner)));
+            let n = if softmax { numbers } else { 0 };
+            let tables = e.tables;
+            let rows = runs.iter().flat_map(|(rows, _)| by_row(tables, rows.clone()));
+            let items: Vec<_> = rows.map(|row| [row.start as u32, row.len() as u32, n, 0]).collect();
+            let count = items.len() as u32;
+            let block = params::Mean { stride, items: e.table(items) };
+            let binds = vec![x, Bind::Tables, y];
+            e.launch(Covers::Mean, Shape::default(), None, &block, binds, |_| [count, numbers.div_ceil(4), 1])
+        }
+        Kind::Attend { q, k, v, y, first, last, temperature } => {
+            let [(q, _), (k, _), (v, _), (y, stride)] = [q, k, v, y].map(|p| place(e, p));
+            let (state, _) = place(e, Place::Slot(STATE, 4));
+            for range in joined(runs) {
+                let rows = range.len() as u32;
+                let block = params::Attend {
+                    first: range.start as u32,
+                    rows,
+                    stride,
+                    width: stride,
+                    place: u32::from(first) + 2 * u32::from(last),
+                    temperature,
+                };
+                let binds = vec![q, k, v, state, y];
+                let grid = |v: &crate::variants::Variant| [rows.div_ceil(v.tile.0), 1, 1];
+                e.launch(Covers::Attend, Shape::default(), None, &block, binds, grid)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn project(e: &mut Encoder<'_>, kind: Kind, runs: &[(Range<usize>, Args)]) -> Result<()> {
+    let Kind::Project { x, y, add, gate, activation } = kind else { return Ok(()) };
+    let mut rows = Vec::new();
+    let mut widest = 0;
+    for (range, [weight, bias, inputs, outputs, scale]) in runs {
+        widest = widest.max(*outputs);
+        for start in range.clone().step_by(ITEM) {
+            let count = ITEM.min(range.end - start) as u32;
+            rows.push([start as u32, count, *weight, *bias]);
+            rows.push([*inputs, *outputs, *scale, 0]);
+        }
+    }
+    let items = (rows.len() / 2) as u32;
+    let ((x, x_stride), (y_bind, y_stride)) = (place(e, x), place(e, y));
+    let none = (Bind::Arena, 0);
+    let (bits, (r, r_stride)) = match add {
+        Some(add) if add == y => (2, none),
+        Some(add) => (1, place(e, add)),
+        None => (0, none),
+    };
+    let (gates, g_stride) = if gate.is_some() { place(e, Place::Slot(MEANS, e.inner)) } else { none };
+    let block = params::Project {
+        x_stride,
+        y_stride,
+        r_stride,
+        g_stride,
+        items: e.table(rows),
+        add: bits,
+        gate: gate.unwrap_or(NONE),
+        activation,
+    };
+    let binds = vec![x, Bind::Arena, Bind::Tables, gates, r, y_bind];
+    e.launch(Covers::Project, Shape::default(), None, &block, binds, |v| [items, widest.div_ceil(v.tile.1), 1])
+}
