@@ -1,4 +1,4 @@
-// pointwise: y = f(left · a + right · b + y), of those that are asked for, over some rows   twin: crates/polygraft/src/steps/pointwise.rs
+// pointwise: y = f(left · a + b + y), of those that are asked for, over some rows   twin: crates/polygraft/src/steps/pointwise.rs
 // covers: Add, Activate, Copy; sums in Bottleneck
 // bindings: 0 params 1 a 2 b 3 y(rw)   (3 of 8 storage)
 // tiling: four numbers an invocation
@@ -11,7 +11,6 @@ struct Params {
   terms: u32,  // 1: a is read, 2: b is read, 4: y is read; the sum of those
   activation: u32,
   left: f32,
-  right: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -26,7 +25,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let i = params.first + place;
   var value = vec4<f32>(0.0);
   if ((params.terms & 1u) != 0u) { value += params.left * a[i]; }
-  if ((params.terms & 2u) != 0u) { value += params.right * b[i]; }
+  if ((params.terms & 2u) != 0u) { value += b[i]; }
   if ((params.terms & 4u) != 0u) { value += y[i]; }
   y[i] = activate(value, params.activation);
 }

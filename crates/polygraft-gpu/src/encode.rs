@@ -59,8 +59,8 @@ pub(crate) struct Encoder<'a> {
     pub(crate) hidden: usize,
     /// Numbers of a token between two layers of an op, at most.
     pub(crate) inner: usize,
-    /// vec4 a token that each slot needs at most.
-    pub(crate) slots: Vec<u32>,
+    /// vec4 that each slot needs at most.
+    pub(crate) slots: Vec<usize>,
     /// Blocks a row that `round` needs at most.
     pub(crate) blocks: usize,
     /// Whether this call may round activations.
@@ -112,6 +112,7 @@ impl<'a> Encoder<'a> {
                 StepKind::Normalize { .. } => steps::norm::normalize(self, step)?,
                 StepKind::Copy { .. } => steps::pointwise::copy(self, step)?,
                 StepKind::Bottleneck { .. } => steps::block::encode(self, step)?,
+                StepKind::Insert { .. } => steps::layers::insert(self, step)?,
                 StepKind::Couple { .. } => steps::layers::couple(self, step)?,
                 StepKind::Reft { .. } => steps::layers::reft(self, step)?,
                 StepKind::MixedLowRank { .. } => steps::layers::mixed(self, step)?,
@@ -155,6 +156,15 @@ impl<'a> Encoder<'a> {
         let at = (self.words.len() / 4) as u32;
         self.words.extend(rows.into_iter().flatten());
         at
+    }
+
+    /// A buffer of an op of its own, of so many vec4 at least.
+    pub(crate) fn slot(&mut self, index: usize, vec4: usize) -> Bind<'a> {
+        if self.slots.len() <= index {
+            self.slots.resize(index + 1, 1);
+        }
+        self.slots[index] = self.slots[index].max(vec4);
+        Bind::Slot(index)
     }
 
     pub(crate) fn width(&self, id: BufferId) -> usize {

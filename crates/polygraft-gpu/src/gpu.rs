@@ -129,21 +129,28 @@ impl Gpu {
         let widths = program.buffers.iter().map(|b| b.width.div_ceil(4));
         let widest = widths.chain(own.iter().map(|o| o.inner() as usize)).max().unwrap_or(1) * 16;
         let limit = crate::arena::BINDING_LIMIT / widest;
+        // Keys and values of rows under prefixes stand together with those.
+        let prefixes = program.steps.iter().filter_map(|s| match s.kind {
+            StepKind::Attention { prefix, .. } => Some(prefix?.count as usize),
+            _ => None,
+        });
+        let slots = prefixes.max().unwrap_or(0) * own.iter().map(|o| o.slots()).max().unwrap_or(0);
         let short = if self.device.info().software { SOFTWARE_TOKENS } else { HARDWARE_TOKENS };
         let mut out = Vec::new();
-        let (mut start, mut tokens) = (0, 0);
+        let (mut start, mut tokens, mut held) = (0, 0, 0);
         for row in 0..tables.rows() {
             let own = tables.row(row).len();
-            if own > limit {
+            held += own + slots;
+            if own + slots > limit {
                 return Err(crate::failed(format!(
                     "a row of {own} tokens needs a buffer of {} MB and a binding holds {}; use the cpu backend",
                     (own * widest) >> 20,
                     crate::arena::BINDING_LIMIT >> 20
                 )));
             }
-            if row > start && tokens + own > limit.min(short) {
+            if row > start && (tokens + own > short || held > limit) {
                 out.push(start..row);
-                (start, tokens) = (row, 0);
+                (start, tokens, held) = (row, 0, own + slots);
             }
             tokens += own;
         }
@@ -168,11 +175,10 @@ impl Gpu {
         let Encoder { launches, params, words, hidden, slots, blocks, .. } = encoder;
         let mut scratch = self.scratch.borrow_mut();
         scratch.fit(&self.device, program, tables, params.len() * 4, words.len() * 4, [hidden, blocks]);
-        for (i, stride) in slots.iter().enumerate() {
-            let bytes = tables.tokens() * *stride as usize * 16;
+        for (i, vec4) in slots.iter().enumerate() {
             match scratch.slots.get_mut(i) {
-                Some(held) => held.reserve(&self.device, "slot", bytes),
-                None => scratch.slots.push(Held::new(&self.device, "slot", bytes)),
+                Some(held) => held.reserve(&self.device, "slot", vec4 * 16),
+                None => scratch.slots.push(Held::new(&self.device, "slot", vec4 * 16)),
             }
         }
         self.upload(&scratch, program, tables, host)?;
@@ -211,6 +217,10 @@ impl Gpu {
             let weights = EmbeddingWeights { word, position, token_type };
             for (t, y) in values.chunks_exact_mut(stride).enumerate() {
                 let y = &mut y[..width];
+                if let Some(embedded) = &tables.embedded {
+                    y.copy_from_slice(&embedded[t * width..(t + 1) * width]);
+                    continue;
+                }
                 embed_token(weights, tables.embedding(t), y, &mut row, |id, row, out| host.row(id, row, out))?;
             }
             let to = scratch.activations.get(out.0 as usize).ok_or_else(|| Error::Program("no buffer".into()))?;

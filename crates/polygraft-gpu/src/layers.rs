@@ -23,6 +23,8 @@ pub(crate) struct Layers {
     list: Vec<Layer>,
     /// Scale and shift of norms.
     norms: Vec<[Span; 2]>,
+    /// Rows of the width of a token, padded to fours: where, and how many.
+    rows: Vec<(Span, u32)>,
     /// Fours that a token needs between two layers, or for its gates.
     pub(crate) inner: u32,
 }
@@ -48,9 +50,21 @@ impl Layers {
         Ok([found[0].start, found[1].start, 0, 0, 0])
     }
 
+    /// Where rows begin, and how many there are.
+    pub(crate) fn rows(&self, index: usize) -> Result<(u32, u32)> {
+        let found = self.rows.get(index).ok_or_else(|| failed("an op without its rows".into()))?;
+        Ok((found.0.start, found.1))
+    }
+
+    /// Rows that it puts in front of a row's keys.
+    pub(crate) fn slots(&self) -> usize {
+        self.rows.first().map_or(0, |(_, n)| *n as usize)
+    }
+
     pub(crate) fn spans(&self) -> impl Iterator<Item = Span> + '_ {
         let layers = self.list.iter().flat_map(|l| std::iter::once(l.weight).chain(l.bias));
-        layers.chain(self.norms.iter().flatten().copied())
+        let rows = self.rows.iter().map(|(span, _)| *span);
+        layers.chain(self.norms.iter().flatten().copied()).chain(rows)
     }
 }
 
@@ -67,14 +81,15 @@ impl<'p> Upload<'p> {
 
     /// The layers of `op`: of a bottleneck down, up and gate; of a fusion those that it has of query, key and value; of a
     /// coupling both of `F` and both of `G`; of an intervention source, projection and its transpose, first and last; of
-    /// a low-rank update A, gate or router, and B of each expert. `None` for ops that run none.
+    /// a low-rank update A, gate or router, and B of each expert; of a prefix one with both gates. `None` for ops that run
+    /// none.
     pub(crate) fn layers(mut self, op: &Op) -> Result<Option<Layers>> {
         match op {
             Op::Bottleneck(b) => {
                 self.inner(b.down.rows());
                 self.matrix(&b.down, Some(&b.down_bias))?;
                 self.matrix(&b.up, Some(&b.up_bias))?;
-                b.gate.as_ref().map_or(Ok(()), |g| self.gate(g))?;
+                b.gate.as_ref().map_or(Ok(()), |g| self.gates(std::slice::from_ref(g)))?;
                 [&b.norm_before, &b.norm_after].into_iter().flatten().try_for_each(|n| self.norm(n))?;
             }
             Op::Fusion(f) => {
@@ -88,9 +103,16 @@ impl<'p> Upload<'p> {
             Op::Coupling(c) => self.coupling(c)?,
             Op::Reft(r) => self.reft(r)?,
             Op::MixedLowRank(m) => self.mixed(m)?,
-            Op::LowRank(_) | Op::Offset(_) | Op::ReplaceLinear(_) | Op::ReplaceNorm(_) | Op::Reweight(_) => {
-                return Ok(None);
+            Op::LowRank(_) | Op::Offset(_) | Op::ReplaceLinear(_) | Op::ReplaceNorm(_) => return Ok(None),
+            Op::Prompt(p) => self.rows(&p.vectors)?,
+            Op::Prefix(p) => {
+                self.rows(&p.keys)?;
+                self.rows(&p.values)?;
+                p.gates.as_ref().map_or(Ok(()), |gates| self.gates(gates))?;
             }
+            // Rows of the table were changed when they were gathered.
+            Op::Rewording(_) => {}
+            Op::Reweight(_) => return Ok(None),
         }
         Ok(Some(self.out))
     }
@@ -126,8 +148,23 @@ impl<'p> Upload<'p> {
         self.layer(matrix.rows(), cols, bias, |output, input| values[output * cols + input])
     }
 
-    fn gate(&mut self, gate: &Gate) -> Result<()> {
-        self.layer(1, gate.weight.len(), Some(&[gate.bias]), |_, input| gate.weight[input])
+    /// One layer with a number for each gate.
+    fn gates(&mut self, gates: &[Gate]) -> Result<()> {
+        self.inner(gates.len());
+        let bias: Vec<f32> = gates.iter().map(|g| g.bias).collect();
+        let inputs = gates.first().map_or(0, |g| g.weight.len());
+        self.layer(gates.len(), inputs, Some(&bias), |output, input| gates[output].weight[input])
+    }
+
+    fn rows(&mut self, matrix: &Matrix) -> Result<()> {
+        let stride = matrix.cols().next_multiple_of(4);
+        let mut values = vec![0.0; matrix.rows() * stride];
+        for (row, to) in values.chunks_exact_mut(stride).enumerate() {
+            matrix.decode_row(row, &mut to[..matrix.cols()]);
+        }
+        let span = (self.put)(&values)?;
+        self.out.rows.push((span, matrix.rows() as u32));
+        Ok(())
     }
 
     fn norm(&mut self, norm: &OwnNorm) -> Result<()> {
@@ -175,7 +212,7 @@ impl<'p> Upload<'p> {
         self.inner(lora.a.rows().max(lora.b.cols() / lora.a.rows().max(1)));
         self.matrix(&lora.a, None)?;
         match &own.mixing {
-            Mixing::Gate(gate) => self.gate(gate)?,
+            Mixing::Gate(gate) => self.gates(std::slice::from_ref(gate))?,
             Mixing::Route(router) => self.matrix(router, None)?,
         }
         let (values, rank, cols) = (lora.b.to_f32(), lora.a.rows(), lora.b.cols());

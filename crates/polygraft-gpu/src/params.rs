@@ -65,7 +65,7 @@ blocks! {
     /// `norm_*.wgsl`.
     Norm { first: u32, rows: u32, stride: u32, width: u32, terms: u32, gamma: u32, beta: u32, own: u32, owns: u32, eps: f32 }
     /// `pointwise.wgsl`.
-    Pointwise { first: u32, count: u32, width: u32, terms: u32, activation: u32, left: f32, right: f32 }
+    Pointwise { first: u32, count: u32, width: u32, terms: u32, activation: u32, left: f32 }
     /// `shrink.wgsl`.
     Shrink { x_stride: u32, h_stride: u32, groups: u32, items: u32 }
     /// `expand.wgsl`.
@@ -76,6 +76,8 @@ blocks! {
     Mean { stride: u32, items: u32 }
     /// `attend.wgsl`.
     Attend { first: u32, rows: u32, stride: u32, width: u32, place: u32, temperature: f32 }
+    /// `gather.wgsl`.
+    Gather { stride: u32, items: u32 }
     /// `offset.wgsl`.
     Offset { stride: u32, width: u32, items: u32 }
     /// `pool.wgsl`.

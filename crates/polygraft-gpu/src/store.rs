@@ -66,6 +66,11 @@ impl Own {
     pub(crate) fn inner(&self) -> u32 {
         if let Self::Layers(layers) = self { layers.inner } else { 0 }
     }
+
+    /// Rows that an op puts in front of a row's keys, at most.
+    pub(crate) fn slots(&self) -> usize {
+        if let Self::Layers(layers) = self { layers.slots() } else { 0 }
+    }
 }
 
 /// Everything that stays.

@@ -31,8 +31,8 @@ pub(crate) enum Kind {
     Project { x: Place, y: Place, add: Option<Place>, gate: Option<u32>, activation: u32 },
     /// Layer norm of the sum of `terms`, into `y`: with the model's scale and shift, or the adapter's.
     Norm { terms: [Option<Place>; 2], y: Place, model: Option<BlockNorm> },
-    /// `y` (where it is kept) and the scaled terms.
-    Sum { terms: [Option<(Place, f32)>; 2], y: Place, keep: bool },
+    /// `scale · a + b`, and `y` where it is kept, into `y`.
+    Sum { a: Place, scale: f32, b: Option<Place>, y: Place, keep: bool },
     /// [`Place::MEANS`] = means over the tokens of a row of so many numbers of [`Place::LOGITS`], of their softmax or not.
     Mean { softmax: bool, numbers: u32 },
     /// `y` = attention of `q` over the outputs of adapters, one at a time: the first, the last, or one between.
@@ -64,7 +64,10 @@ const INNER: usize = 0;
 const LOGITS: usize = 1;
 const MEANS: usize = 2;
 const STATE: usize = 3;
-const WIDE: usize = 4;
+/// Keys and values of rows under prefixes: more than there are tokens.
+pub(crate) const KEYS: usize = 4;
+pub(crate) const VALUES: usize = 5;
+const WIDE: usize = 6;
 
 /// Rows of an item of `project`: the rows of its tile.
 const ITEM: usize = 32;
@@ -128,17 +131,23 @@ fn joined(runs: &[(Range<usize>, Args)]) -> Vec<Range<usize>> {
     out
 }
 
+/// The gates that were found last, as a place of one number: the row's, by any token of it.
+pub(crate) fn gate(e: &Encoder<'_>, token: usize, number: u32) -> u32 {
+    (token * e.inner) as u32 + number
+}
+
+/// The buffer of the gates.
+pub(crate) fn gates<'a>(e: &mut Encoder<'a>) -> Bind<'a> {
+    place(e, Place::Slot(MEANS, e.inner)).0
+}
+
 /// The buffer of a place, and its vec4 a token.
 fn place<'a>(e: &mut Encoder<'a>, place: Place) -> (Bind<'a>, u32) {
     match place {
         Place::Buffer(id) => (Bind::Activation(id), e.stride(id)),
         Place::Slot(index, width) => {
-            let stride = width.div_ceil(4) as u32;
-            if e.slots.len() <= index {
-                e.slots.resize(index + 1, 1);
-            }
-            e.slots[index] = e.slots[index].max(stride);
-            (Bind::Slot(index), stride)
+            let stride = width.div_ceil(4);
+            (e.slot(index, stride * e.tables.tokens()), stride as u32)
         }
     }
 }
@@ -180,18 +189,11 @@ fn launch(e: &mut Encoder<'_>, kind: Kind, runs: &[(Range<usize>, Args)]) -> Res
             let width = width(e, y);
             norm::launch(e, joined(runs), &norm, bits, binds, width)
         }
-        Kind::Sum { terms, y, keep } => {
-            let mut sum = Sum { terms: if keep { 4 } else { 0 }, ..Sum::default() };
-            let mut binds = [Bind::Arena; 3];
-            for (i, term) in terms.into_iter().enumerate() {
-                let Some((from, scale)) = term else { continue };
-                sum.terms |= 1 << i;
-                binds[i] = place(e, from).0;
-                *if i == 0 { &mut sum.left } else { &mut sum.right } = scale;
-            }
-            let (to, stride) = place(e, y);
-            binds[2] = to;
-            pointwise::launch(e, joined(runs), binds, stride, sum)
+        Kind::Sum { a, scale, b, y, keep } => {
+            let terms = 1 + 2 * u32::from(b.is_some()) + 4 * u32::from(keep);
+            let ((a, _), (y, stride)) = (place(e, a), place(e, y));
+            let b = b.map_or(Bind::Arena, |b| place(e, b).0);
+            pointwise::launch(e, joined(runs), [a, b, y], stride, Sum { terms, activation: 0, left: scale })
         }
         Kind::Mean { softmax, numbers } => {
             let inner = e.inner;

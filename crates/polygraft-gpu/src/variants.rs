@@ -38,6 +38,8 @@ pub(crate) enum Covers {
     Mean,
     /// The fusions of `Bottleneck`.
     Attend,
+    /// `Insert`, and the prefixes of `Attention`.
+    Gather,
     /// `Offset`.
     Offset,
     /// `Pool`.
@@ -242,6 +244,16 @@ pub(crate) static VARIANTS: &[Variant] = &[
         access: &[Read, Read, Read, Write, Write],
         reads: 1,
         tile: (32, 0),
+        barriers: false,
+    },
+    Variant {
+        name: "gather",
+        covers: Covers::Gather,
+        sources: &[include_str!("../../../shaders/gather.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Read, Write],
+        reads: 1,
+        tile: (0, 64),
         barriers: false,
     },
     Variant {

@@ -1,14 +1,20 @@
 //! Random models, adapters and batches for tests of every backend (feature `testing`). Small, odd-shaped, seeded.
 
+use crate::backend::Backend;
 use crate::batch::Row;
+use crate::compose::Compose;
+use crate::error::Result;
 use crate::ir::{
-    AdapterIr, BaseClaim, Dense, LayerLinear, LinearSite, LowRank, Norm, NormSite, Offset, Op, Patch, Site,
+    AdapterIr, BaseClaim, BlockSite, Bottleneck, Coupling, Dense, Fusion, Gate, Graft, LayerLinear, LinearSite,
+    LowRank, MixedLowRank, Mixing, Mlp, Norm, NormSite, Offset, Op, OwnNorm, Patch, Prefix, Prompt, Reft, ReftUnit,
+    Residual, RowChange, Rules, Site,
 };
 use crate::model::{
     Activation, Arch, EmbeddingWeights, Fingerprint, HeadInput, HeadKind, HeadSpec, HeadTask, LinearWeights, ModelSpec,
     NormWeights, Pair, SentenceSpec, SpecialTokens, WeightId, WeightInfo,
 };
 use crate::quant::{q4_0, q8_0};
+use crate::session::Session;
 use crate::tensor::{Matrix, Scheme, Storage};
 use std::collections::BTreeMap;
 
@@ -240,20 +246,232 @@ pub fn adapter(spec: &ModelSpec, seed: u64) -> AdapterIr {
         let site = Site::Linear(LinearSite::HeadOutput);
         patches.push(Patch { site, op: Op::ReplaceLinear(Dense { weight, bias: Some(bias) }) });
     }
+    AdapterIr { head, ..bare(patches) }
+}
+
+fn bare(patches: Vec<Patch>) -> AdapterIr {
     AdapterIr {
         family: "random",
         base: BaseClaim::default(),
         patches,
-        head,
+        head: None,
         language: None,
         fuses: None,
         chains: false,
-        rows: crate::ir::RowChange::default(),
+        rows: RowChange::default(),
         made_under: None,
         unused: Vec::new(),
         missing: Vec::new(),
     }
 }
+
+/// A random adapter of ops that run layers of their own: bottlenecks of all rules, gated and routed low-rank updates,
+/// now and then coupled embeddings, interventions, keys and values in front, virtual tokens.
+///
+/// # Panics
+/// Never for a spec made by [`model`].
+#[must_use]
+pub fn layered_adapter(spec: &ModelSpec, seed: u64) -> AdapterIr {
+    let mut r = Random(seed ^ 0x1a7e);
+    let (mut patches, width) = (Vec::new(), spec.hidden);
+    let mut rows = RowChange::default();
+    if r.below(3) == 0 {
+        let half = width / 2;
+        let [f, g] = [(width - half, half), (half, width - half)].map(|(from, to)| r.mlp(from, to));
+        let activation = r.activation();
+        patches.push(Patch { site: Site::Embeddings, op: Op::Coupling(Coupling { f, g, activation }) });
+    }
+    if r.below(4) == 0 {
+        let site = if r.below(2) == 0 { Site::Word } else { Site::Embeddings };
+        let tokens = 1 + r.below(3);
+        patches.push(Patch { site, op: Op::Prompt(Prompt { vectors: r.layer(tokens, width) }) });
+        rows = RowChange { virtual_tokens: tokens as u32, after_first: r.below(2) == 0, ..rows };
+    }
+    let (intervenes, extends) = (r.below(3) == 0, r.below(3) == 0);
+    for layer in 0..spec.layers {
+        for site in [BlockSite::Attention(layer), BlockSite::Ffn(layer)] {
+            if r.below(4) > 0 {
+                let op = Op::Bottleneck(r.bottleneck(width));
+                patches.push(Patch { site: Site::Block(site), op });
+            }
+        }
+        for which in [LayerLinear::Value, LayerLinear::FfnIn] {
+            let site = LinearSite::Layer(layer, which);
+            let Some((outputs, inputs)) = spec.linear_shape(site).filter(|_| r.below(3) == 0) else { continue };
+            patches.push(Patch { site: Site::Linear(site), op: Op::MixedLowRank(r.mixed(outputs, inputs)) });
+        }
+        if extends {
+            let slots = 1 + r.below(5);
+            let gates = (r.below(2) == 0).then(|| [r.gate(width), r.gate(width)]);
+            let (keys, values) = (r.layer(slots, width), r.layer(slots, width));
+            patches.push(Patch { site: Site::Keys(layer), op: Op::Prefix(Prefix { keys, values, gates }) });
+        }
+        if intervenes {
+            patches.push(Patch { site: Site::LayerOutput(layer), op: Op::Reft(r.reft(width)) });
+        }
+    }
+    AdapterIr { rows, ..bare(patches) }
+}
+
+/// A random fusion of the adapters `names`.
+///
+/// # Panics
+/// Never for a spec made by [`model`].
+#[must_use]
+pub fn fusion(spec: &ModelSpec, seed: u64, names: &[&str]) -> AdapterIr {
+    let (mut r, width) = (Random(seed ^ 0xf05e), spec.hidden);
+    let sites = (0..spec.layers).flat_map(|layer| [BlockSite::Attention(layer), BlockSite::Ffn(layer)]);
+    let patches = sites
+        .map(|site| {
+            let [query, key] = [(); 2].map(|()| (r.below(4) > 0).then(|| (r.layer(width, width), r.vec(width, 0.1))));
+            let op = Op::Fusion(Fusion {
+                query,
+                key,
+                value: (r.below(4) > 0).then(|| r.layer(width, width)),
+                query_before_norm: r.below(2) == 0,
+                residual_before: r.below(2) == 0,
+                temperature: if r.below(2) == 0 { 1.0 } else { 3.0 },
+            });
+            Patch { site: Site::Block(site), op }
+        })
+        .collect();
+    AdapterIr { fuses: Some(names.iter().map(|n| (*n).to_owned()).collect()), ..bare(patches) }
+}
+
+impl Random {
+    /// A layer that keeps the size of numbers, about.
+    fn layer(&mut self, rows: usize, cols: usize) -> Matrix {
+        let values = self.vec(rows * cols, 1.2 / (cols as f32).sqrt());
+        store(rows, cols, values, Scheme::F32)
+    }
+
+    fn activation(&mut self) -> Activation {
+        let all = [Activation::Relu, Activation::Gelu, Activation::Tanh, Activation::Sigmoid, Activation::Silu];
+        all[self.below(all.len())]
+    }
+
+    fn gate(&mut self, width: usize) -> Gate {
+        Gate { weight: self.vec(width, 0.5), bias: self.unit() }
+    }
+
+    fn own_norm(&mut self, width: usize) -> OwnNorm {
+        OwnNorm { gamma: self.vec(width, 0.3).iter().map(|x| x + 1.0).collect(), beta: self.vec(width, 0.3) }
+    }
+
+    fn mlp(&mut self, inputs: usize, outputs: usize) -> Mlp {
+        let inner = 1 + self.below(9);
+        let (first, second) = (self.layer(inner, inputs), self.layer(outputs, inner));
+        Mlp { first, first_bias: self.vec(inner, 0.3), second, second_bias: self.vec(outputs, 0.3) }
+    }
+
+    fn bottleneck(&mut self, width: usize) -> Bottleneck {
+        // Some are wider than what they read.
+        let inner = if self.below(8) == 0 { width + 3 } else { 1 + self.below(13) };
+        let parallel = self.below(5) == 0;
+        let residual = [Residual::Input, Residual::Branch, Residual::Sum][self.below(3)];
+        Bottleneck {
+            norm_before: (self.below(4) == 0).then(|| self.own_norm(width)),
+            down: self.layer(inner, width),
+            down_bias: self.vec(inner, 0.3),
+            activation: self.activation(),
+            up: self.layer(width, inner),
+            up_bias: self.vec(width, 0.3),
+            gate: (self.below(3) == 0).then(|| self.gate(width)),
+            norm_after: (self.below(4) == 0).then(|| self.own_norm(width)),
+            rules: Rules {
+                parallel,
+                keeps: parallel,
+                norm_before: self.below(2) == 0,
+                residual,
+                residual_inside: self.below(2) == 0,
+                norm_after: self.below(4) > 0,
+            },
+        }
+    }
+
+    fn mixed(&mut self, outputs: usize, inputs: usize) -> MixedLowRank {
+        let (rank, experts) = (1 + self.below(6), 1 + self.below(5));
+        let (mixing, wide) = if self.below(2) == 0 {
+            (Mixing::Gate(self.gate(inputs)), rank)
+        } else {
+            (Mixing::Route(self.layer(experts, rank)), rank * experts)
+        };
+        let bias = (self.below(2) == 0).then(|| self.vec(outputs, 0.2));
+        let (a, b) = (self.layer(rank, inputs), self.layer(outputs, wide));
+        MixedLowRank { lora: LowRank { a, b, bias, scale: 0.25 + self.unit().abs() }, mixing }
+    }
+
+    fn reft(&mut self, width: usize) -> Reft {
+        let rank = 1 + self.below(5);
+        let mut unit = || ReftUnit {
+            source: self.layer(rank, width),
+            bias: self.vec(rank, 0.3),
+            projection: self.layer(rank, width),
+        };
+        let (first, second) = (unit(), unit());
+        Reft {
+            prefix: self.below(4) as u32,
+            suffix: self.below(4) as u32,
+            first,
+            last: (self.below(2) == 0).then_some(second),
+            activation: self.activation(),
+            subtract: self.below(2) == 0,
+        }
+    }
+}
+
+/// Grafts random adapters: `a`, `b` and `c` of [`adapter`], `d`, `e` and `f` of [`layered_adapter`], and a fusion of
+/// `d` and `e`.
+///
+/// # Errors
+/// Never for a spec made by [`model`].
+pub fn graft<B: Backend>(session: &mut Session<B>, seed: u64) -> Result<()> {
+    for (i, name) in ["a", "b", "c", "d", "e", "f"].iter().enumerate() {
+        let make = if i < 3 { adapter } else { layered_adapter };
+        let adapter = make(session.spec(), seed + i as u64);
+        session.graft(name, adapter, Graft::default())?;
+    }
+    let fusion = fusion(session.spec(), seed, &["d", "e"]);
+    session.graft("fusion", fusion, Graft::default())?;
+    Ok(())
+}
+
+/// Compositions of [`graft`]'s adapters that have a meaning: two that replace the same weights cannot stand together.
+pub fn compositions<B: Backend>(session: &mut Session<B>) -> Vec<Compose> {
+    let known = COMPOSITIONS.iter().filter_map(|text| text.parse::<Compose>().ok());
+    known.filter(|compose| session.resolve(compose).is_ok()).collect()
+}
+
+const COMPOSITIONS: [&str; 28] = [
+    "base",
+    "a",
+    "b",
+    "c",
+    "a:0",
+    "b:0.5",
+    "stack(a, b)",
+    "stack(a, b, c)",
+    "sum(b:0.5, c:-0.25)",
+    "mix(a:2, c)",
+    "d",
+    "e:0.5",
+    "f",
+    "d:0",
+    "stack(d, e)",
+    "stack(a, d, e)",
+    "stack(f, e, d)",
+    "average(d:0.3, e)",
+    "average(d, e, f)",
+    "mix(d:0.5, e:-0.25)",
+    "mix(a, d)",
+    "average(stack(d, f), e)",
+    "fuse(d, e)",
+    "fuse(stack(f, d), e)",
+    "stack(f, fuse(d, e))",
+    "stack(fuse(d, e), f)",
+    "split(d:1, e:*)",
+    "stack(f, split(d:1, stack(e, f):*))",
+];
 
 /// A random row of `len` tokens.
 #[must_use]

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use polygraft::backend::{Backend, Call, Poll, Precision};
-use polygraft::ir::{Graft, PayloadId};
+use polygraft::ir::PayloadId;
 use polygraft::model::{ModelSpec, Side, WeightId};
 use polygraft::plan::Want;
 use polygraft::program::BufferId;
@@ -22,25 +22,13 @@ fn session<B: Backend>(mut backend: B, seed: u64) -> Session<B> {
         backend.load_weight(WeightId(i as u32), w).unwrap();
     }
     let mut session = Session::new(spec, backend).unwrap();
-    for (i, name) in ["a", "b", "c"].iter().enumerate() {
-        let adapter = testing::adapter(session.spec(), seed + 1 + i as u64);
-        session.graft(name, adapter, Graft::default()).unwrap();
-    }
+    testing::graft(&mut session, seed + 1).unwrap();
     session
-}
-
-/// Compositions that have a meaning for this seed's adapters: two that replace the same weights cannot stand together.
-fn compositions<B: Backend>(session: &mut Session<B>) -> Vec<Compose> {
-    ["base", "a", "b", "c", "a:0.5", "stack(a, b)", "sum(b:0.5, c:-0.25)", "stack(a, b, c)", "mix(a:2, c)"]
-        .iter()
-        .map(|t| t.parse::<Compose>().unwrap())
-        .filter(|c| session.resolve(c).is_ok())
-        .collect()
 }
 
 fn batch(session: &mut Session<Reference>, seed: u64) -> Batch {
     let mut random = Random(seed);
-    let known = compositions(session);
+    let known = testing::compositions(session);
     let lengths = [1, 2, 3, 7, 1, 17, 33, 5];
     let rows = lengths.iter().map(|&n| testing::row(session.spec(), n, &mut random)).collect();
     let composes = lengths.iter().map(|_| known[random.below(known.len())].clone()).collect();
@@ -87,7 +75,7 @@ fn embeddings_shift_the_same_in_the_program_and_after_it() {
     for seed in 0..8 {
         let mut s = session(Reference::new(), seed * 7 + 100);
         let row = testing::row(s.spec(), 6, &mut Random(seed));
-        for compose in compositions(&mut s) {
+        for compose in testing::compositions(&mut s) {
             let want = Want { embedding: true, ..Want::default() };
             let whole = s.run(&Batch::uniform(vec![row.clone()], compose.clone()), want, Precision::Exact).unwrap();
             let resolved = s.resolve(&compose).unwrap();

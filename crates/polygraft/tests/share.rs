@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use polygraft::Result;
 use polygraft::backend::{Backend, Poll, Precision};
 use polygraft::ir::Graft;
 use polygraft::model::{ModelSpec, WeightId};
@@ -13,7 +14,6 @@ use polygraft::tasks::{Encode, Engine, Item, Source};
 use polygraft::tensor::Scheme;
 use polygraft::testing::{self, Dims, Random};
 use polygraft::text::Tokenizer;
-use polygraft::{Compose, Result};
 
 const ALL: Want = Want { hidden: true, embedding: true, logits: true };
 
@@ -41,10 +41,7 @@ fn session(seed: u64, tables: bool) -> Session<Reference> {
 
 fn engine(seed: u64) -> Engine<Reference> {
     let mut session = session(seed, true);
-    for (i, name) in ["a", "b", "c"].iter().enumerate() {
-        let adapter = testing::adapter(session.spec(), seed + 1 + i as u64);
-        session.graft(name, adapter, Graft::default()).unwrap();
-    }
+    testing::graft(&mut session, seed + 1).unwrap();
     Engine::new(session, Box::new(NoTokenizer), Precision::Exact)
 }
 
@@ -52,17 +49,9 @@ fn satellite(seed: u64) -> Satellite<Reference> {
     Satellite::new(session(seed, false))
 }
 
-fn compositions(engine: &mut Engine<Reference>) -> Vec<Compose> {
-    ["base", "a", "b", "c", "a:0.5", "stack(a, b)", "sum(b:0.5, c:-0.25)"]
-        .iter()
-        .map(|t| t.parse::<Compose>().unwrap())
-        .filter(|c| engine.session.resolve(c).is_ok())
-        .collect()
-}
-
 /// `count` rows of odd lengths under random compositions.
 fn encode(engine: &mut Engine<Reference>, count: usize, seed: u64, want: Want) -> Encode<Reference> {
-    let known = compositions(engine);
+    let known = testing::compositions(&mut engine.session);
     let mut random = Random(seed);
     let items: Vec<_> = (0..count)
         .map(|_| {
@@ -137,7 +126,7 @@ fn rows_have_the_same_bits_wherever_they_ran() {
 fn a_call_with_its_rows_embedded_gives_the_same_bits() {
     for seed in 0..4 {
         let mut engine = engine(seed);
-        let known = compositions(&mut engine);
+        let known = testing::compositions(&mut engine.session);
         let mut random = Random(seed);
         let batch = Batch::by_row(
             [3, 1, 9, 2, 30].iter().map(|&n| testing::row(engine.session.spec(), n, &mut random)).collect(),
@@ -212,7 +201,7 @@ fn payloads_are_sent_once_and_forgotten_when_they_are_gone() {
     engine.session.ungraft("b").unwrap();
     let fewer = run(&mut engine).2;
     assert!(fewer < held, "{fewer} payloads after {held}");
-    for name in ["a", "c"] {
+    for name in ["a", "c", "d", "e", "f", "fusion"] {
         engine.session.ungraft(name).unwrap();
     }
     assert_eq!(run(&mut engine).2, 0);

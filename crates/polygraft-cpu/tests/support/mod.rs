@@ -1,8 +1,6 @@
 //! Random sessions and batches for the conformance tests.
 
-use polygraft::Compose;
 use polygraft::backend::Backend;
-use polygraft::ir::Graft;
 use polygraft::model::WeightId;
 use polygraft::plan::Want;
 use polygraft::reference::Reference;
@@ -36,9 +34,7 @@ impl Case {
     /// Rows of odd lengths under random compositions; every third case is a single row.
     pub(crate) fn batch<B: Backend>(&self, session: &mut Session<B>) -> Batch {
         let mut random = Random(self.seed ^ 77);
-        let texts = ["base", "a", "b", "c", "a:0", "b:0.5", "stack(a, b)", "sum(b:0.5, c:-0.25)", "mix(a:2, c)"];
-        let parsed = texts.iter().map(|t| t.parse::<Compose>().expect("random cases are valid"));
-        let known: Vec<Compose> = parsed.filter(|c| session.resolve(c).is_ok()).collect();
+        let known = testing::compositions(session);
         let lengths: &[usize] =
             if self.seed.is_multiple_of(3) { &[13] } else { &[1, 2, 3, 7, 1, 17, 33, 5, 64, 8, 31] };
         let rows = lengths.iter().map(|&n| testing::row(session.spec(), n, &mut random)).collect();
@@ -62,17 +58,14 @@ pub(crate) fn cases() -> Vec<Case> {
     out
 }
 
-/// The case's model with adapters `a`, `b` and `c`.
+/// The case's model with random adapters.
 pub(crate) fn session<B: Backend>(mut backend: B, case: &Case) -> Session<B> {
     let (spec, weights) = testing::model(case.dims, case.seed);
     for (i, w) in weights.into_iter().enumerate() {
         backend.load_weight(WeightId(i as u32), w).expect("random cases are valid");
     }
     let mut session = Session::new(spec, backend).expect("random cases are valid");
-    for (i, name) in ["a", "b", "c"].iter().enumerate() {
-        let adapter = testing::adapter(session.spec(), case.seed * 10 + i as u64);
-        session.graft(name, adapter, Graft::default()).expect("random cases are valid");
-    }
+    testing::graft(&mut session, case.seed * 10).expect("random cases are valid");
     session
 }
 

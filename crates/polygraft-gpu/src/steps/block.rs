@@ -61,7 +61,7 @@ impl Block<'_, '_> {
             return self.up(payload, b, scale, input.z, h, add, gate);
         }
         let out = self.output(payload, scale, h)?;
-        self.sum([Some((out, 1.0)), None], h, keeps);
+        self.sum(out, 1.0, h, keeps);
         Ok(())
     }
 
@@ -90,7 +90,7 @@ impl Block<'_, '_> {
                 let terms = [Some(h), Some(self.x)];
                 self.tape.push(Kind::Norm { terms, y: z, model: self.norm }, NOTHING);
             }
-            None => self.sum([Some((h, 1.0)), Some((self.x, 1.0))], z, false),
+            None => self.join(h, z),
         }
         let r = match rules.residual {
             Residual::Input => z,
@@ -98,15 +98,21 @@ impl Block<'_, '_> {
             Residual::Sum if self.norm.is_none() => z,
             Residual::Sum => {
                 let r = self.tape.wide();
-                self.sum([Some((h, 1.0)), Some((self.x, 1.0))], r, false);
+                self.join(h, r);
                 r
             }
         };
         Input { z, r }
     }
 
-    fn sum(&mut self, terms: [Option<(Place, f32)>; 2], y: Place, keep: bool) {
-        self.tape.push(Kind::Sum { terms, y, keep }, NOTHING);
+    /// `y = scale · a`, and `y` where it is kept.
+    fn sum(&mut self, a: Place, scale: f32, y: Place, keep: bool) {
+        self.tape.push(Kind::Sum { a, scale, b: None, y, keep }, NOTHING);
+    }
+
+    /// `y = h + x`.
+    fn join(&mut self, h: Place, y: Place) {
+        self.tape.push(Kind::Sum { a: h, scale: 1.0, b: Some(self.x), y, keep: false }, NOTHING);
     }
 
     /// Which number of the means multiplies the output of `b`, if one does.
@@ -162,7 +168,7 @@ impl Block<'_, '_> {
         let norm = self.e.layers(payload)?.norm(usize::from(b.norm_before.is_some()))?;
         self.tape.push(Kind::Norm { terms: [Some(y), None], y, model: None }, norm);
         if let Some(r) = outside {
-            self.sum([Some((r, 1.0)), None], y, true);
+            self.sum(r, 1.0, y, true);
         }
         Ok(y)
     }
@@ -194,13 +200,13 @@ impl Block<'_, '_> {
         // Weights of a mixture count what the members add to the residual, and a parallel adapter has none of its own.
         if matches!(blend.how, How::Mix) && !blend.rules.parallel {
             let rest = 1.0 - blend.parts.iter().map(|p| p.weight).sum::<f32>();
-            self.sum([Some((shared.r, rest)), None], y, false);
+            self.sum(shared.r, rest, y, false);
             begun = true;
         }
         for part in &blend.parts {
             let used = self.tape.used;
             let out = self.member(part, shared)?;
-            self.sum([Some((out, part.weight)), None], y, begun);
+            self.sum(out, part.weight, y, begun);
             begun = true;
             self.tape.used = used;
         }
@@ -239,7 +245,7 @@ impl Block<'_, '_> {
             return through(self, value, y, residual);
         }
         if let Some(r) = residual {
-            self.sum([Some((r, 1.0)), None], y, true);
+            self.sum(r, 1.0, y, true);
         }
         Ok(y)
     }

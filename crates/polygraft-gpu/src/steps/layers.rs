@@ -1,9 +1,11 @@
 //! Ops that run layers of their own over some tokens: coupled embeddings, interventions, low-rank updates that depend
 //! on their row.
 
-use crate::encode::{Encoder, wrong_payload};
+use crate::encode::{Bind, Encoder, wrong_payload};
+use crate::params::{self, NONE};
 use crate::steps::linear::number;
 use crate::tape::{Kind, Place, Tape, Tapes};
+use crate::variants::{Covers, Shape};
 use polygraft::Result;
 use polygraft::ir::{Mixing, Op};
 use polygraft::model::Activation;
@@ -63,6 +65,49 @@ pub(crate) fn reft(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
         }
     }
     tapes.launch(e)
+}
+
+/// Rows of an item of `gather`.
+const ITEM: u32 = 32;
+
+/// Rows to put somewhere: their place in `y`, how many, where they begin in `x`, and which gate multiplies them.
+pub(crate) struct Placing {
+    pub(crate) to: u32,
+    pub(crate) rows: u32,
+    pub(crate) from: u32,
+    pub(crate) gate: u32,
+}
+
+pub(crate) fn gather<'a>(
+    e: &mut Encoder<'a>,
+    list: &[Placing],
+    [x, gates, y]: [Bind<'a>; 3],
+    stride: u32,
+) -> Result<()> {
+    let mut items = Vec::new();
+    for Placing { to, rows, from, gate } in list {
+        let starts = (0..*rows).step_by(ITEM as usize);
+        items.extend(starts.map(|at| [to + at, ITEM.min(rows - at), from + at * stride, *gate]));
+    }
+    let count = items.len() as u32;
+    let block = params::Gather { stride, items: e.table(items) };
+    let binds = vec![x, Bind::Tables, gates, y];
+    e.launch(Covers::Gather, Shape::default(), None, &block, binds, |v| [count, stride.div_ceil(v.tile.1), 1])
+}
+
+pub(crate) fn insert(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
+    let StepKind::Insert { x, table } = step.kind else { return Ok(()) };
+    let mut list = Vec::new();
+    for segment in e.segments(table) {
+        let (from, rows) = e.layers(e.payload(segment)?)?.rows(0)?;
+        // Rows that stand together share a segment: each begins with the first vector.
+        for start in segment.range.clone().step_by(rows.max(1) as usize) {
+            let rows = rows.min((segment.range.end - start) as u32);
+            list.push(Placing { to: start as u32, rows, from, gate: NONE });
+        }
+    }
+    let stride = e.stride(x);
+    gather(e, &list, [Bind::Arena, Bind::Arena, Bind::Activation(x)], stride)
 }
 
 pub(crate) fn mixed(e: &mut Encoder<'_>, step: &Step) -> Result<()> {

@@ -41,18 +41,17 @@ pub(crate) fn copy(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
     launch(e, ranges, binds, e.stride(out), Sum { terms: 1, ..Sum::default() })
 }
 
-/// `y = f(left · a + right · b + y)`, of those terms that are asked for: 1 for `a`, 2 for `b`, 4 for `y`.
+/// `y = f(left · a + b + y)`, of those terms that are asked for: 1 for `a`, 2 for `b`, 4 for `y`.
 #[derive(Clone, Copy)]
 pub(crate) struct Sum {
     pub(crate) terms: u32,
     pub(crate) activation: u32,
     pub(crate) left: f32,
-    pub(crate) right: f32,
 }
 
 impl Default for Sum {
     fn default() -> Self {
-        Self { terms: 0, activation: 0, left: 1.0, right: 1.0 }
+        Self { terms: 0, activation: 0, left: 1.0 }
     }
 }
 
@@ -64,12 +63,12 @@ pub(crate) fn launch<'a>(
     stride: u32,
     sum: Sum,
 ) -> Result<()> {
-    let Sum { terms, activation, left, right } = sum;
+    let Sum { terms, activation, left } = sum;
     for range in ranges {
         let count = range.len() as u32 * stride;
         let width = count.min(ROW * 64);
         let first = range.start as u32 * stride;
-        let block = params::Pointwise { first, count, width, terms, activation, left, right };
+        let block = params::Pointwise { first, count, width, terms, activation, left };
         let grid = [width.div_ceil(64), count.div_ceil(width.max(1)), 1];
         e.launch(Covers::Pointwise, Shape::default(), None, &block, vec![a, b, y], |_| grid)?;
     }

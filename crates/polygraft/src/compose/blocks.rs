@@ -75,10 +75,15 @@ impl Blocks<'_> {
             if run.len() > 1 {
                 let first = &mut run[0];
                 if let Some(own) = rules(&first.payload) {
-                    let chain = vec![(first.payload.clone(), first.scale)];
-                    let part = Part { chain, stacked: false, weight: 1.0 };
+                    let (parts, how) = match &first.payload.op {
+                        Op::Blend(own) => (own.parts.clone(), own.how.clone()),
+                        _ => {
+                            let chain = vec![(first.payload.clone(), first.scale)];
+                            (vec![Part { chain, stacked: false, weight: 1.0 }], How::Average)
+                        }
+                    };
                     *first = Rewrite {
-                        payload: blend(Rules { keeps: false, ..own }, vec![part], How::Average),
+                        payload: blend(Rules { keeps: false, ..own }, parts, how),
                         scale: 1.0,
                         part: Vec::new(),
                         names: first.names.clone(),

@@ -139,8 +139,9 @@ impl<B: Backend> Encode<B> {
     /// A row's outputs with their head, checked to be what was asked for.
     fn headed(&self, engine: &Engine<B>, row: share::AnswerRow, index: usize) -> Result<RowOutput> {
         let spec = engine.session.spec();
-        let head = self.resolved[self.of[index].1].head.as_ref().filter(|_| self.want.logits);
-        let tokens = self.rows[index].ids.len();
+        let resolved = &self.resolved[self.of[index].1];
+        let head = resolved.head.as_ref().filter(|_| self.want.logits);
+        let tokens = self.rows[index].ids.len() + resolved.rows.virtual_tokens as usize;
         let labels = head.map(|h| h.labels as usize * if h.kind.per_token() { tokens } else { 1 });
         let fits = |values: &Option<Vec<f32>>, want: Option<usize>| values.as_ref().map(Vec::len) == want;
         let good = fits(&row.hidden, self.want.hidden.then_some(tokens * spec.hidden))
