@@ -138,7 +138,12 @@ pub(crate) fn gate(e: &Encoder<'_>, token: usize, number: u32) -> u32 {
 
 /// The buffer of the gates.
 pub(crate) fn gates<'a>(e: &mut Encoder<'a>) -> Bind<'a> {
-    place(e, Place::Slot(MEANS, e.inner)).0
+    bind(e, Place::Slot(MEANS, e.inner))
+}
+
+/// The buffer of a place.
+pub(crate) fn bind<'a>(e: &mut Encoder<'a>, at: Place) -> Bind<'a> {
+    place(e, at).0
 }
 
 /// The buffer of a place, and its vec4 a token.
@@ -165,7 +170,7 @@ fn launch(e: &mut Encoder<'_>, kind: Kind, runs: &[(Range<usize>, Args)]) -> Res
         Kind::Project { .. } => project(e, kind, runs),
         Kind::Norm { terms, y, model } => {
             let norm = match model {
-                Some(n) => Norm::of(e, Some(n.gamma), Some(n.beta), n.eps_bits, n.replaced)?,
+                Some(n) => Norm::of(e, Some(n.gamma), n.beta, n.eps_bits, n.replaced)?,
                 None => {
                     let own =
                         |(rows, args): &(Range<usize>, Args)| [rows.start as u32, rows.end as u32, args[0], args[1]];

@@ -2,15 +2,17 @@
 //! on their row.
 
 use crate::encode::{Bind, Encoder, wrong_payload};
+use crate::layers::Layers;
 use crate::params::{self, NONE};
 use crate::steps::linear::number;
-use crate::tape::{Kind, Place, Tape, Tapes};
+use crate::tape::{self, Kind, Place, Tape, Tapes};
 use crate::variants::{Covers, Shape};
 use polygraft::Result;
-use polygraft::ir::{Mixing, Op};
+use polygraft::ir::{Mixing, Op, Reft};
 use polygraft::model::Activation;
 use polygraft::program::{Step, StepKind};
 use polygraft::steps::by_row;
+use std::ops::Range;
 
 fn project(x: Place, y: Place, add: Option<Place>, activation: u32) -> Kind {
     Kind::Project { x, y, add, gate: None, activation }
@@ -38,33 +40,67 @@ pub(crate) fn couple(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
 
 pub(crate) fn reft(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
     let StepKind::Reft { x, table } = step.kind else { return Ok(()) };
-    let (place, mut tapes) = (Place::Buffer(x), Tapes::default());
+    let (place, width, stride) = (Place::Buffer(x), e.width(x), e.stride(x) as usize);
+    let (mut tapes, mut moved) = (Tapes::default(), Vec::new());
     for segment in e.segments(table) {
         let payload = e.payload(segment)?;
         let Op::Reft(own) = &payload.op else { return Err(wrong_payload()) };
         let layers = e.layers(payload)?;
-        let last = if own.last.is_some() { 3 } else { 0 };
+        let last = if own.last.is_some() { LAST } else { 0 };
         for row in by_row(e.tables, segment.range.clone()) {
-            let (prefix, suffix) = ((own.prefix as usize).min(row.len()), (own.suffix as usize).min(row.len()));
-            // The suffix wins where both apply.
-            let tail = row.end - suffix;
-            let heads = row.start..tail.min(row.start + prefix);
-            for (rows, unit) in [(heads, 0), (tail..row.end, last)] {
+            let (prefix, suffix) = ((own.prefix as usize).min(row.len()), own.suffix as usize);
+            let mut tape = |rows: Range<usize>, unit: usize, mix: bool| {
                 if rows.is_empty() {
-                    continue;
+                    return Ok(());
                 }
-                let mut tape = Tape::new(e, rows, e.width(x));
-                let inner = tape.inner();
-                tape.push(project(place, inner, None, number(own.activation)), layers.layer(unit)?.args(1.0));
-                if own.subtract {
-                    tape.push(project(place, inner, Some(inner), 0), layers.layer(unit + 1)?.args(-1.0));
+                let mut tape = Tape::new(e, rows, width);
+                let at = if mix { tape.wide() } else { place };
+                let scale = if mix { 1.0 } else { segment.scale };
+                intervene(&mut tape, own, layers, unit, at, scale)?;
+                if mix {
+                    tape.push(Kind::Sum { a: place, scale: -1.0, b: None, y: at, keep: true }, [0; 5]);
+                    tape.push(Kind::Sum { a: at, scale: segment.scale, b: None, y: place, keep: true }, [0; 5]);
                 }
-                tape.push(project(inner, place, Some(place), 0), layers.layer(unit + 2)?.args(segment.scale));
                 tapes.add(tape);
+                Ok(())
+            };
+            if suffix <= row.len() {
+                // The suffix wins where both apply.
+                let tail = row.end - suffix;
+                tape(row.start..tail.min(row.start + prefix), 0, false)?;
+                tape(tail..row.end, last, false)?;
+                continue;
+            }
+            // A shorter row: what the library makes of its positions lands on others.
+            let skipped = (prefix + row.len()).saturating_sub(suffix);
+            let cut = row.start + (prefix - skipped).min(row.len());
+            tape(row.start..cut, 0, true)?;
+            tape(cut..row.end, last, true)?;
+            for (rows, from) in [(row.start..cut, row.start + skipped), (cut..row.end, row.start)] {
+                let (to, rows, from) = (rows.start as u32, rows.len() as u32, (from * stride) as u32);
+                moved.push(Placing { to, rows, from, gate: NONE });
             }
         }
     }
+    if !moved.is_empty() {
+        let copy = tape::bind(e, Tape::new(e, 0..0, width).wide());
+        gather(e, &moved, [Bind::Activation(x), Bind::Arena, copy], stride as u32)?;
+    }
     tapes.launch(e)
+}
+
+/// Places of a second intervention's layers, after the first's.
+const LAST: usize = 3;
+
+/// `x += scale · (f(W x + b) − R x) R`, or without `R x`.
+fn intervene(tape: &mut Tape, own: &Reft, layers: &Layers, unit: usize, x: Place, scale: f32) -> Result<()> {
+    let inner = tape.inner();
+    tape.push(project(x, inner, None, number(own.activation)), layers.layer(unit)?.args(1.0));
+    if own.subtract {
+        tape.push(project(x, inner, Some(inner), 0), layers.layer(unit + 1)?.args(-1.0));
+    }
+    tape.push(project(inner, x, Some(x), 0), layers.layer(unit + 2)?.args(scale));
+    Ok(())
 }
 
 /// Rows of an item of `gather`.
