@@ -198,7 +198,7 @@ impl Block<'_, '_> {
         let y = self.tape.wide();
         let mut begun = false;
         // Weights of a mixture count what the members add to the residual, and a parallel adapter has none of its own.
-        if matches!(blend.how, How::Mix) && !blend.rules.parallel {
+        if matches!(blend.how, How::Sum) && !blend.rules.parallel {
             let rest = 1.0 - blend.parts.iter().map(|p| p.weight).sum::<f32>();
             self.sum(shared.r, rest, y, false);
             begun = true;
