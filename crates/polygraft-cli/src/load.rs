@@ -80,6 +80,18 @@ fn loaded(spec: &ModelSpec, path: &Path, options: &Map<String, Value>) -> Result
     Ok((loaded, options))
 }
 
+/// Reads one adapter for `spec`, as its files are.
+pub(crate) fn adapter_ir(
+    spec: &ModelSpec,
+    path: &Path,
+    options: &Map<String, Value>,
+) -> Result<polygraft::ir::AdapterIr> {
+    let disk = Disk::open(path)?;
+    let options: AdapterOptions = serde_json::from_value(Value::Object(options.clone()))
+        .map_err(|e| Error::Content { path: path.into(), why: format!("adapter options: {e}") })?;
+    polygraft_formats::load_adapter(&disk, spec, &options).map_err(|source| Error::Format { path: path.into(), source })
+}
+
 /// Grafts an adapter and says what did not fit.
 pub(crate) fn adapter(
     session: &mut Session<AnyBackend>,

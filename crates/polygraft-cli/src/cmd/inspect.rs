@@ -72,7 +72,7 @@ fn base(spec: &ModelSpec) -> Value {
 fn grafted(args: &Inspect, base: &std::path::Path) -> Result<Value> {
     let spec = load::base(base, |_, _| Ok(()))?;
     let options = json!({"strict": false}).as_object().cloned().unwrap_or_default();
-    let (ir, _) = load::adapter_ir(&spec, &args.path, &options)?;
+    let ir = load::adapter_ir(&spec, &args.path, &options)?;
     let report = polygraft::ir::check("adapter", &ir, &spec, polygraft::ir::Graft::default())?;
     let mut layers: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for patch in &ir.patches {
