@@ -840,7 +840,7 @@ def bad_adapter():
     bad("rank_a_fraction", "ADAPTER_CONFIG", config(r=2.5))
     bad("alpha_a_text", "lora_alpha", config(lora_alpha="16"))
     bad("bias_unknown", "ADAPTER_CONFIG", config(bias="some"))
-    bad("pissa", "init_lora_weights", config(init_lora_weights="pissa"))
+    bad("pissa_niter", "init_lora_weights", config(init_lora_weights="pissa_niter_4"))
     bad("qalora", "use_qalora", config(use_qalora=True))
     bad("replicated_layers", "layer_replication", config(layer_replication=[[0, 1], [0, 1]]))
     bad("bare_parameters", "target_parameters", config(target_parameters=["encoder.layer.0.attention.self.query.weight"]))

@@ -16,6 +16,9 @@ fn times(a: Complex, b: Complex) -> Complex {
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
 pub fn inverse_real(rows: usize, cols: usize, entries: &[(usize, usize, f32)]) -> Option<Vec<f32>> {
     let mut m = vec![(0.0, 0.0); rows.checked_mul(cols)?];
+    if m.is_empty() {
+        return entries.is_empty().then(Vec::new);
+    }
     let mut filled = vec![false; rows];
     for (row, col, value) in entries {
         if *row >= rows || *col >= cols {
@@ -111,5 +114,6 @@ mod tests {
         assert!(inverse_real(2, 2, &[(2, 0, 1.0)]).is_none());
         assert!(inverse_real(0, 5, &[]).unwrap().is_empty() && inverse_real(5, 0, &[]).unwrap().is_empty());
         assert!(inverse_real(usize::MAX, 2, &[]).is_none());
+        assert!(inverse_real(usize::MAX, 0, &[]).unwrap().is_empty());
     }
 }
