@@ -32,8 +32,8 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
         return Ok(());
     }
     let targets = r.every_target()?;
-    let sizes = targets.iter().map(|t| (t.rows + t.cols).checked_mul(rank));
-    let count = sizes.fold(Some(0usize), |sum, n| sum?.checked_add(n?)).filter(|n| *n <= MOST);
+    let mut sizes = targets.iter().map(|t| (t.rows + t.cols).checked_mul(rank));
+    let count = sizes.try_fold(0usize, |sum, n| sum.checked_add(n?)).filter(|n| *n <= MOST);
     let Some(count) = count else { return Err(bad("r", format!("it asks for more than {MOST} random numbers"))) };
     let indices = assigned(count, length, r.config.seed("proj_seed", 42)?);
     let mut uses = vec![0u32; length];
