@@ -17,15 +17,27 @@ from collections import Counter
 from pathlib import Path
 
 import make  # First: it quiets the libraries before they are loaded.
+import base_families
 import held_out_draws as draws
 import torch
+import transformers
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft_machine import Adapter, Machine
 
 # hidden, layers, heads, intermediate, vocabulary, positions
 SHAPES = {"48": (48, 3, 6, 80, 120, 60), "40": (40, 1, 5, 72, 90, 50), "24": (24, 4, 2, 60, 70, 64), "45": (45, 2, 5, 63, 101, 47)}
+# The other bases: settings, and what BERT's names are there (in this order, whole suffixes first).
+OTHERS = {
+    "distilbert": (dict(), [("attention.output.dense", "out_lin"), ("attention.self.", "attention."), (r"attention\.self\.", r"attention\."), ("intermediate.dense", "lin1"), ("intermediate", "lin1"), ("output.dense", "lin2"),
+                            ("query", "q_lin"), ("key", "k_lin"), ("value", "v_lin"), ("output.LayerNorm", "sa_layer_norm"), ("encoder.layer", "transformer.layer"),
+                            ("token_type_embeddings", "position_embeddings"), (r"\.dense", ".lin.")]),
+    "albert": (dict(embedding_size=20), [("attention.output.dense", "attention.dense"), ("attention.self.", "attention."), (r"attention\.self\.", r"attention\."), (r"\.dense", ".ffn.*"), (r"layer\.", r"albert_layers\."), ("intermediate.dense", "ffn"), ("intermediate", "ffn"),
+                                         ("output.dense", "ffn_output"), ("layer.0.", "albert_layers.0."), ("attention.output.LayerNorm", "attention.LayerNorm"),
+                                         ("output.LayerNorm", "full_layer_layer_norm")]),
+    "electra": (dict(embedding_size=20), []),
+}
 HEADS = {"SEQ_CLS": "ForSequenceClassification", "TOKEN_CLS": "ForTokenClassification", "QUESTION_ANS": "ForQuestionAnswering"}
-CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlmr": "XLMRoberta"}
+CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlmr": "XLMRoberta", "distilbert": "DistilBert", "albert": "Albert", "electra": "Electra"}
 PROMPTS = ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "CARTRIDGE")
 TASKED = ("POLY", "MULTITASK_PROMPT_TUNING")
 SINGLE = [kind for kind in draws.DRAWS]
@@ -44,6 +56,18 @@ def bases(out):
                 name = f"{arch}{suffix}_{size}"
                 make.CLASSES[name] = CLASSES[arch] + cls
                 make.save_base(name, make.build(name, CLASSES[arch] + cls, config, **changes, **more))
+        for arch, (more, _) in OTHERS.items():
+            names = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "intermediate_size": "hidden_dim"} if arch == "distilbert" else {}
+            config = getattr(transformers, CLASSES[arch] + "Config")(**{names.get(k, k): v for k, v in sizes.items()}, **more, attn_implementation="eager")
+            for suffix, cls in (("", "Model"), ("_mlm", "ForMaskedLM")):
+                name = f"{arch}{suffix}_{size}"
+                make.CLASSES[name] = CLASSES[arch] + cls
+                make.save_base(name, base_families.randomise(getattr(transformers, CLASSES[arch] + cls)(config), name))
+
+
+# What names modules.
+NAMES = {"target_modules", "exclude_modules", "modules_to_save", "feedforward_modules", "rank_pattern", "alpha_pattern", "trainable_token_indices", "target_parameters",
+         "n_frequency_pattern", "block_size_pattern"}
 
 
 class Draw:
@@ -53,7 +77,7 @@ class Draw:
         self.r = random.Random(seed)
         self.size = self.r.choice(list(SHAPES))
         self.hidden, self.layers, _, self.inner, self.vocab, self.positions = SHAPES[self.size]
-        self.arch = self.r.choice(["bert", "bert", "roberta", "xlmr"])
+        self.arch = self.r.choice(["bert", "bert", "bert", "roberta", "roberta", "xlmr", "xlmr", *OTHERS])
         self.task, self.cls, self.labels = None, None, None
 
     def take_task(self, kind):
@@ -64,6 +88,8 @@ class Draw:
             self.task = r.choice(["SEQ_CLS", "TOKEN_CLS"])
         if self.task == "QUESTION_ANS" and kind in TASKED:
             self.task = "TOKEN_CLS"
+        if kind in ("PREFIX_TUNING", "CARTRIDGE") and self.arch in ("distilbert", "albert"):
+            self.arch = "electra"
         if kind in ("PREFIX_TUNING", "CARTRIDGE") and self.task == "SEQ_CLS":
             self.arch = "bert"
         if self.task in HEADS:
@@ -75,8 +101,26 @@ class Draw:
         suffix = "" if self.task else r.choice(["", "", "_seqcls", "_mlm"])
         if self.task == "SEQ_CLS" and kind not in ("PREFIX_TUNING", "CARTRIDGE"):
             suffix = r.choice(["", "_seqcls"])
+        if self.arch in OTHERS and suffix == "_seqcls":
+            suffix = ""
         self.base = f"{self.arch}{suffix}_{self.size}"
         return {"task_type": self.task} if self.task else {}
+
+    def renamed(self, value):
+        """BERT's names as this base has them, wherever they stand in a configuration."""
+        if isinstance(value, dict):
+            return {self.renamed(k): self.renamed(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return list(dict.fromkeys(self.renamed(v) for v in value)) if value and isinstance(value[0], str) else value
+        if isinstance(value, str) and self.arch in OTHERS:
+            for ours, theirs in OTHERS[self.arch][1]:
+                value = value.replace(ours, theirs)
+        return value
+
+    def prompt_width(self, kind):
+        if self.arch == "distilbert":
+            return {"token_dim": self.hidden, "num_attention_heads": SHAPES[self.size][2], "num_layers": self.layers}
+        return {"token_dim": 20} if self.arch in OTHERS and kind not in ("PREFIX_TUNING", "CARTRIDGE") else {}
 
     def targets(self, kind, config):
         """Which modules, and the other options that methods share, for a configuration that says nothing of them."""
@@ -112,9 +156,11 @@ def adapter(d, name, task, like=None):
     if like:
         options |= {k: like[k] for k in draws.SHARED.get(kind, ()) if k in like}
     if kind in PROMPTS:
-        config = {**task, **options}
+        config = {**task, **options, **d.prompt_width(kind)}
     else:
         config = {**options, **d.targets(kind, options), **task}
+        for key in NAMES & config.keys():
+            config[key] = d.renamed(config[key])
         if kind == "TRAINABLE_TOKENS":
             config.pop("task_type", None)
     how = {}
@@ -134,7 +180,7 @@ def adapter(d, name, task, like=None):
 def add(machine, family, number, first, d, **how):
     values = vars(first)
     options = {k: values[k] for k in ("options", "call", "before_save", "safe", "saved")}
-    types = d.arch == "bert" and d.r.random() < 0.5 and d.task != "QUESTION_ANS"
+    types = d.arch in ("bert", "albert", "electra") and d.r.random() < 0.5 and d.task != "QUESTION_ANS"
     machine.case(family, str(number), first.kind, first.config, base=d.base, cls=d.cls, labels=d.labels, types=types, lengths=(1, 2, 3, 7, 19), change=-1.0, tolerance=1e-4,
                  **options, **how)
 
@@ -162,7 +208,7 @@ def mixed(machine, d, _, number):
         d.task = d.cls = d.labels = None
         d.base, task = f"{d.arch}_{d.size}", {}
     kinds = [k for k in SINGLE if (task or draws.KINDS.get(k, k) not in PROMPTS) and k not in ("TRAINABLE_TOKENS", "LAYER_REPLICATION")]
-    if d.arch != "bert" and d.task == "SEQ_CLS":
+    if d.arch != "bert" and (d.task == "SEQ_CLS" or d.arch in ("distilbert", "albert")):
         kinds = [k for k in kinds if k not in ("PREFIX_TUNING", "CARTRIDGE")]
     kinds = [k for k in kinds if k not in TASKED or task]
     if d.task == "FEATURE_EXTRACTION":
