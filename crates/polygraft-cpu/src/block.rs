@@ -88,9 +88,10 @@ fn tasks<'a>(frame: &Frame<'a>, step: &Step) -> Result<Vec<(&'a Payload, f32, Ra
         return Ok(Vec::new());
     };
     let mut out = Vec::new();
+    let extent = frame.program().tables[table.0 as usize].extent;
     for segment in frame.segments(table) {
         let payload = frame.payload(segment)?;
-        let rows = steps::by_row(frame.tables(), segment.range.clone());
+        let rows = steps::by_row(frame.tables(), segment.range.clone(), extent);
         out.extend(rows.map(|row| (payload, segment.scale, row)));
     }
     Ok(out)

@@ -18,6 +18,8 @@ pub struct Family {
     pub silent: &'static [&'static str],
     /// Entries that would change the result and are not supported: what they ask for.
     pub refuses: &'static [(&'static str, &'static str)],
+    /// What names of the base's own tensors begin with: PEFT wraps a model twice, or once for prompts.
+    pub(super) root: &'static str,
     /// Parts of tensor names that stand between a module's path and the adapter's own names, such as `.lora_`.
     pub markers: &'static [&'static str],
     /// What PEFT targets when the configuration does not say: architecture, names of modules. None: as for LoRA.
@@ -55,6 +57,7 @@ impl Family {
             reads: &[],
             silent: &[],
             refuses: &[],
+            root: super::keys::ROOT,
             markers: &[],
             targets: None,
             ops: "change of weights",

@@ -1,19 +1,24 @@
 //! The names of a PEFT file, in the terms of the base.
 
+use super::family::Family;
 use crate::bag::TensorBag;
 use crate::names;
 use polygraft::model::{Arch, HeadTask, ModelSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const ROOT: &str = "base_model.model.";
+/// [`ROOT`] of prompts and prefixes.
+pub(super) const MODEL: &str = "base_model.";
 /// What all of the model shares, such as VeRA's projections.
 pub(super) const SHARED: &str = "base_model.";
 const WRAPPED: &str = ".modules_to_save.default.";
 
-/// The file's names without `base_model.model.`, the backbone's prefix, `.default` and `.base_layer`.
+/// The file's names without [`ROOT`], the backbone's prefix, `.default` and `.base_layer`.
 pub(super) struct Keys {
     /// Bare name → name in the file.
     names: BTreeMap<String, String>,
+    /// Names that are of no module, in the file.
+    own: BTreeSet<String>,
     /// Modules that have a tensor of the family.
     modules: BTreeSet<String>,
     /// Copies that PEFT writes by accident.
@@ -23,17 +28,13 @@ pub(super) struct Keys {
     /// Modules that PEFT saves for the task without being asked.
     pub(super) automatic: Vec<String>,
     markers: &'static [&'static str],
+    root: &'static str,
     prefix: &'static str,
     arch: Arch,
 }
 
 impl Keys {
-    pub(super) fn new(
-        bag: &TensorBag,
-        spec: &ModelSpec,
-        task: Option<HeadTask>,
-        markers: &'static [&'static str],
-    ) -> Self {
+    pub(super) fn new(bag: &TensorBag, spec: &ModelSpec, task: Option<HeadTask>, family: &Family) -> Self {
         let prefix = names::backbone_prefix(spec.arch);
         let automatic: &[&str] = match task {
             Some(HeadTask::Sequence | HeadTask::Token) => &["classifier", "score"],
@@ -43,20 +44,24 @@ impl Keys {
         let automatic = automatic.iter().map(|s| (*s).to_owned()).collect();
         let mut out = Self {
             names: BTreeMap::new(),
+            own: BTreeSet::new(),
             modules: BTreeSet::new(),
             twins: Vec::new(),
             task,
             automatic,
-            markers,
+            markers: family.markers,
+            root: family.root,
             prefix: "",
             arch: spec.arch,
         };
         let mut prefixed = task.is_some();
         for name in bag.names() {
-            let Some(path) = name.strip_prefix(ROOT) else {
+            let Some(path) = name.strip_prefix(out.root) else {
                 if let Some(shared) = name.strip_prefix(SHARED) {
                     let bare = format!("{SHARED}{}", shared.strip_suffix(".default").unwrap_or(shared));
                     out.names.insert(bare, name.to_owned());
+                } else {
+                    out.own.insert(name.to_owned());
                 }
                 continue;
             };
@@ -66,7 +71,7 @@ impl Keys {
             // the module there alone.
             let bare = if bare.contains(WRAPPED) {
                 let inner = bare.replace(WRAPPED, ".");
-                let twin = [format!("{ROOT}{inner}"), format!("{ROOT}{prefix}{inner}")];
+                let twin = [format!("{}{inner}", out.root), format!("{}{prefix}{inner}", out.root)];
                 if twin.iter().any(|t| bag.shape(t).is_some()) { bare } else { inner }
             } else {
                 bare
@@ -100,6 +105,11 @@ impl Keys {
     /// The path in the model that was wrapped.
     pub(super) fn wrapped(&self, path: &str) -> String {
         if names::in_backbone(self.arch, path) { format!("{}{path}", self.prefix) } else { path.to_owned() }
+    }
+
+    /// Whether the file has a tensor of this name, which is of no module.
+    pub(super) fn has_own(&self, name: &str) -> bool {
+        self.own.contains(name)
     }
 
     /// The name in the file.

@@ -29,6 +29,7 @@ mod gralora;
 mod hira;
 mod hra;
 mod ia3;
+mod lily;
 mod ln_tuning;
 mod loha;
 mod lokr;
@@ -38,6 +39,8 @@ mod oft;
 mod osf;
 mod peanut;
 mod poly;
+mod prefix;
+mod prompts;
 mod pvera;
 mod randlora;
 mod refused;
@@ -95,6 +98,12 @@ pub static FAMILIES: &[Family] = &[
     frod::FAMILY,
     peanut::FAMILY,
     poly::FAMILY,
+    lily::FAMILY,
+    prompts::FAMILY,
+    prompts::P_TUNING,
+    prompts::MULTITASK,
+    prefix::FAMILY,
+    prefix::CARTRIDGE,
     refused::ADAMSS,
     refused::ADAPTION_PROMPT,
     refused::CPT,

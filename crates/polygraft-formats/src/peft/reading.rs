@@ -10,7 +10,7 @@ use crate::bag::TensorBag;
 use crate::error::{FormatError, Result};
 use crate::json::Json;
 use crate::names::{self, Part};
-use polygraft::ir::{AdapterIr, BaseClaim, Layer, LinearSite, LowRank, Meeting, Op, Patch, Reweight, Site};
+use polygraft::ir::{AdapterIr, BaseClaim, Layer, LinearSite, LowRank, Meeting, Op, Patch, Reweight, RowChange, Site};
 use polygraft::model::{HeadInput, HeadSpec, HeadTask, ModelSpec};
 use polygraft::tensor::Matrix;
 use std::collections::BTreeSet;
@@ -42,6 +42,8 @@ pub(super) struct Reading<'a> {
     patches: Vec<Patch>,
     missing: Vec<String>,
     changed: Vec<Target>,
+    /// What it makes of a row's shape.
+    pub(super) rows: RowChange,
 }
 
 /// Reads an adapter of `family`.
@@ -60,11 +62,11 @@ pub(super) fn read(
         }
     };
     let config = Config::parse(json, family, spec.arch)?;
-    let keys = Keys::new(&bag, spec, config.task.and_then(names::task_of_peft), family.markers);
+    let keys = Keys::new(&bag, spec, config.task.and_then(names::task_of_peft), family);
     keys.twins.iter().for_each(|name| bag.ignore(name));
     let head = head::own(&keys, &bag, spec);
-    let (patches, missing, changed) = Default::default();
-    let mut reading = Reading { config, spec, options, family, keys, bag, head, patches, missing, changed };
+    let (patches, missing, changed, rows) = Default::default();
+    let mut reading = Reading { config, spec, options, family, keys, bag, head, patches, missing, changed, rows };
     load(&mut reading)?;
     reading.finish()
 }
@@ -188,6 +190,20 @@ impl Reading<'_> {
     /// Whether the base's layer has a bias; a head that the adapter brings has one.
     pub(super) fn has_bias(&self, target: &Target) -> bool {
         self.spec.linears.get(&target.site).is_none_or(|l| l.bias.is_some())
+    }
+
+    /// Takes `name`, which is of no module.
+    pub(super) fn own(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        let taken = if self.keys.has_own(name) { self.bag.take(name, shape)? } else { None };
+        if taken.is_none() {
+            self.missing.push(name.to_owned());
+        }
+        Ok(taken)
+    }
+
+    /// The task that the wrapped model was made for, by `task_type`.
+    pub(super) fn head_task(&self) -> Option<HeadTask> {
+        self.keys.task
     }
 
     /// The head that the file brings.
@@ -341,7 +357,7 @@ impl Reading<'_> {
             made_under: None,
             chains: false,
             fuses: None,
-            rows: polygraft::ir::RowChange::default(),
+            rows: self.rows,
             unused: left.extra,
             missing: left.missing,
         })

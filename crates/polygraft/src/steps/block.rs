@@ -8,7 +8,7 @@ use super::{Machine, Weights, dot, wrong_payload};
 use crate::error::Result;
 use crate::ir::{Blend, Bottleneck, Coupling, Fusion, Gate, How, Op, OwnNorm, Payload, Residual, Rules};
 use crate::model::Activation;
-use crate::program::{Step, StepKind};
+use crate::program::{Extent, Step, StepKind};
 use crate::tensor::Matrix;
 use std::ops::Range;
 
@@ -337,9 +337,14 @@ impl Products for Naive {
     }
 }
 
-/// The parts of `range` that lie in one row each.
-pub fn by_row(tables: &crate::program::Tables, range: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<'_> {
-    (0..tables.rows()).map(|r| tables.row(r)).filter_map(move |row| {
+/// The parts of `range`, along `extent`, that lie in one row each.
+pub fn by_row(
+    tables: &crate::program::Tables,
+    range: Range<usize>,
+    extent: Extent,
+) -> impl Iterator<Item = Range<usize>> + use<'_> {
+    let row = move |r| if extent == Extent::Tokens { tables.row(r) } else { r..r + 1 };
+    (0..tables.rows()).map(row).filter_map(move |row| {
         let part = row.start.max(range.start)..row.end.min(range.end);
         (!part.is_empty()).then_some(part)
     })
@@ -360,7 +365,7 @@ pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()
         .transpose()?;
     for segment in m.segments(table) {
         let payload = m.payload(segment)?;
-        for part in by_row(m.tables, segment.range.clone()) {
+        for part in by_row(m.tables, segment.range.clone(), m.extent(table)) {
             let own = norm.and_then(|n| n.replaced).map(|t| m.replaced_norm(t, part.start)).transpose()?.flatten();
             let norm = base.as_ref().map(|(gamma, beta, eps)| ModelNorm {
                 gamma: own.and_then(|o| o.gamma.as_deref()).unwrap_or(gamma),

@@ -12,7 +12,7 @@ pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()
     let mut y = m.take(out);
     for segment in m.segments(table) {
         let Op::MixedLowRank(own) = m.op(segment)? else { return Err(wrong_payload()) };
-        for part in by_row(m.tables, segment.range.clone()) {
+        for part in by_row(m.tables, segment.range.clone(), m.extent(table)) {
             let x = &m.read(x)[part.start * k..part.end * k];
             mixed(own, segment.scale, x, &mut y[part.start * n..part.end * n]);
         }

@@ -12,7 +12,7 @@ pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()
     let mut y = m.take(x);
     for segment in m.segments(table) {
         let Op::Reft(own) = m.op(segment)? else { return Err(wrong_payload()) };
-        for part in by_row(m.tables, segment.range.clone()) {
+        for part in by_row(m.tables, segment.range.clone(), m.extent(table)) {
             reft(own, segment.scale, &mut y[part.start * width..part.end * width], width);
         }
     }
