@@ -234,6 +234,17 @@ fn head_path(names: &Architecture, task: Option<HeadTask>, part: Part) -> Option
 }
 
 impl Part {
+    /// The site of an embedding table.
+    #[must_use]
+    pub fn table(self) -> Option<Site> {
+        match self {
+            Self::Word => Some(Site::Word),
+            Self::Position => Some(Site::Position),
+            Self::TokenType => Some(Site::TokenType),
+            Self::Norm(_) | Self::Linear(_) => None,
+        }
+    }
+
     /// The layer that the part is in.
     #[must_use]
     pub fn layer(self) -> Option<u16> {

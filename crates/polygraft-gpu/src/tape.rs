@@ -11,7 +11,7 @@ use crate::steps::norm::{self, Norm};
 use crate::steps::pointwise::{self, Sum};
 use crate::variants::{Covers, Shape};
 use polygraft::Result;
-use polygraft::program::{BlockNorm, BufferId};
+use polygraft::program::{BlockNorm, BufferId, Extent};
 use polygraft::steps::by_row;
 use std::ops::Range;
 
@@ -205,7 +205,7 @@ fn launch(e: &mut Encoder<'_>, kind: Kind, runs: &[(Range<usize>, Args)]) -> Res
             let ((x, stride), (y, _)) = (place(e, Place::Slot(LOGITS, inner)), place(e, Place::Slot(MEANS, inner)));
             let n = if softmax { numbers } else { 0 };
             let tables = e.tables;
-            let rows = runs.iter().flat_map(|(rows, _)| by_row(tables, rows.clone()));
+            let rows = runs.iter().flat_map(|(rows, _)| by_row(tables, rows.clone(), Extent::Tokens));
             let items: Vec<_> = rows.map(|row| [row.start as u32, row.len() as u32, n, 0]).collect();
             let count = items.len() as u32;
             let block = params::Mean { stride, items: e.table(items) };

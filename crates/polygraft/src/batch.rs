@@ -28,7 +28,7 @@ impl From<Vec<u32>> for Row {
 ///
 /// # Errors
 /// An empty row, an id or type outside its table, more tokens than positions.
-pub fn check_row(index: usize, row: &Row, spec: &ModelSpec) -> Result<()> {
+pub fn check_row(index: usize, row: &Row, spec: &ModelSpec, vocabulary: usize) -> Result<()> {
     let bad = |why: String| Err(Error::Row { row: index, why });
     if row.ids.is_empty() {
         return bad("it has no token; a row needs at least one".into());
@@ -36,11 +36,10 @@ pub fn check_row(index: usize, row: &Row, spec: &ModelSpec) -> Result<()> {
     if row.ids.len() > spec.max_positions {
         return Err(Error::TooLong { row: index, tokens: row.ids.len(), limit: spec.max_positions });
     }
-    if let Some((at, id)) = row.ids.iter().enumerate().find(|(_, id)| **id as usize >= spec.vocab) {
+    if let Some((at, id)) = row.ids.iter().enumerate().find(|(_, id)| **id as usize >= vocabulary) {
         return bad(format!(
-            "token {at} has id {id}; the vocabulary has {} entries (0 to {})",
-            spec.vocab,
-            spec.vocab - 1
+            "token {at} has id {id}; the vocabulary has {vocabulary} entries (0 to {})",
+            vocabulary - 1
         ));
     }
     if !row.token_types.is_empty() && row.token_types.len() != row.ids.len() {

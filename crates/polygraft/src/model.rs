@@ -4,7 +4,7 @@ mod head;
 
 pub use head::{HeadInput, HeadKind, HeadSpec, HeadTask};
 
-use crate::ir::{LinearSite, NormSite};
+use crate::ir::{LinearSite, NormSite, Site};
 use crate::tensor::Scheme;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -224,6 +224,17 @@ pub struct EmbeddingWeights {
 }
 
 impl EmbeddingWeights {
+    /// The table at a site, where there is one.
+    #[must_use]
+    pub fn at(&self, site: Site) -> Option<WeightId> {
+        match site {
+            Site::Word => Some(self.word),
+            Site::Position => self.position,
+            Site::TokenType => self.token_type,
+            _ => None,
+        }
+    }
+
     /// All of them: one to three.
     pub fn ids(&self) -> impl Iterator<Item = WeightId> + use<> {
         [Some(self.word), self.position, self.token_type].into_iter().flatten()

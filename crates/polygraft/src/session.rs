@@ -166,6 +166,8 @@ impl<B: Backend> Session<B> {
     pub fn graft(&mut self, name: &str, adapter: AdapterIr, options: Graft) -> Result<LoadReport> {
         compose::check_name(name)?;
         let report = ir::check(name, &adapter, &self.spec, options)?;
+        let mut adapter = adapter;
+        embed::prepare(&mut adapter, &self.spec, &self.backend)?;
         let patches = adapter
             .patches
             .into_iter()
@@ -300,7 +302,6 @@ impl<B: Backend> Session<B> {
         precision: Precision,
         embedded: Option<&[f32]>,
     ) -> Result<(Call, Layout)> {
-        rows.iter().enumerate().try_for_each(|(i, row)| batch::check_row(i, row, &self.spec))?;
         if of.len() != rows.len() || of.iter().any(|&c| c >= resolved.len()) {
             return Err(Error::Argument {
                 what: "batch".into(),
@@ -308,6 +309,7 @@ impl<B: Backend> Session<B> {
             });
         }
         for (i, row) in rows.iter().enumerate() {
+            batch::check_row(i, row, &self.spec, embed::vocabulary(resolved[of[i]], &self.spec))?;
             batch::check_splits(i, row, resolved[of[i]], &self.spec)?;
             batch::check_room(i, row, resolved[of[i]].rows, &self.spec)?;
         }

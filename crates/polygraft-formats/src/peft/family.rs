@@ -30,6 +30,8 @@ pub struct Family {
     pub merges: bool,
     /// Whether the base's own weights are part of its mathematics.
     pub base: bool,
+    /// Whether the head of a model that has one travels with it.
+    pub(super) heads: bool,
     /// Whether it needs a task number when it is loaded.
     pub task: bool,
     /// Its reader, or why there can be none.
@@ -63,6 +65,7 @@ impl Family {
             ops: "change of weights",
             merges: true,
             base: true,
+            heads: true,
             task: false,
             reader: Reader::Refused("this version has no reader for it"),
         }

@@ -1,11 +1,12 @@
 //! Base tensors that an adapter's file replaces: `modules_to_save`, heads, biases.
 
+use super::change::OwnTable;
 use super::config::Config;
 use super::keys::Keys;
 use crate::bag::TensorBag;
-use crate::error::{FormatError, Result, shown};
+use crate::error::Result;
 use crate::names::{self, Param, Part};
-use polygraft::ir::{Dense, LinearSite, Norm, NormSite, Op, Patch, Site};
+use polygraft::ir::{Dense, LinearSite, Norm, NormSite, Op, Patch, Rewording, Site};
 use polygraft::model::{HeadSpec, ModelSpec};
 use polygraft::tensor::Matrix;
 use std::collections::BTreeMap;
@@ -62,7 +63,18 @@ pub(super) fn overrides(
         }
         let Some((part, param)) = names::tensor(spec.arch, bare) else { continue };
         let shape = match part {
-            Part::Word | Part::Position | Part::TokenType => return Err(unplaceable(original)),
+            Part::Word | Part::Position | Part::TokenType => {
+                let Some(site) = part.table().filter(|_| param == Param::Weight) else { continue };
+                let Some(base) = spec.embeddings.at(site).map(|id| spec.weight(id)) else { continue };
+                // Words may have been added.
+                let own = bag.shape(original).and_then(|s| s.first().copied()).filter(|n| *n > base.rows);
+                let rows = own.filter(|_| site == Site::Word).unwrap_or(base.rows);
+                modules.push(keys.wrapped(bare.rsplit_once('.').map_or(bare, |(path, _)| path)));
+                if let Some(table) = bag.matrix(original, rows, base.cols)? {
+                    patches.push(Patch { site, op: Op::Rewording(Rewording::new(OwnTable(table))) });
+                }
+                continue;
+            }
             Part::Norm(site) => (width(site, head, spec), 0),
             Part::Linear(site) => match shape(site, head, spec) {
                 Some(shape) => shape,
@@ -112,14 +124,5 @@ fn promised(config: &Config<'_>, keys: &Keys, modules: &[String], missing: &mut 
     }
     if !keys.automatic.is_empty() && !keys.automatic.iter().any(|e| there(e)) {
         missing.push(format!("{} (the head of its task)", keys.automatic[0]));
-    }
-}
-
-/// A tensor for which the base has no place that can be replaced.
-fn unplaceable(name: &str) -> FormatError {
-    FormatError::Unsupported {
-        file: shown(name),
-        why: "replacing embeddings is not supported by this version; train without the embeddings in modules_to_save"
-            .into(),
     }
 }

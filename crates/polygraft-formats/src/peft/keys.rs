@@ -36,7 +36,7 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn new(bag: &TensorBag, spec: &ModelSpec, task: Option<HeadTask>, family: &Family) -> Self {
         let prefix = names::backbone_prefix(spec.arch);
-        let automatic: &[&str] = match task {
+        let automatic: &[&str] = match task.filter(|_| family.heads) {
             Some(HeadTask::Sequence | HeadTask::Token) => &["classifier", "score"],
             Some(HeadTask::Question) => &["qa_outputs"],
             Some(HeadTask::MaskedLm) | None => &[],

@@ -1,12 +1,14 @@
 //! LoRA (Hu et al. 2021, arXiv 2106.09685) as `peft.tuners.lora` saves it: `y += s · (B A x + bias_B)`.
 
 use super::config::bad;
-use super::dense::scale_rows;
+use super::dense::{LowRankRows, scale_rows};
 use super::dora;
 use super::family::{Family, Reader};
 use super::reading::Reading;
 use super::split::Split;
+use super::tokens;
 use crate::error::Result;
+use polygraft::ir::Meeting;
 
 /// The family's row.
 pub(super) const FAMILY: Family = Family {
@@ -18,6 +20,7 @@ pub(super) const FAMILY: Family = Family {
         "lora_bias",
         "r",
         "rank_pattern",
+        tokens::OPTION,
         "use_dora",
         "use_rslora",
     ],
@@ -35,7 +38,6 @@ pub(super) const FAMILY: Family = Family {
         ("use_qalora", "this is QALoRA"),
         ("target_parameters", "this is LoRA on bare parameters"),
         ("layer_replication", "it replicates layers"),
-        ("trainable_token_indices", "it trains tokens"),
         ("alora_invocation_tokens", "this is activated LoRA, which acts on some positions of a causal model"),
         ("use_bdlora", "this is BD-LoRA"),
         ("arrow_config", "Arrow routes tokens between adapters"),
@@ -43,8 +45,8 @@ pub(super) const FAMILY: Family = Family {
         ("monteclora_config", "this is MonteCLoRA"),
         ("megatron_config", "these are Megatron's layers"),
     ],
-    markers: &[".lora_"],
-    ops: "low-rank",
+    markers: &[".lora_", ".token_adapter."],
+    ops: "low-rank, change of embeddings",
     base: false,
     reader: Reader::Load(load),
     ..Family::new("LORA", "lora", "LoRA (Hu et al. 2021, arXiv 2106.09685)")
@@ -63,6 +65,22 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
     if dora && kasa {
         return Err(bad("kasa_config", "KaSA and DoRA are two kinds of LoRA, in PEFT or here"));
     }
+    for t in r.tables()? {
+        let rank = ranks.at(&t.module)?.unwrap_or(rank);
+        let scale = scale(alphas.at(&t.module)?.unwrap_or(alpha), rank, rslora);
+        let a = r.take(&t, "lora_embedding_A", &[rank, t.rows])?;
+        let b = r.take(&t, "lora_embedding_B", &[t.cols, rank])?;
+        let Some((a, b)) = a.zip(b) else { continue };
+        let low_rank = LowRankRows { a, b, rank, rows: t.rows };
+        if dora {
+            dora::rows(r, &t, low_rank, scale)?;
+            continue;
+        }
+        r.rewords(&t, low_rank.held(), Meeting::Adds, move |id, row| {
+            row.iter_mut().zip(low_rank.at(id)).for_each(|(x, d)| *x += scale * d);
+        });
+    }
+    tokens::option(r)?;
     for t in r.targets()? {
         let rank = ranks.at(&t.module)?.unwrap_or(rank);
         let scale = scale(alphas.at(&t.module)?.unwrap_or(alpha), rank, rslora);

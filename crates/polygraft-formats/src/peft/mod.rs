@@ -48,6 +48,7 @@ mod road;
 mod shira;
 mod supertuning;
 mod tinylora;
+mod tokens;
 mod unilora;
 mod vblora;
 mod vera;
@@ -99,6 +100,7 @@ pub static FAMILIES: &[Family] = &[
     peanut::FAMILY,
     poly::FAMILY,
     lily::FAMILY,
+    tokens::FAMILY,
     prompts::FAMILY,
     prompts::P_TUNING,
     prompts::MULTITASK,

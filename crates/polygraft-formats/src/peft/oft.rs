@@ -3,10 +3,11 @@
 
 use super::config::bad;
 use super::family::{Family, Reader};
-use super::reading::{Reading, Target};
+use super::reading::{Named, Reading};
 use super::rotation::{cayley, held, turn};
 use crate::error::{FormatError, Result};
 use crate::maths::linalg::Mat;
+use polygraft::ir::Meeting;
 
 /// The family's row.
 pub(super) const FAMILY: Family = Family {
@@ -39,12 +40,16 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
                 "its rotations are stored as `oft_r`, by a PEFT before 0.16, and were others; PEFT 0.15.2 reads them";
             return Err(FormatError::Unsupported { file: t.module, why: why.into() });
         }
-        let Some(blocks) = map.blocks(r, &t, "oft_R.weight")? else { continue };
+        let Some(blocks) = map.blocks(r, &t, t.cols, "oft_R.weight")? else { continue };
         // The inputs pass through the first of several first.
         r.precedes(&t, held(&blocks), move |layer| {
             turn(&mut layer.weight, layer.cols, &blocks, false);
             Ok(())
         });
+    }
+    for t in r.tables()? {
+        let Some(blocks) = map.blocks(r, &t, t.cols, "oft_embedding_R.weight")? else { continue };
+        r.rewords(&t, held(&blocks), Meeting::Follows, move |_, row| turn(row, row.len(), &blocks, true));
     }
     Ok(())
 }
@@ -60,16 +65,16 @@ impl Map {
         })
     }
 
-    /// The rotations of the target's inputs, one for all blocks or one for each.
-    fn blocks(&self, r: &mut Reading<'_>, t: &Target, name: &str) -> Result<Option<Vec<Mat>>> {
+    /// The rotations of `width` numbers, one for all blocks or one for each.
+    fn blocks(&self, r: &mut Reading<'_>, t: &impl Named, width: usize, name: &str) -> Result<Option<Vec<Mat>>> {
         // b(b − 1)/2 numbers above the diagonal.
         let numbers = r.shape(t, name).and_then(|s| s.get(1).copied()).unwrap_or(0);
-        let size = (1..=t.cols).find(|b| b * (b - 1) / 2 >= numbers).unwrap_or(1);
-        if !t.cols.is_multiple_of(size) || size * (size - 1) / 2 != numbers {
+        let size = (1..=width).find(|b| b * (b - 1) / 2 >= numbers).unwrap_or(1);
+        if !width.is_multiple_of(size) || size * (size - 1) / 2 != numbers {
             let found = format!("{numbers} numbers a block");
-            return Err(r.wrong(t, name, &format!("blocks that divide {}", t.cols), &found));
+            return Err(r.wrong(t, name, &format!("blocks that divide {width}"), &found));
         }
-        let count = if self.shared { 1 } else { t.cols / size };
+        let count = if self.shared { 1 } else { width / size };
         let Some(values) = r.take(t, name, &[count, numbers])? else { return Ok(None) };
         let bound = self.bound.map(|eps| eps / (f64::from(u32::try_from(count).unwrap_or(1))).sqrt());
         let block = |i: usize| {

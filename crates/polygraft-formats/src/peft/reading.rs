@@ -1,6 +1,6 @@
 //! The reading of one adapter: what every family's reader works with.
 
-use super::change::Change;
+use super::change::{Change, RowChange};
 use super::config::{Biases, Config};
 use super::family::{Family, Reader};
 use super::keys::{Keys, ROOT, SHARED};
@@ -10,7 +10,9 @@ use crate::bag::TensorBag;
 use crate::error::{FormatError, Result};
 use crate::json::Json;
 use crate::names::{self, Part};
-use polygraft::ir::{AdapterIr, BaseClaim, Layer, LinearSite, LowRank, Meeting, Op, Patch, Reweight, RowChange, Site};
+use polygraft::ir::{
+    AdapterIr, BaseClaim, Layer, LinearSite, LowRank, Meeting, Op, Patch, Reweight, Rewording, Site, Stands,
+};
 use polygraft::model::{HeadInput, HeadSpec, HeadTask, ModelSpec};
 use polygraft::tensor::Matrix;
 use std::collections::BTreeSet;
@@ -30,6 +32,47 @@ pub(super) struct Target {
     pub(super) cols: usize,
 }
 
+/// Another module that the configuration targets: an embedding table, or a norm.
+#[derive(Debug, Clone)]
+pub(super) struct Module {
+    /// Its path in the base, without the backbone's prefix.
+    pub(super) path: String,
+    /// Its path in the model that was wrapped.
+    pub(super) module: String,
+    /// Where it is.
+    pub(super) site: Site,
+    /// Rows of a table.
+    pub(super) rows: usize,
+    /// Width.
+    pub(super) cols: usize,
+}
+
+/// What has tensors in the file.
+pub(super) trait Named {
+    /// Its path in the base, without the backbone's prefix.
+    fn path(&self) -> &str;
+    /// Its path in the model that was wrapped.
+    fn module(&self) -> &str;
+}
+
+impl Named for Target {
+    fn path(&self) -> &str {
+        &self.path
+    }
+    fn module(&self) -> &str {
+        &self.module
+    }
+}
+
+impl Named for Module {
+    fn path(&self) -> &str {
+        &self.path
+    }
+    fn module(&self) -> &str {
+        &self.module
+    }
+}
+
 /// One adapter, half read.
 pub(super) struct Reading<'a> {
     pub(super) config: Config<'a>,
@@ -43,7 +86,7 @@ pub(super) struct Reading<'a> {
     missing: Vec<String>,
     changed: Vec<Target>,
     /// What it makes of a row's shape.
-    pub(super) rows: RowChange,
+    pub(super) rows: polygraft::ir::RowChange,
 }
 
 /// Reads an adapter of `family`.
@@ -122,6 +165,26 @@ impl Reading<'_> {
         self.config.modules_to_save.iter().chain(&self.keys.automatic).any(|entry| inside(path, entry))
     }
 
+    /// The embedding tables that get an update: those that the configuration means and for which there are tensors.
+    pub(super) fn tables(&mut self) -> Result<Vec<Module>> {
+        let parts = self.parts()?.into_iter();
+        Ok(parts.filter_map(|(path, part)| self.table(path, part)).collect())
+    }
+
+    /// The embedding table that `part` is, if it is one, with the rows that the adapter's own has.
+    pub(super) fn table(&self, path: String, part: Part) -> Option<Module> {
+        let site = part.table()?;
+        let base = self.spec.weight(self.spec.embeddings.at(site)?);
+        let own = self.keys.original(&format!("{path}.weight")).and_then(|o| self.bag.shape(o)?.first().copied());
+        let rows = own.filter(|n| site == Site::Word && *n > base.rows).unwrap_or(base.rows);
+        Some(Module { module: self.keys.wrapped(&path), path, site, rows, cols: base.cols })
+    }
+
+    /// A language model's output layer, at `path`.
+    pub(super) fn output(&self, path: String, (rows, cols): (usize, usize)) -> Target {
+        Target { module: self.keys.wrapped(&path), path, site: LinearSite::HeadOutput, rows, cols }
+    }
+
     /// Every module that the configuration targets, as [`Reading::targets`].
     pub(super) fn parts(&self) -> Result<Vec<(String, Part)>> {
         let mut out = Vec::new();
@@ -139,7 +202,7 @@ impl Reading<'_> {
     }
 
     /// Takes `name` of the target's module; `None`, and a line in the list of what is missing, when it is not there.
-    pub(super) fn take(&mut self, target: &Target, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+    pub(super) fn take(&mut self, target: &impl Named, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
         let taken = self.optional(target, name, shape)?;
         if taken.is_none() {
             self.missing(target, name);
@@ -148,19 +211,19 @@ impl Reading<'_> {
     }
 
     /// Notes that `name` of the target's module is not there.
-    pub(super) fn missing(&mut self, target: &Target, name: &str) {
-        self.missing.push(format!("{ROOT}{}.{name}", target.module));
+    pub(super) fn missing(&mut self, target: &impl Named, name: &str) {
+        self.missing.push(format!("{ROOT}{}.{name}", target.module()));
     }
 
     /// Takes `name` of the target's module, if it is there.
-    pub(super) fn optional(&mut self, target: &Target, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
-        let original = self.keys.original(&format!("{}.{name}", target.path));
+    pub(super) fn optional(&mut self, target: &impl Named, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        let original = self.keys.original(&format!("{}.{name}", target.path()));
         original.map_or(Ok(None), |original| self.bag.take(original, shape))
     }
 
     /// Takes `name` of the target's module as whole numbers, as [`Reading::take`] does floats.
-    pub(super) fn ints(&mut self, target: &Target, name: &str, shape: &[usize]) -> Result<Option<Vec<i64>>> {
-        let original = self.keys.original(&format!("{}.{name}", target.path));
+    pub(super) fn ints(&mut self, target: &impl Named, name: &str, shape: &[usize]) -> Result<Option<Vec<i64>>> {
+        let original = self.keys.original(&format!("{}.{name}", target.path()));
         let taken = original.map_or(Ok(None), |original| self.bag.take_ints(original, shape))?;
         if taken.is_none() {
             self.missing(target, name);
@@ -169,8 +232,8 @@ impl Reading<'_> {
     }
 
     /// Takes `name` of the target's module as places: whole numbers, stored as such or (SHiRA on Windows) as floats.
-    pub(super) fn places(&mut self, target: &Target, name: &str, shape: &[usize]) -> Result<Option<Vec<usize>>> {
-        let original = self.keys.original(&format!("{}.{name}", target.path));
+    pub(super) fn places(&mut self, target: &impl Named, name: &str, shape: &[usize]) -> Result<Option<Vec<usize>>> {
+        let original = self.keys.original(&format!("{}.{name}", target.path()));
         let floats = original.is_some_and(|o| self.bag.is_float(o));
         #[allow(clippy::cast_possible_truncation, reason = "what is cut off is refused below")]
         let whole = |v: Vec<f32>| v.into_iter().map(|x| if x.fract() == 0.0 { x as i64 } else { -1 }).collect();
@@ -181,8 +244,8 @@ impl Reading<'_> {
     }
 
     /// An error about the numbers in `name` of the target's module.
-    pub(super) fn wrong(&self, target: &Target, name: &str, expected: &str, found: &str) -> FormatError {
-        let tensor = format!("{ROOT}{}.{name}", target.module);
+    pub(super) fn wrong(&self, target: &impl Named, name: &str, expected: &str, found: &str) -> FormatError {
+        let tensor = format!("{ROOT}{}.{name}", target.module());
         let file = self.bag.file().to_owned();
         FormatError::AdapterShape { file, tensor, expected: expected.into(), found: found.into() }
     }
@@ -217,15 +280,15 @@ impl Reading<'_> {
     }
 
     /// Drops `name` of the target's module, which is known to do nothing.
-    pub(super) fn ignore(&mut self, target: &Target, name: &str) {
-        if let Some(original) = self.keys.original(&format!("{}.{name}", target.path)) {
+    pub(super) fn ignore(&mut self, target: &impl Named, name: &str) {
+        if let Some(original) = self.keys.original(&format!("{}.{name}", target.path())) {
             self.bag.ignore(original);
         }
     }
 
     /// The shape of `name` of the target's module.
-    pub(super) fn shape(&self, target: &Target, name: &str) -> Option<Vec<usize>> {
-        let original = self.keys.original(&format!("{}.{name}", target.path))?;
+    pub(super) fn shape(&self, target: &impl Named, name: &str) -> Option<Vec<usize>> {
+        let original = self.keys.original(&format!("{}.{name}", target.path()))?;
         self.bag.shape(original).map(<[usize]>::to_vec)
     }
 
@@ -328,6 +391,15 @@ impl Reading<'_> {
         self.change(at, held, (Meeting::Precedes, true), move |layer, _| apply(layer));
     }
 
+    /// Adds a change of an embedding table, as a function of one of its rows. `held`: the floats that `apply` keeps.
+    pub(super) fn rewords<F>(&mut self, at: &Module, held: usize, meeting: Meeting, apply: F)
+    where
+        F: Fn(u32, &mut [f32]) + Send + Sync + 'static,
+    {
+        let (family, shape) = (self.family.name, (at.rows, at.cols));
+        self.patch(at.site, Op::Rewording(Rewording::new(RowChange { family, shape, meeting, held, apply })));
+    }
+
     fn change<F>(&mut self, at: &Target, held: usize, (meeting, changes_weight): (Meeting, bool), apply: F)
     where
         F: Fn(&mut Layer, &Layer) -> Result<(), String> + Send + Sync + 'static,
@@ -346,7 +418,14 @@ impl Reading<'_> {
         let Self { config, keys, head, bag, spec, patches, missing, .. } = &mut self;
         head::overrides(config, keys, head.as_ref(), bag, spec, patches, missing)?;
         self.promised_biases();
-        self.patches.sort_by_key(|p| (p.site, !matches!(p.op, Op::ReplaceLinear(_))));
+        self.patches.sort_by_key(|p| {
+            let whole = match &p.op {
+                Op::ReplaceLinear(_) => true,
+                Op::Rewording(change) => change.0.stands_for() == Stands::Table,
+                _ => false,
+            };
+            (p.site, !whole)
+        });
         let left = self.bag.finish(self.options.strict, self.missing)?;
         Ok(AdapterIr {
             family: self.family.name,

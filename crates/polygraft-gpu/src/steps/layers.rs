@@ -10,7 +10,7 @@ use crate::variants::{Covers, Shape};
 use polygraft::Result;
 use polygraft::ir::{Mixing, Op, Reft};
 use polygraft::model::Activation;
-use polygraft::program::{Step, StepKind};
+use polygraft::program::{Extent, Step, StepKind};
 use polygraft::steps::by_row;
 use std::ops::Range;
 
@@ -47,7 +47,7 @@ pub(crate) fn reft(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
         let Op::Reft(own) = &payload.op else { return Err(wrong_payload()) };
         let layers = e.layers(payload)?;
         let last = if own.last.is_some() { LAST } else { 0 };
-        for row in by_row(e.tables, segment.range.clone()) {
+        for row in by_row(e.tables, segment.range.clone(), Extent::Tokens) {
             let (prefix, suffix) = ((own.prefix as usize).min(row.len()), own.suffix as usize);
             let mut tape = |rows: Range<usize>, unit: usize, mix: bool| {
                 if rows.is_empty() {
@@ -148,6 +148,9 @@ pub(crate) fn insert(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
 
 pub(crate) fn mixed(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
     let StepKind::MixedLowRank { x, out, table } = step.kind else { return Ok(()) };
+    if e.extent(out) != Extent::Tokens {
+        return Err(crate::failed("a gated update of a pooled layer has no kernel; use the cpu backend".into()));
+    }
     let (x, y, mut tapes) = (Place::Buffer(x), Place::Buffer(out), Tapes::default());
     for segment in e.segments(table) {
         let payload = e.payload(segment)?;

@@ -4,7 +4,7 @@ use super::blocks::Blocks;
 use super::tree::{Leaf, Node, Placing, bind};
 use super::{Compose, SplitPart};
 use crate::error::{Error, Result};
-use crate::ir::{BlockSite, LoadReport, Op, Payload, Positions, RowChange, Site};
+use crate::ir::{BlockSite, LoadReport, Op, Payload, Positions, Rewording, RowChange, Site, Stands};
 use crate::model::{HeadSpec, ModelSpec, Side};
 use crate::program::{HeadKey, OpKind, Purpose};
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,6 +146,7 @@ impl Resolved {
     /// they replace what they change.
     fn weights(&mut self, leaves: &[Placing<'_>], owner: Option<usize>) -> Result<()> {
         let mut replaced: Vec<(Site, &Placing<'_>)> = Vec::new();
+        let mut words: Vec<(Site, u32, &Placing<'_>)> = Vec::new();
         let (mut linked, mut weighs): (Vec<usize>, Vec<usize>) = Default::default();
         for (index, placing) in leaves.iter().enumerate() {
             let (leaf, scale) = (placing.leaf, placing.scale);
@@ -172,7 +173,25 @@ impl Resolved {
                         );
                         return Err(undefined(&self.text, &why));
                     }
-                    if !matches!(payload.op, Op::Reweight(_) | Op::Rewording(_) | Op::Prefix(_)) {
+                    if let Op::Rewording(Rewording(change)) = &payload.op
+                        && let Stands::Rows(rows) = change.stands_for()
+                    {
+                        let taken = |(s, id, p): &&(Site, u32, &Placing<'_>)| {
+                            s == site && rows.contains(id) && !SplitPart::apart(&p.part, &placing.part)
+                        };
+                        if let Some((_, id, first)) = words.iter().find(taken) {
+                            let why =
+                                format!("{} and {} both bring row {id} of the {site}", first.leaf.name, leaf.name);
+                            return Err(undefined(&self.text, &why));
+                        }
+                        words.extend(rows.iter().map(|id| (*site, *id, placing)));
+                    }
+                    let brings = match &payload.op {
+                        Op::Reweight(_) | Op::Prefix(_) => false,
+                        Op::Rewording(Rewording(change)) => change.stands_for() == Stands::Table,
+                        _ => true,
+                    };
+                    if brings {
                         let same =
                             |(s, p): &&(Site, &Placing<'_>)| s == site && !SplitPart::apart(&p.part, &placing.part);
                         if let Some((_, first)) = replaced.iter().find(same) {

@@ -1,6 +1,6 @@
 //! Whether every patch of an adapter fits this base model, and the report of what loading did.
 
-use super::{AdapterIr, BlockSite, Dense, LinearSite, LowRank, Mixing, Norm, NormSite, Op, Patch, Site};
+use super::{AdapterIr, BlockSite, Dense, LinearSite, LowRank, Mixing, Norm, NormSite, Op, Patch, Site, Stands};
 use crate::error::{Error, Result};
 use crate::model::{HeadKind, ModelSpec};
 use crate::tensor::Matrix;
@@ -253,13 +253,21 @@ fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Res
             }
             Ok(())
         }
-        (Site::Word, Op::Rewording(change)) => {
-            let (want, found) = (spec.weight(spec.embeddings.word), change.0.shape());
-            if found == (want.rows, want.cols) {
+        (Site::Word | Site::Position | Site::TokenType, Op::Rewording(change)) => {
+            let table = spec.weight(spec.embeddings.at(patch.site).ok_or_else(missing)?);
+            let whole = |p: &Patch| match &p.op {
+                Op::Rewording(r) if p.site == patch.site && r.0.stands_for() == Stands::Table => Some(r.0.shape().0),
+                _ => None,
+            };
+            // A table of the adapter's own may be longer: words that were added.
+            let own = adapter.patches.iter().find_map(whole);
+            let rows = if patch.site == Site::Word { own.filter(|n| *n >= table.rows) } else { None };
+            let (want, found) = ((rows.unwrap_or(table.rows), table.cols), change.0.shape());
+            if found == want {
                 return Ok(());
             }
-            let (expected, found) = (format!("{} × {}", want.rows, want.cols), format!("{} × {}", found.0, found.1));
-            Err(wrong("change of words", expected, found))
+            let text = |(rows, cols): (usize, usize)| format!("{rows} × {cols}");
+            Err(wrong("change of embeddings", text(want), text(found)))
         }
         (Site::Word | Site::Embeddings, Op::Prompt(prompt)) => {
             shaped("prompt", &prompt.vectors, (prompt.vectors.rows(), spec.weight(spec.embeddings.word).cols))

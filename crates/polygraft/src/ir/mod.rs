@@ -15,7 +15,7 @@ pub use block::{
 pub use check::{Graft, LoadReport, Verdict, check};
 pub use payload::{Dense, LowRank, Norm, Offset, Payload, PayloadId};
 pub use reweight::{Layer, Meeting, Reweigh, Reweight, fold};
-pub use rows::{Positions, Prefix, Prompt, Reword, Rewording, RowChange};
+pub use rows::{Positions, Prefix, Prompt, Reword, Rewording, RowChange, Stands};
 pub use site::{BlockSite, LayerLinear, LinearSite, NormSite, Site};
 
 use crate::model::HeadSpec;

@@ -1,22 +1,38 @@
 //! Ops on whole rows: words that are changed, virtual tokens, keys and values in front of a row's own.
 
 use super::Gate;
+use crate::error::Result;
 use crate::tensor::Matrix;
 use std::fmt;
 use std::sync::Arc;
 
 use super::Meeting;
 
-/// A change of the word embeddings, as a function of one of them.
+/// A change of an embedding table (words, positions or token types), as a function of one of its rows.
 ///
 /// Rows are gathered where the table is, so that a change costs the words of a call and no copy of the table.
 pub trait Reword: fmt::Debug + Send + Sync {
-    /// Makes `row`, the embedding of token `id`, the changed one. It is the base's own for a change that
+    /// Makes `row`, number `id` of the table, the changed one. It is the base's own for a change that
     /// [`Meeting::Adds`].
     fn apply(&self, id: u32, row: &mut [f32]);
 
-    /// `[vocabulary, width]` of the tables that it fits.
+    /// `[rows, width]` of the tables that it fits. A whole table of its own may have more rows than the base's.
     fn shape(&self) -> (usize, usize);
+
+    /// What of the table it stands for.
+    fn stands_for(&self) -> Stands<'_> {
+        Stands::Nothing
+    }
+
+    /// The change as it is on the base that runs, where it depends on the whole table: called once, before any row is
+    /// changed. `table` reads a row.
+    ///
+    /// # Errors
+    /// As `table`.
+    fn prepared(&self, table: &mut dyn FnMut(usize, &mut [f32]) -> Result<()>) -> Result<Option<Rewording>> {
+        let _ = table;
+        Ok(None)
+    }
 
     /// How it meets others.
     fn meeting(&self) -> Meeting {
@@ -25,6 +41,17 @@ pub trait Reword: fmt::Debug + Send + Sync {
 
     /// Bytes of numbers held.
     fn bytes(&self) -> usize;
+}
+
+/// Rows that a [`Reword`] brings rather than changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands<'a> {
+    /// None.
+    Nothing,
+    /// These.
+    Rows(&'a [u32]),
+    /// All: changes after it change its rows, as if they were the base's.
+    Table,
 }
 
 /// A shared [`Reword`]; equal when it is the same one.

@@ -126,6 +126,10 @@ pub enum Site {
     Embeddings,
     /// The word embeddings, before positions and types are added.
     Word,
+    /// The position embeddings.
+    Position,
+    /// The token-type embeddings.
+    TokenType,
     /// A layer's keys and values.
     Keys(u16),
     /// What a vocabulary head's last layer reads.
@@ -187,6 +191,8 @@ impl fmt::Display for Site {
             Self::Block(BlockSite::Ffn(layer)) => write!(f, "layer {layer} ffn"),
             Self::LayerOutput(layer) => write!(f, "layer {layer} output"),
             Self::Word => f.write_str("word embeddings"),
+            Self::Position => f.write_str("position embeddings"),
+            Self::TokenType => f.write_str("token-type embeddings"),
             Self::Keys(layer) => write!(f, "layer {layer} keys and values"),
             Self::Embeddings => f.write_str("embeddings"),
             Self::Vocabulary => f.write_str("vocabulary head input"),
@@ -205,7 +211,13 @@ impl Site {
             | Self::LayerOutput(layer)
             | Self::Keys(layer) => Some(layer),
             Self::Norm(site) => site.layer(),
-            Self::Linear(_) | Self::Word | Self::Embeddings | Self::Vocabulary | Self::Pooled => None,
+            Self::Linear(_)
+            | Self::Word
+            | Self::Position
+            | Self::TokenType
+            | Self::Embeddings
+            | Self::Vocabulary
+            | Self::Pooled => None,
         }
     }
 }

@@ -136,9 +136,10 @@ impl<'a> Builder<'a> {
     /// What adapters do to the finished embeddings.
     pub(super) fn embeddings(&mut self, x: BufferId) {
         // Changed words are in the rows that the embed step gives; its table says whose they are.
-        for op in [OpKind::Rewording, OpKind::Prompt] {
-            self.tables(Site::Word, op, At::ENCODER, Extent::Tokens);
+        for site in [Site::Word, Site::Position, Site::TokenType] {
+            self.tables(site, OpKind::Rewording, At::ENCODER, Extent::Tokens);
         }
+        self.tables(Site::Word, OpKind::Prompt, At::ENCODER, Extent::Tokens);
         self.couple(Site::Embeddings, x, At::ENCODER);
         for table in self.tables(Site::Embeddings, OpKind::Prompt, At::ENCODER, Extent::Tokens) {
             self.step(StepKind::Insert { x, table }, Scope::Only(table), Some(Site::Embeddings));

@@ -101,7 +101,7 @@ fn takes(
         program.tables.iter().position(of).map(|at| super::TableId(at as u32))
     };
     let table = match *kind {
-        StepKind::Embed { .. } => patched(Site::Word),
+        StepKind::Embed { .. } => [Site::Word, Site::Position, Site::TokenType].into_iter().find_map(patched),
         StepKind::Attention { prefix, .. } => prefix.map(|p| p.first),
         StepKind::LowRank { table, .. }
         | StepKind::MixedLowRank { table, .. }

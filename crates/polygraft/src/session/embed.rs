@@ -5,13 +5,46 @@ use crate::backend::Backend;
 use crate::batch::{self, Layout, Row};
 use crate::compose::Resolved;
 use crate::error::{Error, Result};
-use crate::ir::{Meeting, Op, Rewording, Site};
+use crate::ir::{AdapterIr, Meeting, Op, Rewording, Site, Stands};
 use crate::model::ModelSpec;
 use crate::steps::embed_token;
 
 /// Whether a row under `resolved` has words that no table has.
 pub(super) fn changes_words(resolved: &Resolved) -> bool {
-    resolved.placed.iter().any(|p| p.site == Site::Word)
+    resolved.placed.iter().any(|p| matches!(p.site, Site::Word | Site::Position | Site::TokenType))
+}
+
+/// Words that a row under `resolved` may have: more than the base's where an adapter brings a longer table.
+pub(super) fn vocabulary(resolved: &Resolved, spec: &ModelSpec) -> usize {
+    let own = |p: &crate::compose::Placed| match &p.payload.op {
+        Op::Rewording(r) if p.site == Site::Word && r.0.stands_for() == Stands::Table => Some(r.0.shape().0),
+        _ => None,
+    };
+    resolved.placed.iter().filter_map(own).fold(spec.vocab, usize::max)
+}
+
+/// Shows the adapter's changes of tables the tables that they change: the base's, or its own.
+pub(super) fn prepare<B: Backend>(adapter: &mut AdapterIr, spec: &ModelSpec, backend: &B) -> Result<()> {
+    let mut own: Vec<(Site, Rewording)> = Vec::new();
+    for patch in &mut adapter.patches {
+        let Op::Rewording(change) = &patch.op else { continue };
+        let Some(table) = spec.embeddings.at(patch.site) else { continue };
+        let whole = own.iter().find(|(site, _)| *site == patch.site).map(|(_, change)| change);
+        let prepared = change.0.prepared(&mut |row, out| match whole {
+            Some(Rewording(whole)) => {
+                whole.apply(row as u32, out);
+                Ok(())
+            }
+            None => backend.weight_row(table, row, out),
+        })?;
+        if change.0.stands_for() == Stands::Table {
+            own.push((patch.site, change.clone()));
+        }
+        if let Some(change) = prepared {
+            patch.op = Op::Rewording(change);
+        }
+    }
+    Ok(())
 }
 
 /// `word + position + type` of every token, in the order of the rows, added as the step adds them; virtual tokens and
@@ -23,18 +56,20 @@ pub(super) fn gather<B: Backend>(
     spec: &ModelSpec,
     backend: &B,
 ) -> Result<Vec<f32>> {
-    rows.iter().enumerate().try_for_each(|(i, row)| batch::check_row(i, row, spec))?;
+    let vocabulary = |i: usize| vocabulary(resolved[of[i]], spec);
+    rows.iter().enumerate().try_for_each(|(i, row)| batch::check_row(i, row, spec, vocabulary(i)))?;
     let tables = spec.embeddings;
     let width = spec.embedding;
     let (mut out, mut other) = (Vec::new(), vec![0.0; width]);
     for (row, &composition) in rows.iter().zip(of) {
         let resolved = resolved[composition];
         let laid = batch::lay(row, resolved.rows, spec);
-        let changes: Vec<(&Rewording, f32)> = resolved
-            .placed
-            .iter()
-            .filter_map(|p| if let Op::Rewording(change) = &p.payload.op { Some((change, p.scale)) } else { None })
-            .collect();
+        let changes = |site: Site| -> Vec<(&Rewording, f32)> {
+            let here = resolved.placed.iter().filter(|p| p.site == site);
+            here.filter_map(|p| if let Op::Rewording(change) = &p.payload.op { Some((change, p.scale)) } else { None })
+                .collect()
+        };
+        let changes = [Site::Word, Site::Position, Site::TokenType].map(|site| (tables.at(site), changes(site)));
         let prompt = resolved.placed.iter().find_map(|p| match &p.payload.op {
             Op::Prompt(prompt) if p.site == Site::Word => Some(prompt),
             _ => None,
@@ -45,15 +80,19 @@ pub(super) fn gather<B: Backend>(
             let at = [laid.ids[t], laid.positions[t], laid.types[t]];
             let virtual_row = prompt.filter(|_| laid.virtuals.contains(&t)).map(|p| (p, t - laid.virtuals.start));
             embed_token(tables, at, &mut out[start..], &mut other, |id, row, out| {
-                if id != tables.word {
-                    return backend.weight_row(id, row, out);
-                }
-                if let Some((prompt, at)) = virtual_row {
+                if let Some((prompt, at)) = virtual_row.filter(|_| id == tables.word) {
                     prompt.vectors.decode_row(at, out);
                     return Ok(());
                 }
-                backend.weight_row(id, row, out)?;
-                reword(&changes, row as u32, out);
+                if row < spec.weight(id).rows {
+                    backend.weight_row(id, row, out)?;
+                } else {
+                    // A word of an adapter's own table, which overwrites this.
+                    out.fill(0.0);
+                }
+                if let Some((_, changes)) = changes.iter().find(|(table, _)| *table == Some(id)) {
+                    reword(changes, row as u32, out);
+                }
                 Ok(())
             })?;
         }
@@ -62,14 +101,19 @@ pub(super) fn gather<B: Backend>(
 }
 
 /// As weights are folded: what adds sees the base's row, what follows sees all before it.
-fn reword(changes: &[(&Rewording, f32)], id: u32, row: &mut [f32]) {
+pub(crate) fn reword(changes: &[(&Rewording, f32)], id: u32, row: &mut [f32]) {
     if changes.is_empty() {
         return;
     }
-    let base = row.to_vec();
-    for (Rewording(change), scale) in changes {
+    let mut base = row.to_vec();
+    for (Rewording(change), scale) in changes.iter().filter(|(r, _)| (id as usize) < r.0.shape().0) {
         match change.meeting() {
-            Meeting::Follows | Meeting::Precedes => change.apply(id, row),
+            Meeting::Follows | Meeting::Precedes => {
+                change.apply(id, row);
+                if change.stands_for() == Stands::Table {
+                    base.copy_from_slice(row);
+                }
+            }
             Meeting::Adds => {
                 let mut changed = base.clone();
                 change.apply(id, &mut changed);
