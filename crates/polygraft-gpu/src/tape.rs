@@ -205,7 +205,7 @@ fn launch(e: &mut Encoder<'_>, kind: Kind, runs: &[(Range<usize>, Args)]) -> Res
             let ((x, stride), (y, _)) = (place(e, Place::Slot(LOGITS, inner)), place(e, Place::Slot(MEANS, inner)));
             let n = if softmax { numbers } else { 0 };
             let tables = e.tables;
-            let rows = runs.iter().flat_map(|(rows, _)| by_row(tables, rows.clone(), Extent::Tokens));
+            let rows = runs.iter().flat_map(|(rows, _)| by_row(tables, Extent::Tokens, rows.clone()));
             let items: Vec<_> = rows.map(|row| [row.start as u32, row.len() as u32, n, 0]).collect();
             let count = items.len() as u32;
             let block = params::Mean { stride, items: e.table(items) };

@@ -47,7 +47,7 @@ pub(crate) fn reft(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
         let Op::Reft(own) = &payload.op else { return Err(wrong_payload()) };
         let layers = e.layers(payload)?;
         let last = if own.last.is_some() { LAST } else { 0 };
-        for row in by_row(e.tables, segment.range.clone(), Extent::Tokens) {
+        for row in by_row(e.tables, Extent::Tokens, segment.range.clone()) {
             let (prefix, suffix) = ((own.prefix as usize).min(row.len()), own.suffix as usize);
             let mut tape = |rows: Range<usize>, unit: usize, mix: bool| {
                 if rows.is_empty() {

@@ -8,7 +8,7 @@ use super::{Machine, Weights, dot, wrong_payload};
 use crate::error::Result;
 use crate::ir::{Blend, Bottleneck, Coupling, Fusion, Gate, How, Op, OwnNorm, Payload, Residual, Rules};
 use crate::model::Activation;
-use crate::program::{Extent, Step, StepKind};
+use crate::program::{Extent, Step, StepKind, Tables};
 use crate::tensor::Matrix;
 use std::ops::Range;
 
@@ -338,13 +338,17 @@ impl Products for Naive {
 }
 
 /// The parts of `range`, along `extent`, that lie in one row each.
-pub fn by_row(
-    tables: &crate::program::Tables,
-    range: Range<usize>,
-    extent: Extent,
-) -> impl Iterator<Item = Range<usize>> + use<'_> {
-    let row = move |r| if extent == Extent::Tokens { tables.row(r) } else { r..r + 1 };
-    (0..tables.rows()).map(row).filter_map(move |row| {
+pub fn by_row(tables: &Tables, extent: Extent, range: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<'_> {
+    let groups = match (extent, &tables.relative) {
+        (Extent::Positions, Some(relative)) => relative.count(),
+        _ => tables.rows(),
+    };
+    let group = move |i: usize| match (extent, &tables.relative) {
+        (Extent::Positions, Some(relative)) => relative.block(i),
+        (Extent::Rows, _) => i..i + 1,
+        _ => tables.row(i),
+    };
+    (0..groups).map(group).filter_map(move |row| {
         let part = row.start.max(range.start)..row.end.min(range.end);
         (!part.is_empty()).then_some(part)
     })
@@ -365,7 +369,7 @@ pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()
         .transpose()?;
     for segment in m.segments(table) {
         let payload = m.payload(segment)?;
-        for part in by_row(m.tables, segment.range.clone(), m.extent(table)) {
+        for part in by_row(m.tables, Extent::Tokens, segment.range.clone()) {
             let own = norm.and_then(|n| n.replaced).map(|t| m.replaced_norm(t, part.start)).transpose()?.flatten();
             let norm = base.as_ref().map(|(gamma, beta, eps)| ModelNorm {
                 gamma: own.and_then(|o| o.gamma.as_deref()).unwrap_or(gamma),
