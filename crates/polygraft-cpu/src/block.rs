@@ -87,7 +87,6 @@ fn tasks<'a>(frame: &Frame<'a>, step: &Step) -> Result<Vec<(&'a Payload, f32, Ra
     else {
         return Ok(Vec::new());
     };
-    let extent = frame.program().buffers[step.kind.target().0 as usize].extent;
     let mut out = Vec::new();
     let extent = frame.program().tables[table.0 as usize].extent;
     for segment in frame.segments(table) {

@@ -247,7 +247,7 @@ impl Part {
             Self::Word => Some(Site::Word),
             Self::Position => Some(Site::Position),
             Self::TokenType => Some(Site::TokenType),
-            Self::Norm(_) | Self::Linear(_) => None,
+            Self::Norm(_) | Self::Linear(_) | Self::Relative => None,
         }
     }
 

@@ -4,7 +4,7 @@ use super::change::OwnTable;
 use super::config::Config;
 use super::keys::Keys;
 use crate::bag::TensorBag;
-use crate::error::Result;
+use crate::error::{FormatError, Result, shown};
 use crate::names::{self, Param, Part};
 use polygraft::ir::{Dense, LinearSite, Norm, NormSite, Op, Patch, Rewording, Site};
 use polygraft::model::{HeadSpec, ModelSpec};
@@ -75,7 +75,10 @@ pub(super) fn overrides(
                 }
                 continue;
             }
-            Part::Relative => return Err(unplaceable(original)),
+            Part::Relative => {
+                let why = "replacing a table of relative positions is not supported by this version; train without it in modules_to_save";
+                return Err(FormatError::Unsupported { file: shown(original), why: why.into() });
+            }
             Part::Norm(site) => (width(site, head, spec), 0),
             Part::Linear(site) => match shape(site, head, spec) {
                 Some(shape) => shape,

@@ -148,9 +148,7 @@ pub(crate) fn insert(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
 
 pub(crate) fn mixed(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
     let StepKind::MixedLowRank { x, out, table } = step.kind else { return Ok(()) };
-    if e.extent(out) != Extent::Tokens {
-        return Err(crate::failed("a gated update of a pooled layer has no kernel; use the cpu backend".into()));
-    }
+    let extent = e.extent(out);
     let (x, y, mut tapes) = (Place::Buffer(x), Place::Buffer(out), Tapes::default());
     for segment in e.segments(table) {
         let payload = e.payload(segment)?;
@@ -164,7 +162,7 @@ pub(crate) fn mixed(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
             Mixing::Route(router) => (hidden, 0, true, router.rows() as u32),
         };
         tape.push(project(from, logits, None, activation), layers.layer(1)?.args(1.0));
-        tape.push(Kind::Mean { softmax, numbers }, [0; 5]);
+        tape.push(Kind::Mean { softmax, numbers, extent }, [0; 5]);
         for expert in 0..numbers {
             let kind = Kind::Project { x: hidden, y, add: Some(y), gate: Some(expert), activation: 0 };
             tape.push(kind, layers.layer(2 + expert as usize)?.args(segment.scale * own.lora.scale));

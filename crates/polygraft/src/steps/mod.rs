@@ -110,10 +110,6 @@ impl<'a, W: Weights> Machine<'a, W> {
         &self.buffers[id.0 as usize]
     }
 
-    fn extent(&self, table: crate::program::TableId) -> crate::program::Extent {
-        self.program.tables[table.0 as usize].extent
-    }
-
     fn segments(&self, table: crate::program::TableId) -> &'a [Segment] {
         let tables: &'a Tables = self.tables;
         &tables.tables[table.0 as usize].segments
