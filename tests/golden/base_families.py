@@ -95,6 +95,22 @@ class Family:
         expect(folder, results)
 
 
+    def mixed(self, name, configs):
+        """Rows under different LoRAs in one batch, the base's own among them."""
+        folder = fresh(CASES / self.name / name)
+        cls = getattr(transformers, self.stem + "Model")
+        models = {"base": self.load(self.name, cls)}
+        for adapter, config in configs.items():
+            peft = get_peft_model(self.load(self.name, cls), LoraConfig(**{"r": 4, "lora_alpha": 8, **config}))
+            randomise_adapter(peft, f"{self.name} {name} {adapter}")
+            save_adapter(peft.eval(), folder / adapter, self.name)
+            models[adapter] = PeftModel.from_pretrained(self.load(self.name, cls), folder / adapter).eval()
+        compose = [list(models)[i % len(models)] for i in range(7)]
+        rows = self.rows(name, [3, 17, 5, 30, 1, 2, 9])
+        request(folder, self.name, rows, None, {a: a for a in configs}, row_compose=compose)
+        expect(folder, [checked(models[c], r) for c, r in zip(compose, rows)])
+
+
 def outputs(model, ids, types=None):
     """The backbone's last hidden state, after a final norm where there is one, and the logits of one row, alone."""
     kept = []
@@ -163,6 +179,64 @@ def albert():
     f.lora("all_linear", target_modules="all-linear", bias="all")
     f.lora("seqcls", cls="ForSequenceClassification", labels=2, task_type="SEQ_CLS", target_modules=["key", "pooler"])
     f.lora("mlm", "albert_mlm", "ForMaskedLM", target_modules=["embedding_hidden_mapping_in", "predictions.dense"])
+
+
+@family
+def mpnet():
+    f = Family("mpnet", "MPNet", low=2, type_vocab_size=None)
+    f.base()
+    f.heads()
+    f.base("long", max_position_embeddings=202, lengths=(1, 9, 200))
+    f.lora("qv", target_modules=["q", "v"])
+    f.lora("all_linear", target_modules="all-linear", bias="all")
+    f.lora("seqcls", cls="ForSequenceClassification", labels=2, task_type="SEQ_CLS", target_modules=["k", "o", "dense"])
+
+
+@family
+def modernbert():
+    f = Family("modernbert", "ModernBert", num_hidden_layers=4, global_attn_every_n_layers=2, local_attention=8, pad_token_id=0,
+               bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2, reference_compile=False)
+    f.base()
+    f.heads()
+    f.base("mean", "seqcls", classifier_pooling="mean", classifier_activation="relu", num_labels=2)
+    f.base("biases", "mlm", norm_bias=True, attention_bias=True, mlp_bias=True, classifier_bias=True)
+    f.base("no_decoder_bias", "mlm", decoder_bias=False, tie_word_embeddings=False)
+    f.base("one_theta", local_rope_theta=None, global_rope_theta=500.0, local_attention=3, hidden_activation="silu", num_attention_heads=2)
+    f.base("long", max_position_embeddings=300, local_attention=64, lengths=(1, 33, 150, 300))
+    f.lora("qkv", target_modules=["Wqkv"])
+    f.lora("all_linear", target_modules="all-linear", lora_bias=True)
+    f.lora("seqcls", "modernbert_seqcls", "ForSequenceClassification", labels=5, task_type="SEQ_CLS", target_modules=["Wi", "Wo", "head.dense"])
+
+
+@family
+def deberta_v2():
+    """v3 shares the projections and has no convolution; v2-xlarge has both; the paper's first has neither."""
+    both = dict(relative_attention=True, pos_att_type=["c2p", "p2c"])
+    v3 = dict(both, share_att_key=True, norm_rel_ebd="layer_norm", position_buckets=8, max_relative_positions=-1, position_biased_input=False)
+    f = Family("deberta_v2", "DebertaV2", type_vocab_size=0, **v3)
+    f.base()
+    f.heads()
+    f.base("conv", conv_kernel_size=3, conv_act="gelu", num_hidden_layers=3)
+    f.base("conv_groups", conv_kernel_size=5, conv_groups=4)
+    f.base("long", max_position_embeddings=130, position_buckets=16, lengths=(1, 20, 130))
+    own = dict(both, share_att_key=False, norm_rel_ebd="none", position_buckets=-1)
+    f.base("own_projections", **own)
+    f.base("content_to_position", **own | dict(pos_att_type="c2p", max_relative_positions=12))
+    f.base("position_to_content", **own | dict(pos_att_type=["p2c"], position_buckets=6, max_relative_positions=16))
+    f.base("no_terms", **own | dict(pos_att_type=None))
+    f.base("absolute", relative_attention=False, position_biased_input=True, pos_att_type=["c2p"])
+    f.base("projected", embedding_size=16, hidden_act="gelu_new")
+    f.base("projected_mlm", "mlm", embedding_size=16)
+    f.base("own_head", "mlm", legacy=False, tie_word_embeddings=False)
+    f.base("biased_input", position_biased_input=True, pooler_hidden_act="tanh", head="seqcls", num_labels=2)
+    f.lora("default_targets")
+    f.lora("all_linear", target_modules="all-linear", bias="all")
+    f.lora("own_projections", "deberta_v2_own_projections", target_modules=["pos_key_proj", "pos_query_proj", "key_proj"])
+    f.lora("conv", "deberta_v2_conv", target_modules=["query_proj", "key_proj", "dense"])
+    f.lora("seqcls", "deberta_v2_seqcls", "ForSequenceClassification", labels=2, task_type="SEQ_CLS", target_modules=["key_proj", "pooler.dense"])
+    f.mixed("mixed_batch", {"a": dict(target_modules=["query_proj"]), "b": dict(target_modules=["key_proj", "value_proj"], r=2)})
+    t = Family("deberta_v2_types", "DebertaV2", types=True, **v3)
+    t.base(type_vocab_size=2)
 
 
 def main():

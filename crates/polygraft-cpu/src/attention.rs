@@ -7,6 +7,7 @@ use crate::kernels::{Attention, Coded, Isa, Rows, Target};
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 use crate::math::exp;
 use crate::pack::LANES;
+use crate::placed;
 use crate::run::{Frame, cut};
 use crate::slices::{Ended, Slices, TASK};
 use polygraft::Result;
@@ -23,21 +24,23 @@ pub(crate) struct Heads {
     /// `[panel of dimensions][key][lane]`.
     values: Vec<f32>,
     /// `[query][key, padded]`: products, then weights.
-    scores: Vec<f32>,
+    pub(crate) scores: Vec<f32>,
     /// `1 / Σ weights`, a query.
     inverses: Vec<f32>,
     /// `[query][dimension, padded]`.
     context: Vec<f32>,
     /// Zeros, as the kernel's bias.
     zeros: Vec<f32>,
+    /// Products with relative positions.
+    pub(crate) placed: placed::Scratch,
     coded: Coded,
 }
 
 /// One head of one row for some of its queries.
-struct Task {
-    keys: Range<usize>,
-    head: usize,
-    queries: Range<usize>,
+pub(crate) struct Task {
+    pub(crate) keys: Range<usize>,
+    pub(crate) head: usize,
+    pub(crate) queries: Range<usize>,
 }
 
 pub(crate) fn attention(
@@ -47,7 +50,12 @@ pub(crate) fn attention(
     y: &mut [f32],
     slices: &mut Slices<'_>,
 ) -> Result<Ended> {
-    let StepKind::Attention { q, k, v, out, heads, scale_bits, prefix } = step.kind else { return Ok(Ended::Yes) };
+    let StepKind::Attention { q, k, v, out, heads, scale_bits, prefix, window, relative } = step.kind else {
+        return Ok(Ended::Yes);
+    };
+    if window.is_some() || relative.is_some() {
+        return placed::attention(frame, step, y, slices);
+    }
     let (width, tables) = (frame.width(out), frame.tables());
     let d = width / heads;
     let [q, k, v] = [q, k, v].map(|id| frame.buffers[id.0 as usize].as_slice());
@@ -110,14 +118,30 @@ impl Heads {
         scale: f32,
         y: &mut [f32],
     ) {
+        self.products(isa, task, [q, k, v], width, d);
+        self.weigh(isa, task, width, d, scale, y);
+    }
+
+    /// Products of queries and keys, and the values in panels.
+    pub(crate) fn products(&mut self, isa: Isa, task: &Task, [q, k, v]: [&[f32]; 3], width: usize, d: usize) {
         let (keys, count, first) = (task.keys.len(), task.queries.len(), task.head * d);
-        let (key_panels, d_panels) = (keys.div_ceil(LANES), d.div_ceil(LANES));
-        let (stride, d_stride) = (key_panels * LANES, d_panels * LANES);
-        self.zeros.resize(self.zeros.len().max(stride).max(d_stride), 0.0);
-        self.pack(isa, &task.keys, k, v, width, first..first + d);
+        let stride = keys.div_ceil(LANES) * LANES;
+        self.zeros.resize(self.zeros.len().max(stride).max(d.div_ceil(LANES) * LANES), 0.0);
+        if !(keys.is_multiple_of(LANES) && d.is_multiple_of(LANES)) {
+            self.keys.clear();
+            self.values.clear();
+        }
+        pack_keys(isa, &task.keys, k, width, first..first + d, &mut self.keys);
+        pack_values(&task.keys, v, width, first..first + d, &mut self.values);
         self.scores.resize(count * stride, 0.0);
         let queries = Rows { values: &q[task.queries.start * width + first..], stride: width, count, width: d };
         isa.gemm(queries, &self.keys, &self.zeros[..stride], &mut Target { values: &mut self.scores, stride });
+    }
+
+    /// Softmax of the scores and the sum of values.
+    pub(crate) fn weigh(&mut self, isa: Isa, task: &Task, width: usize, d: usize, scale: f32, y: &mut [f32]) {
+        let (keys, count, first) = (task.keys.len(), task.queries.len(), task.head * d);
+        let [stride, d_stride] = [keys, d].map(|n| n.div_ceil(LANES) * LANES);
         self.inverses.resize(count, 0.0);
         for (scores, inverse) in self.scores.chunks_exact_mut(stride).zip(&mut self.inverses) {
             *inverse = 1.0 / isa.softmax(&mut scores[..keys], scale);
@@ -134,38 +158,39 @@ impl Heads {
             }
         });
     }
+}
 
-    /// Brings keys and values of a head into panels. Lanes past the last stay zero.
-    fn pack(&mut self, isa: Isa, row: &Range<usize>, k: &[f32], v: &[f32], width: usize, head: Range<usize>) {
-        let (keys, d) = (row.len(), head.len());
-        if !(keys.is_multiple_of(LANES) && d.is_multiple_of(LANES)) {
-            self.keys.clear();
-            self.values.clear();
-        }
-        self.keys.resize(keys.div_ceil(LANES) * LANES * d, 0.0);
-        self.values.resize(d.div_ceil(LANES) * LANES * keys, 0.0);
-        for (panel, rows) in cut(row.clone(), LANES).enumerate() {
-            let panel = &mut self.keys[panel * LANES * d..(panel + 1) * LANES * d];
-            let own = &k[rows.start * width + head.start..];
-            if rows.len() == LANES {
-                isa.transpose(own, width, panel);
-            } else {
-                for (lane, own) in own.chunks(width).take(rows.len()).enumerate() {
-                    panel[lane..].iter_mut().step_by(LANES).zip(&own[..d]).for_each(|(to, from)| *to = *from);
-                }
+/// Brings a head's keys into panels. Lanes past the last stay as they are: zero, if `out` was cleared.
+pub(crate) fn pack_keys(isa: Isa, row: &Range<usize>, k: &[f32], width: usize, head: Range<usize>, out: &mut Vec<f32>) {
+    let (keys, d) = (row.len(), head.len());
+    out.resize(keys.div_ceil(LANES) * LANES * d, 0.0);
+    for (panel, rows) in cut(row.clone(), LANES).enumerate() {
+        let panel = &mut out[panel * LANES * d..(panel + 1) * LANES * d];
+        let own = &k[rows.start * width + head.start..];
+        if rows.len() == LANES {
+            isa.transpose(own, width, panel);
+        } else {
+            for (lane, own) in own.chunks(width).take(rows.len()).enumerate() {
+                panel[lane..].iter_mut().step_by(LANES).zip(&own[..d]).for_each(|(to, from)| *to = *from);
             }
         }
-        for (at, t) in row.clone().enumerate() {
-            // Arrays, not slices: a copy of unknown length is a call in WebAssembly.
-            let (whole, rest) = v[t * width + head.start..][..d].as_chunks::<LANES>();
-            for (panel, from) in whole.iter().enumerate() {
-                if let Some(to) = self.values[(panel * keys + at) * LANES..].first_chunk_mut() {
-                    *to = *from;
-                }
+    }
+}
+
+/// Brings a head's values into panels, likewise.
+fn pack_values(row: &Range<usize>, v: &[f32], width: usize, head: Range<usize>, out: &mut Vec<f32>) {
+    let (keys, d) = (row.len(), head.len());
+    out.resize(d.div_ceil(LANES) * LANES * keys, 0.0);
+    for (at, t) in row.clone().enumerate() {
+        // Arrays, not slices: a copy of unknown length is a call in WebAssembly.
+        let (whole, rest) = v[t * width + head.start..][..d].as_chunks::<LANES>();
+        for (panel, from) in whole.iter().enumerate() {
+            if let Some(to) = out[(panel * keys + at) * LANES..].first_chunk_mut() {
+                *to = *from;
             }
-            let to = &mut self.values[(whole.len() * keys + at) * LANES * usize::from(!rest.is_empty())..];
-            to.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
         }
+        let to = &mut out[(whole.len() * keys + at) * LANES * usize::from(!rest.is_empty())..];
+        to.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
     }
 }
 

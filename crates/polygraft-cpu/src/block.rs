@@ -87,10 +87,11 @@ fn tasks<'a>(frame: &Frame<'a>, step: &Step) -> Result<Vec<(&'a Payload, f32, Ra
     else {
         return Ok(Vec::new());
     };
+    let extent = frame.program().buffers[step.kind.target().0 as usize].extent;
     let mut out = Vec::new();
     for segment in frame.segments(table) {
         let payload = frame.payload(segment)?;
-        let rows = steps::by_row(frame.tables(), segment.range.clone());
+        let rows = steps::by_row(frame.tables(), extent, segment.range.clone());
         out.extend(rows.map(|row| (payload, segment.scale, row)));
     }
     Ok(out)

@@ -19,6 +19,8 @@ mod lowrank;
 mod math;
 mod norm;
 mod pack;
+mod placed;
+mod places;
 mod profile;
 mod quantize;
 mod rows;

@@ -1,4 +1,4 @@
-//! Steps that move or change rows one by one: embed, add, activate, offset, pool.
+//! Steps that move or change rows one by one: embed, add, copy, activate, gate, offset, pool.
 
 use crate::kernels::Isa;
 use crate::math;
@@ -56,11 +56,28 @@ pub(crate) fn add(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mu
 }
 
 pub(crate) fn copy(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
-    let StepKind::Copy { x, .. } = step.kind else { return Ok(Ended::Yes) };
-    let (width, x) = (frame.width(x), &frame.buffers[x.0 as usize]);
+    let StepKind::Copy { x, first, out } = step.kind else { return Ok(Ended::Yes) };
+    let (stride, width, x) = (frame.width(x), frame.width(out), &frame.buffers[x.0 as usize]);
     slices.each(frame.pieces(step, CHUNK), |rows| {
-        let span = rows.start * width..rows.end * width;
-        y[span.clone()].copy_from_slice(&x[span]);
+        for t in rows {
+            y[t * width..(t + 1) * width].copy_from_slice(&x[t * stride + first..][..width]);
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn gate(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
+    let StepKind::Gate { x, out, function } = step.kind else { return Ok(Ended::Yes) };
+    let (width, function) = (frame.width(out), close(function, frame.call.precision));
+    let x = &frame.buffers[x.0 as usize];
+    slices.each(frame.pieces(step, CHUNK), |rows| {
+        for t in rows {
+            let (x, by) = x[2 * t * width..2 * (t + 1) * width].split_at(width);
+            let y = &mut y[t * width..(t + 1) * width];
+            y.copy_from_slice(x);
+            function.run(frame.isa, y);
+            frame.isa.vectorize(|| y.iter_mut().zip(by).for_each(|(y, by)| *y *= by));
+        }
         Ok(())
     })
 }
@@ -77,9 +94,13 @@ pub(crate) enum Pointwise {
 /// How the step's function is computed; `None` when there is nothing to compute.
 pub(crate) fn pointwise(step: &Step, precision: Precision) -> Option<Pointwise> {
     let StepKind::Activate { function, .. } = step.kind else { return None };
+    Some(close(function, precision))
+}
+
+fn close(function: Activation, precision: Precision) -> Pointwise {
     match (function, precision) {
-        (Activation::Gelu, Precision::Fast) => Some(Pointwise::FastGelu),
-        (function, _) => Some(Pointwise::Close(function)),
+        (Activation::Gelu, Precision::Fast) => Pointwise::FastGelu,
+        (function, _) => Pointwise::Close(function),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::quantize::Quantized;
 use crate::schedule::{Pass, Work, schedule};
 use crate::slices::{Ended, Slices};
 use crate::store::{Own, Store};
-use crate::{attention, block, failed, linear, lowrank, norm, rows};
+use crate::{attention, block, failed, linear, lowrank, norm, places, rows};
 use polygraft::backend::{Call, Poll};
 use polygraft::ir::{Op, Payload};
 use polygraft::program::{BufferId, Extent, Program, Segment, Step, StepKind, TableId, Tables};
@@ -50,6 +50,8 @@ pub(crate) struct Scratch {
     /// What the kernel before left in 8 bits, and what the one at work leaves.
     pub(crate) handed: [Quantized; 2],
     pub(crate) heads: Heads,
+    /// Rotations by position.
+    pub(crate) turns: Vec<places::Turns>,
 }
 
 /// What one step works with.
@@ -146,6 +148,10 @@ impl<'a> Frame<'a> {
             StepKind::Reft { .. } => block::reft(self, step, &mut out, slices),
             StepKind::MixedLowRank { .. } => block::mixed(self, step, &mut out, slices),
             StepKind::Copy { .. } => rows::copy(self, step, &mut out, slices),
+            StepKind::Gate { .. } => rows::gate(self, step, &mut out, slices),
+            StepKind::Positions { .. } => places::positions(self, step, &mut out, slices),
+            StepKind::Rotate { .. } => places::rotate(self, step, &mut out, slices),
+            StepKind::Unfold { .. } => places::unfold(self, step, &mut out, slices),
         };
         self.put(target, out);
         ended

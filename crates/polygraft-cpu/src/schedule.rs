@@ -203,7 +203,7 @@ fn hand_over(program: &Program, store: &Store, precision: Precision, from: &Line
 
 fn reads(kind: &StepKind, buffer: BufferId) -> bool {
     match *kind {
-        StepKind::Embed { .. } => false,
+        StepKind::Embed { .. } | StepKind::Positions { .. } => false,
         StepKind::LayerNorm { x, .. }
         | StepKind::Linear { x, .. }
         | StepKind::Pool { x, .. }
@@ -215,9 +215,13 @@ fn reads(kind: &StepKind, buffer: BufferId) -> bool {
         StepKind::Insert { x, .. }
         | StepKind::Couple { x, .. }
         | StepKind::Reft { x, .. }
-        | StepKind::Copy { x, .. } => x == buffer,
-        StepKind::Attention { q, k, v, prefix, .. } => {
-            [q, k, v].contains(&buffer) || prefix.is_some_and(|p| p.x == buffer)
+        | StepKind::Copy { x, .. }
+        | StepKind::Rotate { x, .. }
+        | StepKind::Gate { x, .. }
+        | StepKind::Unfold { x, .. } => x == buffer,
+        StepKind::Attention { q, k, v, prefix, relative, .. } => {
+            let placed = relative.is_some_and(|r| r.ids().any(|id| id == buffer));
+            [q, k, v].contains(&buffer) || prefix.is_some_and(|p| p.x == buffer) || placed
         }
         StepKind::Add { a, b, .. } => a == buffer || b == buffer,
     }

@@ -13,6 +13,8 @@ pub enum Part {
     Position,
     /// Token-type embeddings `[types, embedding]`.
     TokenType,
+    /// Embeddings of relative positions, a row a bucket.
+    Relative,
     /// A layer norm.
     Norm(NormSite),
     /// A linear layer.
@@ -184,8 +186,12 @@ pub fn head_task<'a>(arch: Arch, names: impl Iterator<Item = &'a str>, hint: Opt
 #[must_use]
 pub fn backbone(arch: Arch, layers: u16) -> Vec<(String, Part)> {
     let names = of(arch);
-    let optional =
-        |part: Part| matches!(part, Part::Linear(LinearSite::Pooler) | Part::Word | Part::Position | Part::TokenType);
+    let optional = |part: Part| {
+        matches!(
+            part,
+            Part::Linear(LinearSite::Pooler) | Part::Word | Part::Position | Part::TokenType | Part::Relative
+        )
+    };
     let modules = names.modules.iter().filter(|(_, part)| !optional(*part));
     let mut out: Vec<(String, Part)> = modules.map(|(path, part)| ((*path).to_owned(), *part)).collect();
     for n in 0..layers {
@@ -202,7 +208,7 @@ pub fn modules(spec: &ModelSpec) -> Vec<(String, Part)> {
     out.retain(|(_, part)| match part {
         Part::Linear(site) => spec.linears.contains_key(site),
         Part::Norm(site) => spec.norms.contains_key(site),
-        Part::Word | Part::Position | Part::TokenType => true,
+        Part::Word | Part::Position | Part::TokenType | Part::Relative => true,
     });
     out
 }
@@ -240,7 +246,7 @@ impl Part {
         match self {
             Self::Linear(site) => Site::Linear(site).layer(),
             Self::Norm(site) => site.layer(),
-            Self::Word | Self::Position | Self::TokenType => None,
+            Self::Word | Self::Position | Self::TokenType | Self::Relative => None,
         }
     }
 
@@ -255,7 +261,7 @@ impl Part {
                     false
                 }
             },
-            Self::Word | Self::Position | Self::TokenType => false,
+            Self::Word | Self::Position | Self::TokenType | Self::Relative => false,
         }
     }
 }
@@ -266,7 +272,9 @@ mod tests {
 
     #[test]
     fn names_and_parts_are_one_to_one() {
-        let all = [Arch::Bert, Arch::Roberta, Arch::DistilBert, Arch::Electra, Arch::Albert { inner: 2 }];
+        let all = [Arch::Bert, Arch::Roberta, Arch::DistilBert, Arch::Electra, Arch::Albert { inner: 2 }, Arch::MpNet];
+        let all =
+            all.into_iter().chain([true, false].map(|legacy| Arch::DebertaV2 { legacy })).chain([Arch::ModernBert]);
         for arch in all {
             for (name, part) in backbone(arch, 4) {
                 assert_eq!(super::part(arch, &name), Some(part), "{name}");

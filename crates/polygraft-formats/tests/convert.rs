@@ -55,7 +55,8 @@ fn every_base_is_the_same_after_conversion() {
         let shape = |s: &ModelSpec| {
             let sites = (s.linears.keys().copied().collect::<Vec<_>>(), s.norms.keys().copied().collect::<Vec<_>>());
             let sizes = (s.embedding, s.hidden, s.order.clone(), s.heads, s.ffn, s.max_positions, s.position_offset);
-            (s.arch, sites, sizes, s.eps.to_bits(), s.activation, s.head.clone(), s.head_kinds.clone(), s.pair)
+            let head = s.head.as_ref().map(|h| (h.key(), h.task));
+            (s.arch, sites, sizes, s.eps.to_bits(), s.activation, head, s.head_kinds.clone(), s.pair)
         };
         assert_eq!(shape(&spec), shape(&again), "{name}");
     }

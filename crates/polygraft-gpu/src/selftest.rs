@@ -116,7 +116,17 @@ fn case() -> Result<Case> {
         linear(1, 2, 6, Some(7)),
         linear(0, 3, 8, None),
         StepKind::LowRank { x: B(0), out: B(3), table: lora },
-        StepKind::Attention { q: B(0), k: B(2), v: B(3), out: B(4), heads: 2, scale_bits, prefix: None },
+        StepKind::Attention {
+            q: B(0),
+            k: B(2),
+            v: B(3),
+            out: B(4),
+            heads: 2,
+            scale_bits,
+            window: None,
+            relative: None,
+            prefix: None,
+        },
         StepKind::Activate { x: B(2), function: Activation::Tanh },
         StepKind::Add { a: B(4), b: B(2), out: B(4) },
         StepKind::LayerNorm {
@@ -181,6 +191,7 @@ fn batch() -> Result<Tables> {
             Table { segments: vec![segment(1..2, 3, 0.7)] },
         ],
         payloads: ops.into_iter().enumerate().map(payload).collect(),
+        relative: None,
         embedded: None,
     })
 }

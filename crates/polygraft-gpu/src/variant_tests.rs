@@ -238,7 +238,17 @@ fn attention_variants() {
                 store(1, width, vec![0.1; width], Scheme::F32),
             ]);
             let scale_bits = (1.0 / (d as f32).sqrt()).to_bits();
-            let kinds = vec![StepKind::Attention { q: X, k: X, v: X, out: Y, heads, scale_bits, prefix: None }];
+            let kinds = vec![StepKind::Attention {
+                q: X,
+                k: X,
+                v: X,
+                out: Y,
+                heads,
+                scale_bits,
+                window: None,
+                relative: None,
+                prefix: None,
+            }];
             let program = program(&[(Extent::Tokens, width), (Extent::Tokens, width)], kinds, Y);
             for variant in of(Covers::Attention) {
                 gpu.prefer(Some(variant.name));

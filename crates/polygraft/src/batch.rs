@@ -2,10 +2,10 @@
 
 use crate::compose::{Resolved, SplitPart};
 use crate::error::{Error, Result};
-use crate::ir::{Payload, Positions, RowChange, Site};
-use crate::model::ModelSpec;
-use crate::program::{Extent, OpKind, Program, Purpose, Segment, Table, TableDesc, Tables};
-use std::collections::HashMap;
+use crate::ir::{LayerLinear, LinearSite, NormSite, Payload, Positions, RowChange, Site};
+use crate::model::{ModelSpec, RelativeTerms};
+use crate::program::{Extent, OpKind, Program, Purpose, Relative, Segment, Table, TableDesc, Tables};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -173,6 +173,7 @@ pub fn fill(program: &Program, spec: &ModelSpec, rows: &[Row], layout: &Layout, 
     let mut payloads = Payloads::default();
     let entries: Vec<HashMap<Purpose, Vec<Entry>>> = resolved.iter().map(|r| entries(r, &mut payloads)).collect();
     let parts = Parts { spec, order: &layout.order, rows, virtuals: &virtuals };
+    out.relative = relative(program, spec, &out, layout);
     out.tables = program.tables.iter().map(|desc| table(desc, &out, layout, &entries, &parts)).collect();
     out.payloads = payloads.list;
     out
@@ -266,6 +267,7 @@ fn table(
                 Extent::Tokens if is_prompt(desc.purpose) => (parts.virtuals[packed].clone(), entry),
                 Extent::Tokens => (parts.of(packed, tables.row(packed), &entry.part), entry),
                 Extent::Rows => (packed..packed + 1, entry),
+                Extent::Positions => (tables.relative.as_ref().map_or(0..0, |r| own_block(r, packed)), entry),
             })
             .filter(|(range, _)| !range.is_empty())
             .collect();
@@ -284,6 +286,37 @@ fn table(
     Table { segments }
 }
 
+/// The places of packed row `packed`'s block, said once: by the block's first row.
+fn own_block(relative: &Relative, packed: usize) -> Range<usize> {
+    let block = relative.blocks[packed];
+    let first = packed == 0 || relative.blocks[packed - 1] != block;
+    if first { relative.block(block as usize) } else { 0..0 }
+}
+
+/// Relative positions as far as this batch reaches; a block a composition where adapters change what they give.
+fn relative(program: &Program, spec: &ModelSpec, tables: &Tables, layout: &Layout) -> Option<Relative> {
+    let own = spec.relative?.buckets;
+    let longest = (0..tables.rows()).map(|row| tables.row(row).len()).max().unwrap_or(1);
+    let reach = i32::try_from(longest).unwrap_or(i32::MAX) - 1;
+    let rows: Vec<u32> = (-reach..=reach).map(|distance| own.row(distance)).collect();
+    let patched = |d: &TableDesc| d.extent == Extent::Positions;
+    let whole = |d: &TableDesc| matches!(d.purpose, Purpose::Patches { op: OpKind::MixedLowRank, .. });
+    // A gate is a mean over all positions.
+    let buckets: Vec<u32> = if program.tables.iter().any(|d| patched(d) && whole(d)) {
+        (0..own.rows()).collect()
+    } else {
+        rows.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()
+    };
+    let places = rows.iter().filter_map(|row| buckets.binary_search(row).ok()?.try_into().ok()).collect();
+    let mut blocks = vec![0; tables.rows()];
+    if program.tables.iter().any(patched) {
+        for row in 1..blocks.len() {
+            blocks[row] = blocks[row - 1] + u32::from(layout.compositions[row] != layout.compositions[row - 1]);
+        }
+    }
+    Some(Relative { buckets, blocks, places })
+}
+
 fn is_prompt(purpose: Purpose) -> bool {
     matches!(purpose, Purpose::Patches { op: OpKind::Prompt, .. })
 }
@@ -294,6 +327,13 @@ fn is_prompt(purpose: Purpose) -> bool {
 /// A row shorter than its parts, or without the separator that a split looks for.
 pub fn check_splits(index: usize, row: &Row, resolved: &Resolved, spec: &ModelSpec) -> Result<()> {
     for placed in &resolved.placed {
+        if !placed.part.is_empty() && gives_positions(placed.site, spec) {
+            let why = format!(
+                "{} splits it at {}, where this base projects relative positions, which are of no part",
+                resolved.text, placed.site
+            );
+            return Err(Error::Row { row: index, why });
+        }
         let mut ids = row.ids.as_slice();
         for step in &placed.part {
             let cut = step
@@ -303,4 +343,15 @@ pub fn check_splits(index: usize, row: &Row, resolved: &Resolved, spec: &ModelSp
         }
     }
     Ok(())
+}
+
+/// Whether what stands at `site` changes what relative positions give.
+fn gives_positions(site: Site, spec: &ModelSpec) -> bool {
+    let Some(RelativeTerms::Projected { shared, .. }) = spec.relative.map(|r| r.terms) else { return false };
+    match site {
+        Site::Norm(NormSite::Positions) => true,
+        Site::Linear(LinearSite::Layer(_, LayerLinear::Key | LayerLinear::Query)) => shared,
+        Site::Linear(LinearSite::Layer(_, LayerLinear::PositionKey | LayerLinear::PositionQuery)) => true,
+        _ => false,
+    }
 }

@@ -1,7 +1,9 @@
 //! What a base model is, apart from its numbers: architecture, named sites with their weights, sentence pipeline, heads.
 
+mod attention;
 mod head;
 
+pub use attention::{Buckets, Places, Relative, RelativeTerms};
 pub use head::{HeadInput, HeadKind, HeadSpec, HeadTask};
 
 use crate::ir::{LinearSite, NormSite};
@@ -168,6 +170,15 @@ pub enum Arch {
         /// Layers a group.
         inner: u16,
     },
+    /// `MPNetModel`.
+    MpNet,
+    /// `DebertaV2Model`.
+    DebertaV2 {
+        /// Whether its language-model head is BERT's rather than the authors' own.
+        legacy: bool,
+    },
+    /// `ModernBertModel`.
+    ModernBert,
 }
 
 impl Arch {
@@ -181,6 +192,9 @@ impl Arch {
             Self::DistilBert => "distilbert",
             Self::Electra => "electra",
             Self::Albert { .. } => "albert",
+            Self::MpNet => "mpnet",
+            Self::DebertaV2 { .. } => "deberta-v2",
+            Self::ModernBert => "modernbert",
         }
     }
 }
@@ -327,8 +341,20 @@ pub struct ModelSpec {
     pub token_types: usize,
     /// Layer norm epsilon.
     pub eps: f32,
+    /// Whether norms stand before each sub-block and after the last layer, rather than after each residual.
+    pub prenorm: bool,
     /// Between the feed-forward layers.
     pub activation: Activation,
+    /// Whether the first feed-forward layer gives twice the width, and the second half multiplies the activated first.
+    pub gated: bool,
+    /// Multiplies the products of queries and keys.
+    pub attention_scale: f32,
+    /// How each layer's attention treats places; empty where embeddings alone do.
+    pub places: Vec<Places>,
+    /// Embeddings of relative positions.
+    pub relative: Option<Relative>,
+    /// After the convolution beside the first layer, where there is one.
+    pub convolution: Option<Activation>,
     /// Special token ids.
     pub special: SpecialTokens,
     /// How two texts share a row.
@@ -345,6 +371,8 @@ pub struct ModelSpec {
     pub head: Option<HeadSpec>,
     /// What the library's heads for each task look like on this base: adapters bring weights for them.
     pub head_kinds: BTreeMap<HeadTask, HeadKind>,
+    /// Whether their hidden layers have biases.
+    pub head_biases: bool,
     /// Sentence embeddings.
     pub sentence: SentenceSpec,
     /// Identity.

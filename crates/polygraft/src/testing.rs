@@ -125,7 +125,13 @@ pub fn model(dims: Dims, seed: u64) -> (ModelSpec, Vec<Matrix>) {
         position_offset: 0,
         token_types: 2,
         eps: 1e-5,
+        prenorm: false,
         activation: Activation::Gelu,
+        gated: false,
+        attention_scale: 1.0 / ((h / dims.heads) as f32).sqrt(),
+        places: Vec::new(),
+        relative: None,
+        convolution: None,
         special: SpecialTokens { first: 0, separator: 2, pad: 1 },
         pair: Pair { separators: 1, types: true },
         weights: b.infos,
@@ -134,6 +140,7 @@ pub fn model(dims: Dims, seed: u64) -> (ModelSpec, Vec<Matrix>) {
         norms,
         head: Some(head(2)),
         head_kinds: BTreeMap::from([(HeadTask::Sequence, head(2).kind)]),
+        head_biases: true,
         sentence: SentenceSpec::plain(),
         fingerprint: Fingerprint { name: format!("random-{seed}"), lineage: None },
         config: config(dims),
@@ -478,6 +485,6 @@ const COMPOSITIONS: [&str; 28] = [
 pub fn row(spec: &ModelSpec, len: usize, random: &mut Random) -> Row {
     Row {
         ids: (0..len).map(|_| random.below(spec.vocab) as u32).collect(),
-        token_types: (0..len).map(|_| random.below(spec.token_types) as u32).collect(),
+        token_types: (0..len).map(|_| random.below(spec.token_types.max(1)) as u32).collect(),
     }
 }

@@ -2,8 +2,11 @@
 
 mod albert;
 mod bert;
+mod deberta;
 mod distilbert;
 mod electra;
+mod modernbert;
+mod mpnet;
 mod roberta;
 
 use crate::base::config::EncoderConfig;
@@ -52,14 +55,21 @@ pub(crate) enum Holds {
     Both,
 }
 
-/// Linear layers and norms with weight and bias, tables where they have rows.
+/// Tables where they have rows, linear layers and norms with a weight, and a bias unless the configuration says otherwise.
 pub(crate) fn whole(config: &EncoderConfig, part: Part) -> Holds {
-    match part {
-        Part::Position if config.positions == 0 => Holds::Nothing,
-        Part::TokenType if config.types == 0 => Holds::Nothing,
-        Part::Word | Part::Position | Part::TokenType => Holds::Weight,
-        Part::Norm(_) | Part::Linear(_) => Holds::Both,
-    }
+    let biases = config.biases;
+    let bias = match part {
+        Part::Position if config.positions == 0 => return Holds::Nothing,
+        Part::TokenType if config.types == 0 => return Holds::Nothing,
+        Part::Relative if config.relative.is_none() => return Holds::Nothing,
+        Part::Word | Part::Position | Part::TokenType | Part::Relative => false,
+        Part::Norm(_) => biases.norm,
+        Part::Linear(LinearSite::Layer(_, LayerLinear::FfnIn | LayerLinear::FfnOut)) => biases.ffn,
+        Part::Linear(LinearSite::Layer(..)) => biases.attention,
+        Part::Linear(LinearSite::HeadDense(_)) => biases.head,
+        Part::Linear(_) => true,
+    };
+    if bias { Holds::Both } else { Holds::Weight }
 }
 
 /// The table: a row an architecture.
@@ -71,6 +81,10 @@ pub(crate) fn of(arch: Arch) -> &'static Architecture {
         Arch::DistilBert => &distilbert::DISTILBERT,
         Arch::Electra => &electra::ELECTRA,
         Arch::Albert { .. } => &albert::ALBERT,
+        Arch::MpNet => &mpnet::MPNET,
+        Arch::DebertaV2 { legacy: true } => &deberta::DEBERTA,
+        Arch::DebertaV2 { legacy: false } => &deberta::DEBERTA_OWN,
+        Arch::ModernBert => &modernbert::MODERNBERT,
     }
 }
 
@@ -82,6 +96,9 @@ pub(crate) const ALL: &[&Architecture] = &[
     &distilbert::DISTILBERT,
     &electra::ELECTRA,
     &albert::ALBERT,
+    &mpnet::MPNET,
+    &deberta::DEBERTA,
+    &modernbert::MODERNBERT,
 ];
 
 // What the tables below are written with.

@@ -10,7 +10,7 @@ use crate::names::{self, Param, Part};
 use polygraft::ir::LinearSite;
 use polygraft::model::{
     EmbeddingWeights, Fingerprint, HeadInput, HeadKind, HeadSpec, HeadTask, LinearWeights, ModelSpec, NormWeights,
-    SentenceSpec, SentenceStage, SpecialTokens, WeightId, WeightInfo,
+    Relative, SentenceSpec, SentenceStage, SpecialTokens, WeightId, WeightInfo,
 };
 use std::collections::BTreeMap;
 
@@ -23,19 +23,20 @@ pub(crate) struct Placed {
 
 /// The modules that the configuration and the head need, with whether their bias may be absent.
 pub(crate) fn needed(config: &EncoderConfig, folder: &SentenceFolder, head: Option<HeadTask>) -> Vec<(Part, bool)> {
-    let mut parts: Vec<Part> = vec![Part::Word, Part::Position, Part::TokenType];
+    let mut parts: Vec<Part> = vec![Part::Word, Part::Position, Part::TokenType, Part::Relative];
     parts.extend(names::backbone(config.arch, config.layers).into_iter().map(|(_, part)| part));
     let tied = |site| site == LinearSite::HeadOutput && head.is_some_and(|task| tied(config, task));
     let mut out = Vec::new();
     if let Some(kind) = head.and_then(|task| config.head_kinds.get(&task)) {
         parts.extend(kind.linears().filter(|s| !tied(*s)).map(Part::Linear));
         parts.extend(kind.norms().map(Part::Norm));
-        out.extend(kind.linears().filter(|s| tied(*s)).map(|s| (Part::Linear(s), true)));
+        out.extend(kind.linears().filter(|s| tied(*s)).map(|s| (Part::Linear(s), !config.biases.decoder)));
     }
+    let decoder = |part| part == Part::Linear(LinearSite::HeadOutput) && head == Some(HeadTask::MaskedLm);
     out.extend(parts.into_iter().filter_map(|part| match (architectures::of(config.arch).holds)(config, part) {
         Holds::Nothing => None,
         Holds::Weight => Some((part, true)),
-        Holds::Both => Some((part, false)),
+        Holds::Both => Some((part, decoder(part) && !config.biases.decoder)),
     }));
     for (i, dense) in folder.dense.iter().enumerate() {
         let site = LinearSite::Sentence(u16::try_from(i).unwrap_or(u16::MAX));
@@ -60,7 +61,7 @@ pub(crate) fn missing(
     for (part, no_bias) in needed(config, folder, head) {
         let tied = part == Part::Linear(LinearSite::HeadOutput) && head.is_some_and(|task| tied(config, task));
         for param in [Param::Weight, Param::Bias] {
-            let optional = if param == Param::Bias { no_bias && !tied } else { tied };
+            let optional = if param == Param::Bias { no_bias } else { tied };
             if !optional && !placed.contains_key(&Slot { part, param }) {
                 out.push(names::tensor_name(config.arch, head, part, param));
             }
@@ -121,6 +122,8 @@ pub(crate) fn spec(
     if head.is_some_and(|task| tied(&config, task)) {
         linears.insert(LinearSite::HeadOutput, LinearWeights { weight: word, bias: at(output, Param::Bias) });
     }
+    let table = at(Part::Relative, Param::Weight);
+    let relative = config.relative.zip(table).map(|((buckets, terms), table)| Relative { table, buckets, terms });
     let embeddings = EmbeddingWeights {
         word,
         position: at(Part::Position, Param::Weight),
@@ -141,7 +144,13 @@ pub(crate) fn spec(
         position_offset: config.position_offset,
         token_types: config.types,
         eps: config.eps,
+        prenorm: config.prenorm,
         activation: config.activation,
+        gated: config.gated,
+        attention_scale: config.attention_scale,
+        places: config.places,
+        relative,
+        convolution: config.convolution.map(|c| c.activation),
         special,
         pair: config.pair,
         weights,
@@ -150,6 +159,7 @@ pub(crate) fn spec(
         norms,
         head,
         head_kinds: config.head_kinds,
+        head_biases: config.biases.head,
         sentence,
         fingerprint,
         config: config.text,

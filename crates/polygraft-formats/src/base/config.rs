@@ -4,7 +4,7 @@ use super::fields::{Fields, Special};
 use crate::architectures;
 use crate::error::{FormatError, Result, shown};
 use crate::json::Json;
-use polygraft::model::{Activation, Arch, HeadKind, HeadTask, Pair};
+use polygraft::model::{Activation, Arch, Buckets, HeadKind, HeadTask, Pair, Places, RelativeTerms};
 use std::collections::BTreeMap;
 
 /// What `config.json` says, defaults filled in.
@@ -40,8 +40,26 @@ pub struct EncoderConfig {
     pub types: usize,
     /// Layer norm epsilon.
     pub eps: f32,
+    /// Whether the embeddings' norm follows their projection.
+    pub norm_projected: bool,
+    /// Whether norms stand before the sub-blocks.
+    pub prenorm: bool,
     /// Between the feed-forward layers.
     pub activation: Activation,
+    /// Whether the feed-forward part is gated.
+    pub gated: bool,
+    /// Multiplies the products of queries and keys.
+    pub attention_scale: f32,
+    /// How each layer's attention treats places; empty where embeddings alone do.
+    pub places: Vec<Places>,
+    /// Embeddings of relative positions.
+    pub relative: Option<(Buckets, RelativeTerms)>,
+    /// Whether they are normed.
+    pub positions_norm: bool,
+    /// The convolution beside the first layer.
+    pub convolution: Option<Convolution>,
+    /// Which modules have biases.
+    pub biases: Biases,
     /// What transformers' heads look like on this base.
     pub head_kinds: BTreeMap<HeadTask, HeadKind>,
     /// `architectures`.
@@ -66,6 +84,37 @@ pub struct EncoderConfig {
     pub score_activation: Option<Activation>,
     /// `_name_or_path`, where it is not empty.
     pub name: Option<String>,
+}
+
+/// A convolution along the tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Convolution {
+    /// Tokens that it sees: odd.
+    pub kernel: usize,
+    /// Groups of channels that do not see each other.
+    pub groups: usize,
+    /// After it.
+    pub activation: Activation,
+}
+
+/// Which modules have biases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Biases {
+    /// Norms.
+    pub norm: bool,
+    /// Attention's projections.
+    pub attention: bool,
+    /// The feed-forward layers.
+    pub ffn: bool,
+    /// The hidden layers of heads.
+    pub head: bool,
+    /// A language model's output layer.
+    pub decoder: bool,
+}
+
+impl Biases {
+    /// All of them.
+    pub const ALL: Self = Self { norm: true, attention: true, ffn: true, head: true, decoder: true };
 }
 
 impl EncoderConfig {

@@ -1,6 +1,6 @@
 //! The entries of a `config.json`, consumed: what no reader asked for and nobody knows to be irrelevant is an error.
 
-use super::config::EncoderConfig;
+use super::config::{Biases, EncoderConfig};
 use crate::error::{FormatError, Result, shown};
 use crate::json::Json;
 use polygraft::model::{Activation, Arch, Pair};
@@ -186,6 +186,36 @@ impl<'a> Fields<'a> {
         self.size(key, default, MAX_WIDTH)
     }
 
+    /// A whole number of any size, where given; −1 and the like count as 0.
+    pub(crate) fn whole(&self, key: &'static str) -> Result<Option<usize>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Json::Int(n)) => Ok(Some(usize::try_from(*n).unwrap_or(0))),
+            Some(v) => Err(self.bad(key, format!("{} is not a whole number", v.brief()))),
+        }
+    }
+
+    /// A number, where given.
+    pub(crate) fn number(&self, key: &'static str) -> Result<Option<f64>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(v) => v.number().map(Some).ok_or_else(|| self.bad(key, format!("{} is not a number", v.brief()))),
+        }
+    }
+
+    /// True or false.
+    pub(crate) fn flag(&self, key: &'static str, default: bool) -> Result<bool> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(v) => v.truth().ok_or_else(|| self.bad(key, format!("{} is not true or false", v.brief()))),
+        }
+    }
+
+    /// Whether the entry is there and `null`.
+    pub(crate) fn is_null(&self, key: &str) -> bool {
+        self.json.entries().iter().any(|(k, v)| k == key && *v == Json::Null)
+    }
+
     /// A token id, where given.
     #[allow(clippy::cast_possible_truncation, reason = "a checked range")]
     pub(crate) fn token(&self, key: &'static str) -> Result<Option<u32>> {
@@ -269,6 +299,15 @@ impl<'a> Fields<'a> {
             max_positions: positions,
             types,
             eps: eps as f32,
+            norm_projected: false,
+            prenorm: false,
+            gated: false,
+            attention_scale: 1.0 / ((hidden / heads) as f32).sqrt(),
+            places: Vec::new(),
+            relative: None,
+            positions_norm: false,
+            convolution: None,
+            biases: Biases::ALL,
             activation: self.activation(common.activation.0, common.activation.1)?,
             head_kinds: BTreeMap::new(),
             architectures: self.get("architectures").map(texts).unwrap_or_default(),

@@ -7,7 +7,7 @@ use crate::error::{FormatError, Result, shown};
 use crate::names::{Param, Part};
 use crate::numbers;
 use polygraft::ir::{LayerLinear, LinearSite, NormSite};
-use polygraft::model::HeadTask;
+use polygraft::model::{HeadTask, RelativeTerms};
 use polygraft::quant::BLOCK;
 use polygraft::tensor::{Matrix, Scheme, Storage};
 
@@ -38,10 +38,19 @@ pub(crate) fn shape(
         Part::Word => (Some(config.vocab), e),
         Part::Position => (Some(config.positions), e),
         Part::TokenType => (Some(config.types), e),
-        Part::Norm(NormSite::Embeddings) => (Some(e), 1),
+        Part::Relative => {
+            let rows = config.relative.map_or(0, |(buckets, _)| buckets.rows() as usize);
+            let bias = config.relative.is_some_and(|(_, terms)| terms == RelativeTerms::Bias);
+            (Some(rows), if bias { config.heads } else { h })
+        }
+        Part::Norm(NormSite::Embeddings) => (Some(if config.norm_projected { h } else { e }), 1),
         Part::Norm(NormSite::HeadDense(_)) => (Some(kind.map_or(h, |k| k.width as usize)), 1),
         Part::Norm(_) => (Some(h), 1),
-        Part::Linear(LinearSite::Layer(_, LayerLinear::FfnIn)) => (Some(config.ffn), h),
+        Part::Linear(LinearSite::Layer(_, LayerLinear::Qkv)) => (Some(3 * h), h),
+        Part::Linear(LinearSite::Layer(_, LayerLinear::FfnIn)) => {
+            (Some(config.ffn * if config.gated { 2 } else { 1 }), h)
+        }
+        Part::Linear(LinearSite::Convolution) => (Some(h), h * config.convolution.map_or(0, |c| c.kernel)),
         Part::Linear(LinearSite::Layer(_, LayerLinear::FfnOut)) => (Some(h), config.ffn),
         Part::Linear(LinearSite::Embedding) => (Some(h), e),
         Part::Linear(LinearSite::HeadOutput) => {
@@ -82,6 +91,7 @@ pub(crate) fn check(
         }
     };
     let found = || format!("{:?} of {}", info.shape, info.dtype.name());
+    let shape = flat(info, slot, cols);
     let fits = |r: usize| rows.is_none_or(|want| want == r);
     let stored = match info.dtype {
         Dtype::F32 | Dtype::F16 | Dtype::Bf16 | Dtype::F64 => Stored::Dense(info.dtype),
@@ -94,11 +104,40 @@ pub(crate) fn check(
         Stored::Codes(_) if cols % BLOCK != 0 => return Err(wrong(found())),
         Stored::Dense(_) | Stored::Codes(_) => cols,
     };
-    match info.shape.as_slice() {
+    match shape.as_slice() {
         [r] if vector && fits(*r) => Ok((stored, *r)),
         [r, c] if !vector && fits(*r) && *c == width && *r > 0 => Ok((stored, *r)),
         _ => Err(wrong(found())),
     }
+}
+
+/// The shape of a tensor as a matrix: a convolution of the file is one over its inputs side by side.
+fn flat(info: &TensorInfo, slot: Slot, cols: usize) -> Vec<usize> {
+    match (slot, info.shape.as_slice()) {
+        // `[outputs, inputs of a group, kernel]`; the matrix has zeros for the other groups' inputs.
+        (Slot { part: Part::Linear(LinearSite::Convolution), param: Param::Weight }, [rows, inputs, kernel]) => {
+            let whole = rows % (*inputs).max(1) == 0 && rows.checked_mul(*kernel) == Some(cols);
+            if whole { vec![*rows, cols] } else { info.shape.clone() }
+        }
+        _ => info.shape.clone(),
+    }
+}
+
+/// The weight of a convolution along tokens as a matrix over a token and its neighbours, one after the other.
+pub(crate) fn convolution(file: &str, info: &TensorInfo, bytes: &[u8], cols: usize) -> Result<Matrix> {
+    let values = numbers::floats(info.dtype, bytes).ok_or_else(|| short(file, &info.name))?;
+    let [rows, inputs, kernel] = info.shape[..] else { return Err(short(file, &info.name)) };
+    let mut out = vec![0.0; rows * cols];
+    // As many inputs in all as outputs; the outputs of a group see its inputs.
+    for (o, (row, weight)) in out.chunks_exact_mut(cols).zip(values.chunks_exact(inputs * kernel)).enumerate() {
+        let first = o / inputs * inputs;
+        for (i, taps) in weight.chunks_exact(kernel).enumerate() {
+            for (j, w) in taps.iter().enumerate() {
+                row[j * rows + first + i] = *w;
+            }
+        }
+    }
+    finite(file, &info.name, Matrix::dense(rows, cols, out).ok_or_else(|| short(file, &info.name))?)
 }
 
 /// The numbers of a dense tensor: matrices as they are stored, vectors as f32.

@@ -247,6 +247,8 @@ impl BaseLoader {
         let id = WeightId(u32::try_from(self.weights.len()).unwrap_or(u32::MAX));
         let vector = matches!(part, Part::Norm(_)) || param == Param::Bias;
         let scheme = match stored {
+            // It is put in another order, in f32.
+            Stored::Dense(_) if info.shape.len() == 3 => Scheme::F32,
             Stored::Dense(Dtype::F16) if !vector => Scheme::F16,
             Stored::Dense(Dtype::Bf16) if !vector => Scheme::Bf16,
             Stored::Dense(_) => Scheme::F32,
@@ -336,6 +338,9 @@ impl BaseLoader {
             }
             Role::Whole { slot, id, rows, cols } => {
                 let vector = matches!(slot.part, Part::Norm(_)) || slot.param == Param::Bias;
+                if info.shape.len() == 3 {
+                    return Ok(vec![(id, layout::convolution(shard, info, &bytes, cols)?)]);
+                }
                 let matrix = layout::dense(shard, info, &bytes, rows, cols, vector)?;
                 if vector && slot.part.of_backbone() {
                     self.lineage.add(&self.weights[id.0 as usize].name, &matrix.to_f32());

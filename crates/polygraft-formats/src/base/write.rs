@@ -63,7 +63,9 @@ pub fn config(spec: &ModelSpec) -> Vec<u8> {
     let tied = spec.linears.get(&LinearSite::HeadOutput).is_none_or(|l| l.weight == spec.embeddings.word);
     let mut config: serde_json::Value = serde_json::from_str(&spec.config).unwrap_or_default();
     config["architectures"] = json!([names::architecture(spec.arch, task)]);
-    config["tie_word_embeddings"] = tied.into();
+    if !tied {
+        config["tie_word_embeddings"] = false.into();
+    }
     for other in ["label2id", "num_labels", "torch_dtype", "dtype", "sbert_ce_default_activation_function"] {
         config.as_object_mut().map(|c| c.remove(other));
     }
@@ -111,7 +113,8 @@ fn tensors(spec: &ModelSpec) -> BTreeMap<WeightId, (String, bool)> {
     // After the linears: a tied decoder is the word table, under the table's name.
     let e = spec.embeddings;
     out.insert(e.word, (name(Part::Word, Param::Weight), false));
-    for (part, id) in [(Part::Position, e.position), (Part::TokenType, e.token_type)] {
+    let relative = spec.relative.map(|r| r.table);
+    for (part, id) in [(Part::Position, e.position), (Part::TokenType, e.token_type), (Part::Relative, relative)] {
         out.extend(id.map(|id| (id, (name(part, Param::Weight), false))));
     }
     out

@@ -62,7 +62,7 @@ pub(super) fn overrides(
         }
         let Some((part, param)) = names::tensor(spec.arch, bare) else { continue };
         let shape = match part {
-            Part::Word | Part::Position | Part::TokenType => return Err(unplaceable(original)),
+            Part::Word | Part::Position | Part::TokenType | Part::Relative => return Err(unplaceable(original)),
             Part::Norm(site) => (width(site, head, spec), 0),
             Part::Linear(site) => match shape(site, head, spec) {
                 Some(shape) => shape,
@@ -85,15 +85,16 @@ pub(super) fn overrides(
                 let values = bag.take(original, &[shape.0])?;
                 linears.entry(site).or_insert(Dense { weight: None, bias: None }).bias = values;
             }
-            (Part::Word | Part::Position | Part::TokenType, _) => {}
+            (Part::Word | Part::Position | Part::TokenType | Part::Relative, _) => {}
         }
     }
     promised(config, keys, &modules, missing);
     if head.is_some() || !keys.automatic.is_empty() {
-        // transformers' heads have a weight and a bias in every linear layer.
+        // transformers' heads have a weight and, with few exceptions, a bias in every linear layer.
         for (site, dense) in linears.iter().filter(|(site, _)| Site::Linear(**site).is_head()) {
             let path = names::path(spec.arch, head.map(|h| h.task).or(keys.task), Part::Linear(*site));
-            let gone = [(dense.weight.is_none(), Param::Weight), (dense.bias.is_none(), Param::Bias)];
+            let biased = spec.head_biases || *site == LinearSite::HeadOutput;
+            let gone = [(dense.weight.is_none(), Param::Weight), (biased && dense.bias.is_none(), Param::Bias)];
             missing.extend(gone.into_iter().filter(|(gone, _)| *gone).map(|(_, p)| format!("{path}.{}", p.name())));
         }
     }

@@ -39,7 +39,7 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
                 let weight = r.take(&t, weight, &[rows, cols])?.and_then(|w| Matrix::dense(rows, cols, w));
                 r.patch(Site::Linear(site), Op::ReplaceLinear(Dense { weight, bias }));
             }
-            Part::Word | Part::Position | Part::TokenType => {}
+            Part::Word | Part::Position | Part::TokenType | Part::Relative => {}
         }
     }
     Ok(())

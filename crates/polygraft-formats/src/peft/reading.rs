@@ -356,7 +356,7 @@ impl Reading<'_> {
                 .filter_map(|(path, part)| match part {
                     Part::Linear(site) => Some((path, Site::Linear(site))),
                     Part::Norm(site) => Some((path, Site::Norm(site))),
-                    Part::Word | Part::Position | Part::TokenType => None,
+                    Part::Word | Part::Position | Part::TokenType | Part::Relative => None,
                 })
                 .collect(),
         };

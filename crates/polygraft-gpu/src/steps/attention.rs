@@ -13,7 +13,12 @@ use polygraft::program::{BufferId, Prefixes, Step, StepKind, TableId};
 use std::ops::Range;
 
 pub(crate) fn encode(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
-    let StepKind::Attention { q, k, v, out, heads, scale_bits, prefix } = step.kind else { return Ok(()) };
+    let StepKind::Attention { q, k, v, out, heads, scale_bits, prefix, window, relative } = step.kind else {
+        return Ok(());
+    };
+    if window.is_some() || relative.is_some() {
+        return Err(crate::failed("attention that knows of places has no kernel yet; use the cpu backend".into()));
+    }
     let tables = e.tables;
     // Of each row its tokens, and where its keys are; rows under prefixes apart.
     let (mut plain, mut longer) = (Vec::new(), Vec::new());

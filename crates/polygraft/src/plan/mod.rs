@@ -5,6 +5,7 @@
 mod encoder;
 mod heads;
 mod place;
+mod prenorm;
 
 pub use encoder::plan;
 

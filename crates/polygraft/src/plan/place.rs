@@ -129,7 +129,7 @@ impl<'a> Builder<'a> {
             self.norm(norm, x, At { scope, head: None });
         }
         if let Scope::Except(table) = scope {
-            self.step(StepKind::Copy { x: h, out: x }, Scope::Only(table), Some(Site::Block(site)));
+            self.step(StepKind::Copy { x: h, first: 0, out: x }, Scope::Only(table), Some(Site::Block(site)));
         }
     }
 
@@ -169,13 +169,18 @@ impl<'a> Builder<'a> {
 
     /// A layer norm in place, with rows that bring their own.
     pub(super) fn norm(&mut self, site: NormSite, x: BufferId, at: At) {
+        self.normed(site, x, x, at);
+    }
+
+    /// A layer norm of `x` into `out`, with rows that bring their own.
+    pub(super) fn normed(&mut self, site: NormSite, x: BufferId, out: BufferId, at: At) {
         let origin = Site::Norm(site);
         // As above: an adapter's head may have another width than the base's.
         let base = self.spec.norms.get(&site).copied().filter(|w| self.spec.weight(w.gamma).cols == self.width(x));
         let replaced = self.tables(origin, OpKind::ReplaceNorm, at, self.extent(x)).first().copied();
         let kind = StepKind::LayerNorm {
             x,
-            out: x,
+            out,
             gamma: base.map(|w| w.gamma),
             beta: base.and_then(|w| w.beta),
             eps_bits: self.spec.eps.to_bits(),

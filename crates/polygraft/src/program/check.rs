@@ -47,7 +47,11 @@ impl StepKind {
             | Self::Add { out, .. }
             | Self::Pool { out, .. }
             | Self::MixedLowRank { out, .. }
-            | Self::Copy { out, .. } => out,
+            | Self::Copy { out, .. }
+            | Self::Positions { out, .. }
+            | Self::Rotate { out, .. }
+            | Self::Gate { out, .. }
+            | Self::Unfold { out, .. } => out,
             Self::Bottleneck { h, .. } => h,
             Self::Insert { x, .. }
             | Self::Couple { x, .. }
@@ -78,6 +82,10 @@ impl StepKind {
             Self::Reft { .. } => "reft",
             Self::MixedLowRank { .. } => "mixed low-rank",
             Self::Copy { .. } => "copy",
+            Self::Positions { .. } => "positions",
+            Self::Rotate { .. } => "rotate",
+            Self::Gate { .. } => "gate",
+            Self::Unfold { .. } => "unfold",
         }
     }
 }
@@ -117,6 +125,13 @@ impl Checker<'_> {
         self.table(id, extent)?;
         let patches = matches!(self.program.tables[id.0 as usize].purpose, Purpose::Patches { .. });
         self.want(patches, "a table without payloads")
+    }
+
+    /// Two buffers of one extent whose widths are as `fits` says.
+    fn columns(&self, x: BufferId, out: BufferId, fits: impl Fn(usize, usize) -> bool) -> Result<()> {
+        self.want(x != out, "input and output must differ, which")?;
+        let (x, out) = (self.buffer(x)?, self.buffer(out)?);
+        self.want(x.extent == out.extent && fits(x.width, out.width), "the shape")
     }
 
     fn kind(&self, kind: &StepKind) -> Result<()> {
@@ -164,9 +179,20 @@ impl Checker<'_> {
                 }
                 self.payload_table(table, h.extent)
             }
-            StepKind::Copy { x, out } => {
-                self.want(x != out, "input and output must differ, which")?;
-                self.want(self.buffer(x)? == self.buffer(out)?, "the shape")
+            StepKind::Copy { x, first, out } => self.columns(x, out, |x, out| first + out <= x),
+            StepKind::Rotate { x, first, out, heads, .. } => {
+                self.want(self.buffer(out)?.extent == Extent::Tokens, "the extent")?;
+                self.columns(x, out, |x, out| first + out <= x && heads > 0 && out.is_multiple_of(2 * heads))
+            }
+            StepKind::Gate { x, out, .. } => self.columns(x, out, |x, out| x == 2 * out),
+            StepKind::Unfold { x, out } => {
+                self.want(self.buffer(out)?.extent == Extent::Tokens, "the extent")?;
+                self.columns(x, out, |x, out| out.is_multiple_of(x) && (out / x) % 2 == 1)
+            }
+            StepKind::Positions { out, table } => {
+                let (out, relative) = (self.buffer(out)?, self.spec.relative);
+                self.want(out.extent == Extent::Positions && relative.is_some(), "the extent")?;
+                self.weight(table, relative.map_or(0, |r| r.buckets.rows() as usize), out.width)
             }
             StepKind::Insert { x, table } | StepKind::Couple { x, table, .. } | StepKind::Reft { x, table } => {
                 let x = self.buffer(x)?;
@@ -174,12 +200,17 @@ impl Checker<'_> {
                 self.payload_table(table, x.extent)
             }
             StepKind::Offset { x, table } => self.payload_table(table, self.buffer(x)?.extent),
-            StepKind::Attention { q, k, v, out, heads, prefix, .. } => {
+            StepKind::Attention { q, k, v, out, heads, prefix, relative, .. } => {
                 self.want(![q, k, v].contains(&out), "input and output must differ, which")?;
                 let shape = self.buffer(out)?;
                 self.want(shape.extent == Extent::Tokens && heads > 0 && shape.width % heads == 0, "the shape")?;
                 for id in [q, k, v] {
                     self.want(self.buffer(id)? == shape, "the shape")?;
+                }
+                for id in relative.into_iter().flat_map(super::RelativeBuffers::ids) {
+                    let width = if relative.and_then(|r| r.bias) == Some(id) { heads } else { shape.width };
+                    let want = BufferDesc { extent: Extent::Positions, width };
+                    self.want(self.buffer(id)? == want, "the relative positions")?;
                 }
                 let Some(prefix) = prefix else { return Ok(()) };
                 self.want(self.buffer(prefix.x)?.extent == Extent::Tokens, "the prefix's input")?;

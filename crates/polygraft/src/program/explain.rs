@@ -73,6 +73,7 @@ fn weight_of(kind: &StepKind) -> Option<WeightId> {
         StepKind::Embed { word, .. } => Some(word),
         StepKind::Linear { weight, .. } => weight,
         StepKind::LayerNorm { gamma, .. } => gamma,
+        StepKind::Positions { table, .. } => Some(table),
         StepKind::LowRank { .. }
         | StepKind::MixedLowRank { .. }
         | StepKind::Bottleneck { .. }
@@ -80,6 +81,9 @@ fn weight_of(kind: &StepKind) -> Option<WeightId> {
         | StepKind::Insert { .. }
         | StepKind::Reft { .. }
         | StepKind::Copy { .. }
+        | StepKind::Rotate { .. }
+        | StepKind::Gate { .. }
+        | StepKind::Unfold { .. }
         | StepKind::Offset { .. }
         | StepKind::Attention { .. }
         | StepKind::Add { .. }
@@ -118,7 +122,11 @@ fn takes(
         (None, Scope::All) => return Vec::new(),
     };
     let desc = program.tables[table.0 as usize];
-    let unit = if desc.extent == Extent::Tokens { "tokens" } else { "rows" };
+    let unit = match desc.extent {
+        Extent::Tokens => "tokens",
+        Extent::Rows => "rows",
+        Extent::Positions => "positions",
+    };
     tables.tables[table.0 as usize]
         .segments
         .iter()
@@ -199,8 +207,11 @@ fn macs(program: &Program, tables: &Tables, kind: &StepKind, n: usize) -> u64 {
             .iter()
             .filter_map(|s| Some(s.range.len() as u64 * per_token(&tables.payloads.get(s.payload? as usize)?.op)))
             .sum(),
-        StepKind::Attention { out, .. } => {
-            (0..tables.rows()).map(|r| tables.row(r).len() as u64).map(|l| 2 * l * l * width(out)).sum()
+        StepKind::Attention { out, window, relative, .. } => {
+            let seen = |l: u64| window.map_or(l, |w| l.min(2 * u64::from(w) + 1));
+            let products = 2 + relative.map_or(0, |r| u64::from(r.keys.is_some()) + u64::from(r.queries.is_some()));
+            let lengths = (0..tables.rows()).map(|r| tables.row(r).len() as u64);
+            lengths.map(|l| products * l * seen(l) * width(out)).sum()
         }
         StepKind::Embed { .. }
         | StepKind::LayerNorm { .. }
@@ -211,6 +222,10 @@ fn macs(program: &Program, tables: &Tables, kind: &StepKind, n: usize) -> u64 {
         | StepKind::Normalize { .. }
         | StepKind::Reft { .. }
         | StepKind::Insert { .. }
-        | StepKind::Copy { .. } => 0,
+        | StepKind::Copy { .. }
+        | StepKind::Positions { .. }
+        | StepKind::Rotate { .. }
+        | StepKind::Gate { .. }
+        | StepKind::Unfold { .. } => 0,
     }
 }

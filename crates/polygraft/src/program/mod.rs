@@ -21,6 +21,8 @@ pub enum Extent {
     Tokens,
     /// Rows of the batch.
     Rows,
+    /// Relative positions, in blocks: see [`Relative`].
+    Positions,
 }
 
 /// Index into [`Program::buffers`].
@@ -216,6 +218,10 @@ pub enum StepKind {
         heads: usize,
         /// Multiplies the products, as bits.
         scale_bits: u32,
+        /// Keys further away than this are not seen; keys that a prefix puts in front are.
+        window: Option<u32>,
+        /// What relative positions add to the products.
+        relative: Option<RelativeBuffers>,
         /// Keys and values in front of the row's own, for the rows of a table.
         prefix: Option<Prefixes>,
     },
@@ -287,11 +293,50 @@ pub enum StepKind {
         /// Ranges with payloads.
         table: TableId,
     },
-    /// `out = x`.
+    /// `out = x[first..]`: some of the columns.
     Copy {
-        /// `[n, N]`.
+        /// `[n, K]`.
+        x: BufferId,
+        /// The first column.
+        first: usize,
+        /// `[n, N]`; not `x`.
+        out: BufferId,
+    },
+    /// `out = table[bucket]`: the embeddings of the call's relative positions.
+    Positions {
+        /// `[P, N]`.
+        out: BufferId,
+        /// `[buckets, N]`.
+        table: WeightId,
+    },
+    /// Columns of `x` rotated by the token's position, head by head: of each head of width `d`, column `i` and column
+    /// `i + d/2` turn by `position · θ^(−2i/d)`.
+    Rotate {
+        /// `[T, K]`.
+        x: BufferId,
+        /// The first column.
+        first: usize,
+        /// `[T, N]`; not `x`.
+        out: BufferId,
+        /// Number of heads; `N` divides by twice that.
+        heads: usize,
+        /// The base θ, as bits.
+        theta_bits: u32,
+    },
+    /// `out = f(x[..N]) · x[N..]`.
+    Gate {
+        /// `[n, 2N]`.
         x: BufferId,
         /// `[n, N]`; not `x`.
+        out: BufferId,
+        /// Which function.
+        function: Activation,
+    },
+    /// A token and its neighbours side by side, zeros beyond the row's ends: `out[t] = (x[t − r], …, x[t + r])`.
+    Unfold {
+        /// `[T, N]`.
+        x: BufferId,
+        /// `[T, (2r + 1) N]`; not `x`.
         out: BufferId,
     },
     /// `x = x / max(‖x‖₂, 1e-12)`, in place.
@@ -316,6 +361,25 @@ impl Prefixes {
     /// The tables, in the order of the composition.
     pub fn tables(self) -> impl DoubleEndedIterator<Item = TableId> {
         (self.first.0..self.first.0 + self.count).map(TableId)
+    }
+}
+
+/// What relative positions add to the product of query `i` and key `j` of a row, at the place `p` that
+/// [`Relative::place`] gives: `(q·k + q·keys[p] + k·queries[p]) · scale + bias[p]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RelativeBuffers {
+    /// `[P, heads]`.
+    pub bias: Option<BufferId>,
+    /// `[P, H]`.
+    pub keys: Option<BufferId>,
+    /// `[P, H]`.
+    pub queries: Option<BufferId>,
+}
+
+impl RelativeBuffers {
+    /// Those that are there.
+    pub fn ids(self) -> impl Iterator<Item = BufferId> {
+        [self.bias, self.keys, self.queries].into_iter().flatten()
     }
 }
 
@@ -411,9 +475,44 @@ pub struct Tables {
     pub tables: Vec<Table>,
     /// The numbers that the segments point to. A call owns them: unloading an adapter does not disturb it.
     pub payloads: Vec<Arc<Payload>>,
+    /// Relative positions, for a base that has embeddings of them.
+    pub relative: Option<Relative>,
     /// What the `Embed` step gives, `[T, E]`: gathered by whoever holds the tables, for a backend that lacks them. A
     /// backend that has them may gather all the same, which gives the same bits.
     pub embedded: Option<Vec<f32>>,
+}
+
+/// The relative positions of a call: rows of their table, once for each block. Rows of the batch whose compositions
+/// change differently what positions give have blocks of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Relative {
+    /// The table's rows that a block has, ascending.
+    pub buckets: Vec<u32>,
+    /// Each packed row's block.
+    pub blocks: Vec<u32>,
+    /// By `query − key + longest − 1`: the place in a block.
+    pub places: Vec<u32>,
+}
+
+impl Relative {
+    /// Blocks in the call.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.blocks.iter().max().map_or(0, |b| *b as usize + 1)
+    }
+
+    /// The places of block `block`.
+    #[must_use]
+    pub fn block(&self, block: usize) -> Range<usize> {
+        block * self.buckets.len()..(block + 1) * self.buckets.len()
+    }
+
+    /// The place of row `row` for the query at `query` and the key at `key` inside it.
+    #[must_use]
+    pub fn place(&self, row: usize, query: usize, key: usize) -> usize {
+        let middle = self.places.len() / 2;
+        self.blocks[row] as usize * self.buckets.len() + self.places[middle + query - key] as usize
+    }
 }
 
 impl Tables {
@@ -447,6 +546,7 @@ impl Tables {
         match extent {
             Extent::Tokens => self.tokens(),
             Extent::Rows => self.rows(),
+            Extent::Positions => self.relative.as_ref().map_or(0, |r| r.count() * r.buckets.len()),
         }
     }
 
@@ -464,6 +564,8 @@ impl Tables {
             let within = match extent {
                 Extent::Tokens => &tokens,
                 Extent::Rows => &rows,
+                // Every block stays, whoever's it is.
+                Extent::Positions => return table.clone(),
             };
             let inside = |s: &Segment| {
                 let range = s.range.start.max(within.start)..s.range.end.min(within.end);
@@ -480,6 +582,7 @@ impl Tables {
             cu_seqlens: self.cu_seqlens[rows.start..=rows.end].iter().map(|&c| c - first).collect(),
             tables: self.tables.iter().zip(&program.tables).map(|(t, d)| cut(t, d.extent)).collect(),
             payloads: self.payloads.clone(),
+            relative: self.relative.as_ref().map(|r| Relative { blocks: r.blocks[rows.clone()].to_vec(), ..r.clone() }),
             embedded: self.embedded.as_ref().map(|values| {
                 let width = values.len() / self.tokens().max(1);
                 values[tokens.start * width..tokens.end * width].to_vec()

@@ -45,7 +45,9 @@ pub fn prefixed(
 }
 
 pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
-    let StepKind::Attention { q, k, v, out, heads, scale_bits, prefix } = step.kind else { return Ok(()) };
+    let StepKind::Attention { q, k, v, out, heads, scale_bits, prefix, window, relative } = step.kind else {
+        return Ok(());
+    };
     let (width, scale) = (m.width(out), f32::from_bits(scale_bits));
     let d = width / heads;
     let mut y = m.take(out);
@@ -56,10 +58,26 @@ pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()
         let rows = span.start * width..span.end * width;
         let (k, v) = own.as_ref().map_or((&k[rows.clone()], &v[rows]), |[k, v]| (k, v));
         let keys = k.len() / width;
+        // Keys in front of the row's own are of no place.
+        let slots = keys - span.len();
         for head in 0..heads {
             let at = |t: usize| t * width + head * d..t * width + (head + 1) * d;
+            let score = |t: usize, s: usize| {
+                let product = dot(&q[at(t)], &k[at(s)]);
+                let Some(key) = s.checked_sub(slots) else { return product * scale };
+                let query = t - span.start;
+                if window.is_some_and(|w| query.abs_diff(key) > w as usize) {
+                    return f32::NEG_INFINITY;
+                }
+                let (Some(terms), Some(places)) = (relative, &m.tables.relative) else { return product * scale };
+                let p = places.place(row, query, key);
+                let by_key = terms.keys.map_or(0.0, |id| dot(&q[at(t)], &m.read(id)[at(p)]));
+                let by_query = terms.queries.map_or(0.0, |id| dot(&k[at(s)], &m.read(id)[at(p)]));
+                let bias = terms.bias.map_or(0.0, |id| m.read(id)[p * heads + head]);
+                (product + by_key + by_query) * scale + bias
+            };
             for t in span.clone() {
-                let mut p: Vec<f32> = (0..keys).map(|s| dot(&q[at(t)], &k[at(s)]) * scale).collect();
+                let mut p: Vec<f32> = (0..keys).map(|s| score(t, s)).collect();
                 let peak = p.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
                 p.iter_mut().for_each(|p| *p = (*p - peak).exp());
                 let sum: f32 = p.iter().sum();

@@ -8,7 +8,7 @@ use super::{Machine, Weights, dot, wrong_payload};
 use crate::error::Result;
 use crate::ir::{Blend, Bottleneck, Coupling, Fusion, Gate, How, Op, OwnNorm, Payload, Residual, Rules};
 use crate::model::Activation;
-use crate::program::{Step, StepKind};
+use crate::program::{Extent, Step, StepKind, Tables};
 use crate::tensor::Matrix;
 use std::ops::Range;
 
@@ -338,8 +338,16 @@ impl Products for Naive {
 }
 
 /// The parts of `range` that lie in one row each.
-pub fn by_row(tables: &crate::program::Tables, range: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<'_> {
-    (0..tables.rows()).map(|r| tables.row(r)).filter_map(move |row| {
+pub fn by_row(tables: &Tables, extent: Extent, range: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<'_> {
+    let groups = match (extent, &tables.relative) {
+        (Extent::Positions, Some(relative)) => relative.count(),
+        _ => tables.rows(),
+    };
+    let group = move |i: usize| match (extent, &tables.relative) {
+        (Extent::Positions, Some(relative)) => relative.block(i),
+        _ => tables.row(i),
+    };
+    (0..groups).map(group).filter_map(move |row| {
         let part = row.start.max(range.start)..row.end.min(range.end);
         (!part.is_empty()).then_some(part)
     })
@@ -360,7 +368,7 @@ pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()
         .transpose()?;
     for segment in m.segments(table) {
         let payload = m.payload(segment)?;
-        for part in by_row(m.tables, segment.range.clone()) {
+        for part in by_row(m.tables, Extent::Tokens, segment.range.clone()) {
             let own = norm.and_then(|n| n.replaced).map(|t| m.replaced_norm(t, part.start)).transpose()?.flatten();
             let norm = base.as_ref().map(|(gamma, beta, eps)| ModelNorm {
                 gamma: own.and_then(|o| o.gamma.as_deref()).unwrap_or(gamma),

@@ -8,11 +8,11 @@ use crate::program::{Step, StepKind};
 
 pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
     let StepKind::MixedLowRank { x, out, table } = step.kind else { return Ok(()) };
-    let (k, n) = (m.width(x), m.width(out));
+    let (k, n, extent) = (m.width(x), m.width(out), m.program.buffers[out.0 as usize].extent);
     let mut y = m.take(out);
     for segment in m.segments(table) {
         let Op::MixedLowRank(own) = m.op(segment)? else { return Err(wrong_payload()) };
-        for part in by_row(m.tables, segment.range.clone()) {
+        for part in by_row(m.tables, extent, segment.range.clone()) {
             let x = &m.read(x)[part.start * k..part.end * k];
             mixed(own, segment.scale, x, &mut y[part.start * n..part.end * n]);
         }

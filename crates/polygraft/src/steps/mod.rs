@@ -8,6 +8,7 @@ mod embed;
 mod linear;
 mod mixed;
 mod norm;
+mod places;
 mod pointwise;
 mod pool;
 mod reft;
@@ -17,6 +18,7 @@ pub use block::{Factor, ModelNorm, Products, Tokens, by_row, couple, factor, gat
 pub use embed::embed_token;
 pub use mixed::mixed;
 pub use norm::normalize;
+pub use places::{angles, rotate_head};
 pub use pointwise::offset;
 pub use reft::reft;
 
@@ -79,6 +81,10 @@ impl<'a, W: Weights> Machine<'a, W> {
             StepKind::Reft { .. } => reft::eval(self, step),
             StepKind::MixedLowRank { .. } => mixed::eval(self, step),
             StepKind::Copy { .. } => pointwise::copy(self, step),
+            StepKind::Positions { .. } => places::positions(self, step),
+            StepKind::Rotate { .. } => places::rotate(self, step),
+            StepKind::Gate { .. } => pointwise::gate(self, step),
+            StepKind::Unfold { .. } => places::unfold(self, step),
         }
     }
 

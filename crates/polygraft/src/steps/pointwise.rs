@@ -1,4 +1,4 @@
-//! Add, activate, and the offset of a pooled vector.
+//! Add, activate, gate, copy, and the offset of a pooled vector.
 
 use super::{Machine, Weights, wrong_payload};
 use crate::error::Result;
@@ -20,11 +20,25 @@ pub(super) fn add<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()>
 }
 
 pub(super) fn copy<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
-    let StepKind::Copy { x, out } = step.kind else { return Ok(()) };
-    let width = m.width(x);
+    let StepKind::Copy { x, first, out } = step.kind else { return Ok(()) };
+    let (stride, width) = (m.width(x), m.width(out));
     let mut y = m.take(out);
     for t in m.scope(step, out) {
-        y[t * width..(t + 1) * width].copy_from_slice(&m.read(x)[t * width..(t + 1) * width]);
+        y[t * width..(t + 1) * width].copy_from_slice(&m.read(x)[t * stride + first..][..width]);
+    }
+    m.put(out, y);
+    Ok(())
+}
+
+pub(super) fn gate<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
+    let StepKind::Gate { x, out, function } = step.kind else { return Ok(()) };
+    let width = m.width(out);
+    let mut y = m.take(out);
+    for t in m.scope(step, out) {
+        let (x, by) = m.read(x)[2 * t * width..2 * (t + 1) * width].split_at(width);
+        for (y, (x, by)) in y[t * width..(t + 1) * width].iter_mut().zip(x.iter().zip(by)) {
+            *y = function.eval(*x) * by;
+        }
     }
     m.put(out, y);
     Ok(())

@@ -4,7 +4,7 @@ use super::block::by_row;
 use super::{Machine, Weights, dot, wrong_payload};
 use crate::error::Result;
 use crate::ir::{Op, Reft, ReftUnit};
-use crate::program::{Step, StepKind};
+use crate::program::{Extent, Step, StepKind};
 
 pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
     let StepKind::Reft { x, table } = step.kind else { return Ok(()) };
@@ -12,7 +12,7 @@ pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()
     let mut y = m.take(x);
     for segment in m.segments(table) {
         let Op::Reft(own) = m.op(segment)? else { return Err(wrong_payload()) };
-        for part in by_row(m.tables, segment.range.clone()) {
+        for part in by_row(m.tables, Extent::Tokens, segment.range.clone()) {
             reft(own, segment.scale, &mut y[part.start * width..part.end * width], width);
         }
     }
