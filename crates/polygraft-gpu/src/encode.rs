@@ -67,6 +67,8 @@ pub(crate) struct Encoder<'a> {
     pub(crate) fast: bool,
     /// The buffer, and which of its rows, whose rounded form is there.
     pub(crate) rounded: Option<(BufferId, Range<usize>)>,
+    /// Rotations in the tables: θ as bits, head width, where they begin.
+    pub(crate) turns: Vec<(u32, usize, u32)>,
 }
 
 impl<'a> Encoder<'a> {
@@ -89,15 +91,16 @@ impl<'a> Encoder<'a> {
             blocks: 0,
             fast,
             rounded: None,
+            turns: Vec::new(),
         }
     }
 
-    /// Launches for every step but `Embed`, whose result is uploaded.
+    /// Launches for every step but `Embed` and `Positions`, whose results are uploaded.
     pub(crate) fn encode(&mut self) -> Result<()> {
         for (at, group) in schedule(self.program) {
             let step = &self.program.steps[at];
             match step.kind {
-                StepKind::Embed { .. } => {}
+                StepKind::Embed { .. } | StepKind::Positions { .. } => {}
                 StepKind::Linear { .. } => steps::linear::encode(self, step, group)?,
                 StepKind::LowRank { .. } => steps::low_rank::encode(self, step)?,
                 StepKind::Attention { .. } => steps::attention::encode(self, step)?,
@@ -110,7 +113,9 @@ impl<'a> Encoder<'a> {
                 StepKind::Offset { .. } => steps::pointwise::offset(self, step)?,
                 StepKind::Pool { .. } => steps::pool::encode(self, step)?,
                 StepKind::Normalize { .. } => steps::norm::normalize(self, step)?,
-                StepKind::Copy { .. } => steps::pointwise::copy(self, step)?,
+                StepKind::Copy { .. } | StepKind::Gate { .. } | StepKind::Rotate { .. } | StepKind::Unfold { .. } => {
+                    steps::columns::encode(self, step)?
+                }
                 StepKind::Bottleneck { .. } => steps::block::encode(self, step)?,
                 StepKind::Insert { .. } => steps::layers::insert(self, step)?,
                 StepKind::Couple { .. } => steps::layers::couple(self, step)?,

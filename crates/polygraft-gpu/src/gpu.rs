@@ -11,7 +11,7 @@ use crate::variants::{Tuning, Variant};
 use polygraft::backend::Call;
 use polygraft::ir::PayloadId;
 use polygraft::model::{EmbeddingWeights, ModelSpec, WeightId};
-use polygraft::program::{Program, StepKind, Tables};
+use polygraft::program::{Extent, Program, StepKind, Tables};
 use polygraft::steps::{Weights, embed_token};
 use polygraft::tensor::Matrix;
 use polygraft::{Error, Result};
@@ -95,7 +95,7 @@ impl Gpu {
         let linear = spec.linears.values().any(|l| l.weight == id);
         if linear {
             self.store.load(&self.device, id, matrix);
-        } else if spec.embeddings.ids().all(|table| table != id) {
+        } else if spec.embeddings.ids().chain(spec.relative.map(|r| r.table)).all(|table| table != id) {
             self.store.load_vector(&self.device, id, &matrix.to_f32())?;
         }
         self.device.check()
@@ -209,19 +209,30 @@ impl Gpu {
     /// Gathers the rows of the embedding tables, adds them up as the step says, and sends them.
     fn upload<W: Weights>(&self, scratch: &Scratch, program: &Program, tables: &Tables, host: &W) -> Result<()> {
         for step in &program.steps {
-            let StepKind::Embed { out, word, position, token_type } = step.kind else { continue };
-            let width = program.buffers[out.0 as usize].width;
-            let stride = width.next_multiple_of(4);
-            let mut values = vec![0.0f32; tables.tokens() * stride];
-            let mut row = vec![0.0; width];
-            let weights = EmbeddingWeights { word, position, token_type };
-            for (t, y) in values.chunks_exact_mut(stride).enumerate() {
-                let y = &mut y[..width];
-                if let Some(embedded) = &tables.embedded {
-                    y.copy_from_slice(&embedded[t * width..(t + 1) * width]);
-                    continue;
+            let (StepKind::Embed { out, .. } | StepKind::Positions { out, .. }) = step.kind else { continue };
+            let desc = program.buffers[out.0 as usize];
+            let (width, stride) = (desc.width, desc.width.next_multiple_of(4));
+            let mut values = vec![0.0f32; tables.len(desc.extent) * stride];
+            let rows = values.chunks_exact_mut(stride).map(|y| &mut y[..width]).enumerate();
+            match step.kind {
+                StepKind::Embed { word, position, token_type, .. } => {
+                    let mut row = vec![0.0; width];
+                    let weights = EmbeddingWeights { word, position, token_type };
+                    for (t, y) in rows {
+                        if let Some(embedded) = &tables.embedded {
+                            y.copy_from_slice(&embedded[t * width..(t + 1) * width]);
+                            continue;
+                        }
+                        embed_token(weights, tables.embedding(t), y, &mut row, |id, row, out| host.row(id, row, out))?;
+                    }
                 }
-                embed_token(weights, tables.embedding(t), y, &mut row, |id, row, out| host.row(id, row, out))?;
+                StepKind::Positions { table, .. } => {
+                    let buckets = tables.relative.as_ref().map_or(&[][..], |r| &r.buckets);
+                    for (p, y) in rows {
+                        host.row(table, buckets[p % buckets.len()] as usize, y)?;
+                    }
+                }
+                _ => {}
             }
             let to = scratch.activations.get(out.0 as usize).ok_or_else(|| Error::Program("no buffer".into()))?;
             self.device.queue.write_buffer(&to.raw, 0, bytemuck::cast_slice(&values));
@@ -253,7 +264,8 @@ impl Scratch {
                 None => self.activations.push(Held::new(device, "activations", bytes)),
             }
         }
-        let rows = tables.tokens().max(tables.rows());
+        let rows =
+            [Extent::Tokens, Extent::Rows, Extent::Positions].map(|e| tables.len(e)).into_iter().max().unwrap_or(0);
         grow(&mut self.hidden, device, "low-rank", rows * hidden.max(1) * 16);
         if blocks > 0 {
             grow(&mut self.codes, device, "codes", rows * blocks * 32);

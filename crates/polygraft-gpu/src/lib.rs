@@ -19,6 +19,8 @@ mod gpu;
 mod layers;
 mod params;
 mod pipelines;
+#[cfg(test)]
+mod place_tests;
 mod run;
 mod schedule;
 mod selftest;

@@ -62,6 +62,10 @@ blocks! {
     Round { first: u32, rows: u32, x_stride: u32, blocks: u32, width: u32 }
     /// `attention_*.wgsl`.
     Attention { stride: u32, items: u32, scale: f32 }
+    /// `attention_placed.wgsl`.
+    Placed { stride: u32, items: u32, scale: f32, window: u32, terms: u32, places: u32, middle: u32, p_stride: u32, b_stride: u32 }
+    /// `columns.wgsl`.
+    Columns { first: u32, x_stride: u32, y_stride: u32, width: u32, column: u32, kind: u32, size: u32, items: u32 }
     /// `norm_*.wgsl`.
     Norm { first: u32, rows: u32, stride: u32, width: u32, terms: u32, gamma: u32, beta: u32, own: u32, owns: u32, eps: f32 }
     /// `pointwise.wgsl`.

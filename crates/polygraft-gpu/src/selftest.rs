@@ -7,10 +7,10 @@ use crate::schedule::schedule;
 use crate::variants::{Covers, Shape, VARIANTS};
 use polygraft::backend::{Call, Poll, Precision};
 use polygraft::ir::{LowRank, Norm, Offset, Op, Payload, PayloadId};
-use polygraft::model::{Activation, Pooling, WeightId};
+use polygraft::model::{Activation, Buckets, Pooling, WeightId};
 use polygraft::program::{
-    BufferDesc, BufferId, Extent, OpKind, Output, OutputKind, Program, Purpose, Scope, Segment, Step, StepKind, Table,
-    TableDesc, TableId, Tables,
+    BufferDesc, BufferId, Extent, OpKind, Output, OutputKind, Program, Purpose, Relative, RelativeBuffers, Scope,
+    Segment, Step, StepKind, Table, TableDesc, TableId, Tables,
 };
 use polygraft::quant::{q4_0, q8_0};
 use polygraft::steps::{Machine, Weights};
@@ -30,6 +30,7 @@ const HIDDEN: usize = 64;
 const WIDE: usize = 96;
 const TOKENS: usize = 41;
 const VOCABULARY: usize = 50;
+const BUCKETS: Buckets = Buckets::Signed { span: 4, log: None };
 
 /// A number in −1..1 that is the same everywhere.
 fn number(i: usize) -> f32 {
@@ -91,6 +92,7 @@ fn case() -> Result<Case> {
         matrix(6, HIDDEN, WIDE, 8)?,
         vector(7, HIDDEN, 0.0),
         matrix(8, HIDDEN, HIDDEN, 32)?,
+        matrix(9, BUCKETS.rows() as usize, HIDDEN, 32)?,
     ];
     let [lora, norm, offset] = [0, 1, 2].map(TableId);
     let scale_bits = 0.25f32.to_bits();
@@ -140,6 +142,21 @@ fn case() -> Result<Case> {
         StepKind::Pool { x: B(4), out: B(5), pooling: Pooling::Mean },
         StepKind::Normalize { x: B(5) },
         StepKind::Offset { x: B(5), table: offset },
+        StepKind::Rotate { x: B(1), first: 7, out: B(6), heads: 2, theta_bits: 1e4f32.to_bits() },
+        StepKind::Gate { x: B(1), out: B(7), function: Activation::Gelu },
+        StepKind::Unfold { x: B(7), out: B(8) },
+        StepKind::Positions { out: B(9), table: W(9) },
+        StepKind::Attention {
+            q: B(6),
+            k: B(6),
+            v: B(3),
+            out: B(10),
+            heads: 2,
+            scale_bits,
+            window: Some(5),
+            relative: Some(RelativeBuffers { bias: None, keys: Some(B(9)), queries: Some(B(9)) }),
+            prefix: None,
+        },
     ];
     let scope = |kind: &StepKind| match kind {
         StepKind::LowRank { table, .. } | StepKind::Offset { table, .. } => Scope::Only(*table),
@@ -149,6 +166,15 @@ fn case() -> Result<Case> {
     let widths = [HIDDEN, WIDE, HIDDEN, HIDDEN, HIDDEN];
     let mut buffers: Vec<_> = widths.map(|width| BufferDesc { extent: Extent::Tokens, width }).into();
     buffers.push(BufferDesc { extent: Extent::Rows, width: HIDDEN });
+    for (extent, width) in [
+        (Extent::Tokens, HIDDEN),
+        (Extent::Tokens, WIDE / 2),
+        (Extent::Tokens, 3 * WIDE / 2),
+        (Extent::Positions, HIDDEN),
+        (Extent::Tokens, HIDDEN),
+    ] {
+        buffers.push(BufferDesc { extent, width });
+    }
     let output = |i: usize| Output { kind: OutputKind::Hidden, buffer: B(i as u32), scope: Scope::All };
     let outputs = (0..buffers.len()).map(output).collect();
     let desc = |extent, op| TableDesc {
@@ -191,7 +217,11 @@ fn batch() -> Result<Tables> {
             Table { segments: vec![segment(1..2, 3, 0.7)] },
         ],
         payloads: ops.into_iter().enumerate().map(payload).collect(),
-        relative: None,
+        relative: Some(Relative {
+            buckets: (0..BUCKETS.rows()).collect(),
+            blocks: vec![0, 1, 1],
+            places: (1 - TOKENS as i32..TOKENS as i32).map(|distance| BUCKETS.row(distance)).collect(),
+        }),
         embedded: None,
     })
 }

@@ -10,7 +10,7 @@ fn extras(variant: &Variant) -> Vec<Extra> {
     match (variant.covers, variant.name) {
         (Covers::Packed, _) => [3, 4].map(|form| Some(("FORM", form))).into(),
         (Covers::Linear, _) => [0, 3, 4].map(|form| Some(("FORM", form))).into(),
-        (Covers::Attention, "attention scalar") => [1, 5, 64].map(|d| Some(("D", d))).into(),
+        (Covers::Placed, _) | (Covers::Attention, "attention scalar") => [1, 5, 64].map(|d| Some(("D", d))).into(),
         (Covers::Attention, _) => [1, 8, 16, 32].map(|d| Some(("D", d))).into(),
         _ => vec![None],
     }

@@ -11,7 +11,7 @@ use crate::steps::norm::{self, Norm};
 use crate::steps::pointwise::{self, Sum};
 use crate::variants::{Covers, Shape};
 use polygraft::Result;
-use polygraft::program::{BlockNorm, BufferId};
+use polygraft::program::{BlockNorm, BufferId, Extent};
 use polygraft::steps::by_row;
 use std::ops::Range;
 
@@ -34,7 +34,7 @@ pub(crate) enum Kind {
     /// `scale · a + b`, and `y` where it is kept, into `y`.
     Sum { a: Place, scale: f32, b: Option<Place>, y: Place, keep: bool },
     /// [`Place::MEANS`] = means over the tokens of a row of so many numbers of [`Place::LOGITS`], of their softmax or not.
-    Mean { softmax: bool, numbers: u32 },
+    Mean { softmax: bool, numbers: u32, extent: Extent },
     /// `y` = attention of `q` over the outputs of adapters, one at a time: the first, the last, or one between.
     Attend { q: Place, k: Place, v: Place, y: Place, first: bool, last: bool, temperature: f32 },
 }
@@ -152,7 +152,8 @@ fn place<'a>(e: &mut Encoder<'a>, place: Place) -> (Bind<'a>, u32) {
         Place::Buffer(id) => (Bind::Activation(id), e.stride(id)),
         Place::Slot(index, width) => {
             let stride = width.div_ceil(4);
-            (e.slot(index, stride * e.tables.tokens()), stride as u32)
+            let rows = e.tables.tokens().max(e.tables.len(Extent::Positions));
+            (e.slot(index, stride * rows), stride as u32)
         }
     }
 }
@@ -200,12 +201,12 @@ fn launch(e: &mut Encoder<'_>, kind: Kind, runs: &[(Range<usize>, Args)]) -> Res
             let b = b.map_or(Bind::Arena, |b| place(e, b).0);
             pointwise::launch(e, joined(runs), [a, b, y], stride, Sum { terms, activation: 0, left: scale })
         }
-        Kind::Mean { softmax, numbers } => {
+        Kind::Mean { softmax, numbers, extent } => {
             let inner = e.inner;
             let ((x, stride), (y, _)) = (place(e, Place::Slot(LOGITS, inner)), place(e, Place::Slot(MEANS, inner)));
             let n = if softmax { numbers } else { 0 };
             let tables = e.tables;
-            let rows = runs.iter().flat_map(|(rows, _)| by_row(tables, rows.clone()));
+            let rows = runs.iter().flat_map(|(rows, _)| by_row(tables, extent, rows.clone()));
             let items: Vec<_> = rows.map(|row| [row.start as u32, row.len() as u32, n, 0]).collect();
             let count = items.len() as u32;
             let block = params::Mean { stride, items: e.table(items) };

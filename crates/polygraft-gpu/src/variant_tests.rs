@@ -13,7 +13,7 @@ use polygraft::tensor::{Matrix, Scheme, Storage};
 use polygraft::testing::{Random, store};
 use std::sync::Arc;
 
-struct Host(Vec<Matrix>);
+pub(crate) struct Host(pub(crate) Vec<Matrix>);
 
 impl Weights for Host {
     fn row(&self, id: WeightId, row: usize, out: &mut [f32]) -> Result<()> {
@@ -22,11 +22,11 @@ impl Weights for Host {
     }
 }
 
-const X: BufferId = BufferId(0);
-const Y: BufferId = BufferId(1);
+pub(crate) const X: BufferId = BufferId(0);
+pub(crate) const Y: BufferId = BufferId(1);
 
 /// Input rows (weight 0 is a word table with one row a token), then `kinds`.
-fn program(widths: &[(Extent, usize)], kinds: Vec<StepKind>, output: BufferId) -> Program {
+pub(crate) fn program(widths: &[(Extent, usize)], kinds: Vec<StepKind>, output: BufferId) -> Program {
     let embed = StepKind::Embed { out: X, word: WeightId(0), position: Some(WeightId(1)), token_type: None };
     let step = |kind| Step { kind, scope: Scope::All, origin: None };
     Program {
@@ -37,7 +37,7 @@ fn program(widths: &[(Extent, usize)], kinds: Vec<StepKind>, output: BufferId) -
     }
 }
 
-fn tables(lengths: &[usize]) -> Tables {
+pub(crate) fn tables(lengths: &[usize]) -> Tables {
     let mut cu_seqlens = vec![0];
     for n in lengths {
         cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + *n as u32);
@@ -53,7 +53,7 @@ fn tables(lengths: &[usize]) -> Tables {
 }
 
 /// Runs `program` on the device and by definition; the largest difference, relative to the size of the numbers.
-fn difference(gpu: &mut Gpu, host: &Host, program: &Program, tables: &Tables) -> f32 {
+pub(crate) fn difference(gpu: &mut Gpu, host: &Host, program: &Program, tables: &Tables) -> f32 {
     differences(gpu, host, host, program, tables, Precision::Exact)
 }
 
@@ -89,7 +89,7 @@ fn of(covers: Covers) -> impl Iterator<Item = &'static Variant> {
     VARIANTS.iter().filter(move |v| v.covers == covers)
 }
 
-fn open() -> Gpu {
+pub(crate) fn open() -> Gpu {
     Gpu::new(block_on(Device::open(Allow::Any)).expect("a Vulkan device"))
 }
 

@@ -18,8 +18,12 @@ use Access::{Read, Write};
 pub(crate) enum Covers {
     /// `Linear`, or `Linear` and `Activate`.
     Linear,
-    /// `Attention`.
+    /// `Attention` that knows of no places.
     Attention,
+    /// `Attention`.
+    Placed,
+    /// `Copy`, `Gate`, `Rotate` or `Unfold`.
+    Columns,
     /// `LayerNorm`, or `Add` and `LayerNorm`; norms in `Bottleneck`.
     Norm,
     /// `Add`, `Activate` or `Copy`; sums in `Bottleneck`.
@@ -164,6 +168,26 @@ pub(crate) static VARIANTS: &[Variant] = &[
         access: &[Read, Read, Read, Read, Write],
         reads: 1,
         tile: (32, 0),
+        barriers: false,
+    },
+    Variant {
+        name: "attention placed",
+        covers: Covers::Placed,
+        sources: &[include_str!("../../../shaders/attention_placed.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Read, Read, Write, Read, Read, Read],
+        reads: 1,
+        tile: (32, 0),
+        barriers: false,
+    },
+    Variant {
+        name: "columns",
+        covers: Covers::Columns,
+        sources: &[ACTIVATION, include_str!("../../../shaders/columns.wgsl")],
+        constants: &[],
+        access: &[Read, Read, Write],
+        reads: 1,
+        tile: (1, 64),
         barriers: false,
     },
     Variant {

@@ -9,63 +9,118 @@ use crate::variants::{Covers, Shape, choose};
 use polygraft::Result;
 use polygraft::ir::{Op, Payload};
 use polygraft::model::Activation;
-use polygraft::program::{BufferId, Prefixes, Step, StepKind, TableId};
+use polygraft::program::{BufferId, Extent, Prefixes, RelativeBuffers, Step, StepKind, TableId};
 use std::ops::Range;
+
+/// A row: its tokens, and where its keys are.
+struct Row {
+    index: usize,
+    tokens: Range<usize>,
+    keys: Range<usize>,
+}
+
+/// What all rows of a step share.
+#[derive(Clone, Copy)]
+struct Common {
+    out: BufferId,
+    heads: usize,
+    scale_bits: u32,
+    window: Option<u32>,
+    relative: Option<RelativeBuffers>,
+}
 
 pub(crate) fn encode(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
     let StepKind::Attention { q, k, v, out, heads, scale_bits, prefix, window, relative } = step.kind else {
         return Ok(());
     };
-    if window.is_some() || relative.is_some() {
-        return Err(crate::failed("attention that knows of places has no kernel yet; use the cpu backend".into()));
-    }
     let tables = e.tables;
-    // Of each row its tokens, and where its keys are; rows under prefixes apart.
+    // Rows under prefixes apart.
     let (mut plain, mut longer) = (Vec::new(), Vec::new());
     let mut slots = 0;
-    for row in (0..tables.rows()).map(|row| tables.row(row)) {
-        let own = prefix.map_or(Ok(0), |p| front(e, p, &row))?;
+    for index in 0..tables.rows() {
+        let tokens = tables.row(index);
+        let own = prefix.map_or(Ok(0), |p| front(e, p, &tokens))?;
         if own == 0 {
-            plain.push((row.clone(), row));
+            plain.push(Row { index, keys: tokens.clone(), tokens });
         } else {
-            let keys = slots..slots + own + row.len();
+            let keys = slots..slots + own + tokens.len();
             slots = keys.end;
-            longer.push((row, keys));
+            longer.push(Row { index, tokens, keys });
         }
     }
-    let heads = (heads, scale_bits);
-    launch(e, &plain, [q, k, v].map(Bind::Activation), out, heads)?;
+    let common = Common { out, heads, scale_bits, window, relative };
+    launch(e, &plain, [q, k, v].map(Bind::Activation), common)?;
     if let Some(prefix) = prefix.filter(|_| !longer.is_empty()) {
         let stride = e.stride(k);
         let room = slots * stride as usize;
         let both = [e.slot(KEYS, room), e.slot(VALUES, room)];
         lengthen(e, prefix, &longer, [k, v], both, stride)?;
-        launch(e, &longer, [Bind::Activation(q), both[0], both[1]], out, heads)?;
+        launch(e, &longer, [Bind::Activation(q), both[0], both[1]], common)?;
     }
     Ok(())
 }
 
-fn launch<'a>(
-    e: &mut Encoder<'a>,
-    rows: &[(Range<usize>, Range<usize>)],
-    [q, k, v]: [Bind<'a>; 3],
-    out: BufferId,
-    (heads, scale_bits): (usize, u32),
-) -> Result<()> {
+fn launch<'a>(e: &mut Encoder<'a>, rows: &[Row], qkv: [Bind<'a>; 3], common: Common) -> Result<()> {
+    if common.window.is_some() || common.relative.is_some() {
+        return placed(e, rows, qkv, common);
+    }
+    let Common { out, heads, scale_bits, .. } = common;
     let head = (e.width(out) / heads) as u32;
     let shape = Shape { head, ..Shape::default() };
     let Some(variant) = choose(Covers::Attention, shape, &e.gpu.tuning) else { return Ok(()) };
     let size = variant.tile.0;
-    let mut items = Vec::new();
-    for (row, keys) in rows {
-        let (first, tokens, key) = (row.start as u32, row.len() as u32, [keys.start as u32, keys.len() as u32]);
-        items.extend((0..tokens).step_by(size as usize).map(|q| [first + q, size.min(tokens - q), key[0], key[1]]));
-    }
+    let items: Vec<_> = rows.iter().flat_map(|row| row.items(size)).collect();
     let count = items.len() as u32;
     let block = params::Attention { stride: e.stride(out), items: e.table(items), scale: f32::from_bits(scale_bits) };
     let extra = ("D", head / variant.reads);
+    let [q, k, v] = qkv;
     let binds = vec![q, k, v, Bind::Tables, Bind::Activation(out)];
     e.launch(Covers::Attention, shape, Some(extra), &block, binds, |_| [count, heads as u32, 1])
+}
+
+impl Row {
+    /// First query, queries, first key, keys: a few queries at a time.
+    fn items(&self, size: u32) -> impl Iterator<Item = [u32; 4]> + use<> {
+        let (first, tokens) = (self.tokens.start as u32, self.tokens.len() as u32);
+        let (key, keys) = (self.keys.start as u32, self.keys.len() as u32);
+        (0..tokens).step_by(size as usize).map(move |q| [first + q, size.min(tokens - q), key, keys])
+    }
+}
+
+/// Attention that knows of places.
+fn placed<'a>(e: &mut Encoder<'a>, rows: &[Row], [q, k, v]: [Bind<'a>; 3], common: Common) -> Result<()> {
+    let Common { out, heads, scale_bits, window, relative } = common;
+    let head = (e.width(out) / heads) as u32;
+    let shape = Shape { head, ..Shape::default() };
+    let Some(variant) = choose(Covers::Placed, shape, &e.gpu.tuning) else { return Ok(()) };
+    let tables = e.tables;
+    let mut items = Vec::new();
+    for row in rows {
+        let slots = (row.keys.len() - row.tokens.len()) as u32;
+        let block = tables.relative.as_ref().map_or(0, |r| r.block(r.blocks[row.index] as usize).start as u32);
+        for item in row.items(variant.tile.0) {
+            items.extend([item, [slots, block, item[0] - row.tokens.start as u32, 0]]);
+        }
+    }
+    let count = items.len() as u32 / 2;
+    let places = tables.relative.as_ref().map_or(&[][..], |r| &r.places);
+    let quads = places.chunks(4).map(|chunk| std::array::from_fn(|i| chunk.get(i).copied().unwrap_or(0)));
+    let terms = relative.map_or([None; 3], |r| [r.bias, r.keys, r.queries]);
+    let bit = |(i, term): (usize, &Option<BufferId>)| u32::from(term.is_some()) << i;
+    let block = params::Placed {
+        stride: e.stride(out),
+        items: e.table(items),
+        scale: f32::from_bits(scale_bits),
+        window: window.unwrap_or(NONE),
+        terms: terms.iter().enumerate().map(bit).sum(),
+        places: e.table(quads.collect::<Vec<_>>()),
+        middle: places.len() as u32 / 2,
+        p_stride: e.stride(out),
+        b_stride: (heads as u32).div_ceil(4),
+    };
+    let [bias, keys, queries] = terms.map(|id| id.map_or(Bind::Arena, Bind::Activation));
+    let binds = vec![q, k, v, Bind::Tables, Bind::Activation(out), keys, queries, bias];
+    e.launch(Covers::Placed, shape, Some(("D", head)), &block, binds, |_| [count, heads as u32, 1])
 }
 
 /// The prefix of a table that `row` takes.
@@ -84,17 +139,17 @@ fn front(e: &Encoder<'_>, prefix: Prefixes, row: &Range<usize>) -> Result<usize>
 fn lengthen<'a>(
     e: &mut Encoder<'a>,
     prefix: Prefixes,
-    rows: &[(Range<usize>, Range<usize>)],
+    rows: &[Row],
     own: [BufferId; 2],
     both: [Bind<'a>; 2],
     stride: u32,
 ) -> Result<()> {
-    let mut at: Vec<usize> = rows.iter().map(|(_, keys)| keys.start).collect();
+    let mut at: Vec<usize> = rows.iter().map(|row| row.keys.start).collect();
     // The library puts a later adapter's slots before an earlier one's.
     for table in prefix.tables().rev() {
         let mut tapes = Tapes::default();
         let mut lists = [Vec::new(), Vec::new()];
-        for ((row, _), at) in rows.iter().zip(&mut at) {
+        for (Row { tokens: row, .. }, at) in rows.iter().zip(&mut at) {
             let Some(payload) = taken(e, table, row)? else { continue };
             let Op::Prefix(slots) = &payload.op else { return Err(wrong_payload()) };
             let layers = e.layers(payload)?;
@@ -104,7 +159,7 @@ fn lengthen<'a>(
                 let activation = number(Activation::Sigmoid);
                 let kind = Kind::Project { x, y, add: None, gate: None, activation };
                 tape.push(kind, layers.layer(0)?.args(1.0));
-                tape.push(Kind::Mean { softmax: false, numbers: 2 }, [0; 5]);
+                tape.push(Kind::Mean { softmax: false, numbers: 2, extent: Extent::Tokens }, [0; 5]);
                 tapes.add(tape);
             }
             for (i, list) in lists.iter_mut().enumerate() {
@@ -121,10 +176,10 @@ fn lengthen<'a>(
         }
     }
     for (from, to) in own.into_iter().zip(both) {
-        let place = |((row, _), at): (&(Range<usize>, Range<usize>), &usize)| Placing {
+        let place = |(row, at): (&Row, &usize)| Placing {
             to: *at as u32,
-            rows: row.len() as u32,
-            from: row.start as u32 * stride,
+            rows: row.tokens.len() as u32,
+            from: row.tokens.start as u32 * stride,
             gate: NONE,
         };
         let list: Vec<_> = rows.iter().zip(&at).map(place).collect();

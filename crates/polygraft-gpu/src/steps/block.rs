@@ -6,7 +6,7 @@ use crate::tape::{Kind, Place, Tape, Tapes};
 use polygraft::Result;
 use polygraft::ir::{Blend, Bottleneck, Fusion, How, Op, Part, Payload, Residual, Rules};
 use polygraft::model::Activation;
-use polygraft::program::{BlockNorm, Step, StepKind};
+use polygraft::program::{BlockNorm, Extent, Step, StepKind};
 
 /// Places of a bottleneck's layers.
 const DOWN: usize = 0;
@@ -124,7 +124,7 @@ impl Block<'_, '_> {
         let activation = number(Activation::Sigmoid);
         let y = self.tape.logits();
         self.tape.push(Kind::Project { x: z, y, add: None, gate: None, activation }, layer.args(1.0));
-        self.tape.push(Kind::Mean { softmax: false, numbers: 1 }, NOTHING);
+        self.tape.push(Kind::Mean { softmax: false, numbers: 1, extent: Extent::Tokens }, NOTHING);
         Ok(Some(0))
     }
 

@@ -10,7 +10,7 @@ use crate::variants::{Covers, Shape};
 use polygraft::Result;
 use polygraft::ir::{Mixing, Op, Reft};
 use polygraft::model::Activation;
-use polygraft::program::{Step, StepKind};
+use polygraft::program::{Extent, Step, StepKind};
 use polygraft::steps::by_row;
 use std::ops::Range;
 
@@ -47,7 +47,7 @@ pub(crate) fn reft(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
         let Op::Reft(own) = &payload.op else { return Err(wrong_payload()) };
         let layers = e.layers(payload)?;
         let last = if own.last.is_some() { LAST } else { 0 };
-        for row in by_row(e.tables, segment.range.clone()) {
+        for row in by_row(e.tables, Extent::Tokens, segment.range.clone()) {
             let (prefix, suffix) = ((own.prefix as usize).min(row.len()), own.suffix as usize);
             let mut tape = |rows: Range<usize>, unit: usize, mix: bool| {
                 if rows.is_empty() {
@@ -148,6 +148,7 @@ pub(crate) fn insert(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
 
 pub(crate) fn mixed(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
     let StepKind::MixedLowRank { x, out, table } = step.kind else { return Ok(()) };
+    let extent = e.extent(out);
     let (x, y, mut tapes) = (Place::Buffer(x), Place::Buffer(out), Tapes::default());
     for segment in e.segments(table) {
         let payload = e.payload(segment)?;
@@ -161,7 +162,7 @@ pub(crate) fn mixed(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
             Mixing::Route(router) => (hidden, 0, true, router.rows() as u32),
         };
         tape.push(project(from, logits, None, activation), layers.layer(1)?.args(1.0));
-        tape.push(Kind::Mean { softmax, numbers }, [0; 5]);
+        tape.push(Kind::Mean { softmax, numbers, extent }, [0; 5]);
         for expert in 0..numbers {
             let kind = Kind::Project { x: hidden, y, add: Some(y), gate: Some(expert), activation: 0 };
             tape.push(kind, layers.layer(2 + expert as usize)?.args(segment.scale * own.lora.scale));

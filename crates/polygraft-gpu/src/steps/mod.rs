@@ -2,6 +2,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod block;
+pub(crate) mod columns;
 pub(crate) mod layers;
 pub(crate) mod linear;
 pub(crate) mod low_rank;

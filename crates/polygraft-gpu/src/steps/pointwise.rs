@@ -34,13 +34,6 @@ pub(crate) fn activate(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
     launch(e, ranges, [Bind::Arena, Bind::Arena, Bind::Activation(x)], e.stride(x), sum)
 }
 
-pub(crate) fn copy(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
-    let StepKind::Copy { x, out } = step.kind else { return Ok(()) };
-    let ranges = e.tables.ranges(step.scope, e.extent(out));
-    let binds = [Bind::Activation(x), Bind::Arena, Bind::Activation(out)];
-    launch(e, ranges, binds, e.stride(out), Sum { terms: 1, ..Sum::default() })
-}
-
 /// `y = f(left · a + b + y)`, of those terms that are asked for: 1 for `a`, 2 for `b`, 4 for `y`.
 #[derive(Clone, Copy)]
 pub(crate) struct Sum {
