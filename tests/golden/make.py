@@ -867,8 +867,6 @@ def bad_adapter():
     # transformers would draw the pooler at random.
     bad("head_without_its_layer", "pooler", base="bert_nopool", cls="BertForSequenceClassification", sizes=SIZES, task_type="SEQ_CLS")
     bad("other_hidden", "ADAPTER_SHAPE", base="bert")
-    bad("embeddings_saved", "word_embeddings", modules_to_save=["word_embeddings"])
-    bad("embedding_lora", "word_embeddings", target_modules=["word_embeddings", "query"])
     bad("wrong_shape_not_strict", "ADAPTER_SHAPE", tensors(lambda t: {**t, FIRST: torch.ones(2, 15)}), strict=False)
     bad("not_a_number_not_strict", "NOT_FINITE", tensors(put(FIRST, 5, float("nan"))), strict=False)
     # Compositions.
