@@ -60,7 +60,7 @@ fn requests_say_what_is_wrong() {
         ("{\"base\": \"BASE\", \"rows\": [[1, 2]], \"token_types\": [[0]]}", &["token type"]),
         ("{\"base\": \"BASE\", \"rows\": [[1]], \"adapters\": {\"a b\": \"x\"}}", &["a b"]),
         ("{\"base\": \"BASE\", \"rows\": [[1]], \"adapters\": {\"a\": {\"task\": 1}}}", &["path"]),
-        ("{\"base\": \"BASE\", \"rows\": [[1]], \"fusion\": \"x\"}", &["fusion"]),
+        ("{\"base\": \"BASE\", \"rows\": [[1]], \"fusion\": \"x\"}", &["/x"]),
         ("{\"base\": \"nowhere\", \"rows\": [[1]]}", &["nowhere"]),
     ];
     for (text, parts) in cases {
