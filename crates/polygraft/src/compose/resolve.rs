@@ -290,6 +290,10 @@ impl Resolved {
             if !first && virtual_tokens > 0 {
                 continue;
             }
+            if self.rows.virtual_tokens > 0 && virtual_tokens > 0 {
+                let why = format!("{name} and an adapter before it both add virtual tokens to a row; use one of them");
+                return Err(undefined(&self.text, &why));
+            }
             self.rows.virtual_tokens += virtual_tokens;
             self.rows.after_first |= after_first;
             self.rows.drops_types |= drops_types;
