@@ -33,7 +33,10 @@ export declare const errorCodes: {
     readonly FORMAT_HEADER: 'A file does not start as its format does.';
     readonly FORMAT_JSON: 'A file is not the JSON that it should be.';
     readonly FORMAT_LIMIT: 'A number in a file is beyond what is accepted.';
+    readonly FORMAT_PICKLE_GLOBAL: 'A pickle names something that does not build tensors; nothing of it was run.';
+    readonly FORMAT_PICKLE_OP: 'A pickle is damaged, or does something else than build tensors.';
     readonly FORMAT_RANGE: 'A file is cut off, or its parts overlap or leave holes.';
+    readonly FORMAT_ZIP: 'A zip archive is damaged, or not one that torch wrote.';
     readonly GPU_LOST: 'The GPU went away, or failed so that nothing on it can be trusted.';
     readonly GPU_UNAVAILABLE: 'There is no GPU here that can be used, and device: "webgpu" insists on one.';
     readonly GPU_WRONG: 'The GPU computes wrong numbers on known inputs, and must not be used.';
@@ -101,6 +104,9 @@ export type Composition = null | string | readonly Composition[] | {
 } | {
     readonly mix: readonly Composition[];
     readonly weights?: readonly number[];
+} | {
+    readonly split: readonly Composition[];
+    readonly tokens?: readonly (number | '*')[];
 } | {
     readonly scale: number;
     readonly of: Composition;
@@ -173,6 +179,12 @@ export interface AdapterOptions extends Common {
     strict?: boolean | undefined;
     /** Loads an adapter that names another base model, if its shapes fit. Default: false. */
     allowBaseMismatch?: boolean | undefined;
+    /** The task that runs, for a method that holds several (Poly, multitask prompt tuning). */
+    task?: number | undefined;
+    /** `false` leaves an invertible adapter's coupling of the embeddings out. Default: true. */
+    invertible?: boolean | undefined;
+    /** `direft` for a DiReFT, which AdapterHub saves so that it cannot be told from a NoReFT. */
+    reft?: 'direft' | undefined;
 }
 /** What loading an adapter did. */
 export interface AdapterReport {
