@@ -113,7 +113,9 @@ async function loadShard(folder: Folder, shard: string, loader: wasm.Loader, io:
 
 /** An adapter's files. */
 export async function readAdapter(place: Place, io: Io): Promise<wasm.Folder> {
-  const folder = await openAdapter(place, io);
+  const folder = await openAdapter(place, io).catch((error: unknown) => {
+    throw explained(error, place);
+  });
   const out = new wasm.Folder();
   let whole = false;
   try {
