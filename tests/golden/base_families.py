@@ -239,6 +239,36 @@ def deberta_v2():
     t.base(type_vocab_size=2)
 
 
+@family
+def vit():
+    """Images in patches; transformers has no LayerNorm after the sub-blocks here, and a pooler that reads the class token."""
+    fresh(CASES / "vit")
+    sizes = {k: v for k, v in SIZES.items() if k not in ("vocab_size", "max_position_embeddings", "attn_implementation")}
+    for variant, cls, changes in (
+        ("", "ViTModel", {}),
+        ("odd_patches", "ViTModel", dict(image_size=15, patch_size=5, num_channels=1, hidden_act="gelu_new", qkv_bias=False)),
+        ("image", "ViTForImageClassification", dict(num_labels=3)),
+    ):
+        base = f"vit_{variant}" if variant else "vit"
+        model = randomise(getattr(transformers, cls)(transformers.ViTConfig(**{**sizes, "image_size": 12, "patch_size": 4, **changes})), base)
+        save_base(base, model)
+        images = make.make_images(base, base, 3)
+        model = getattr(transformers, cls).from_pretrained(make.base_at(base), dtype=torch.float32, attn_implementation="eager").eval()
+        results = [see(model, image) for image in images]
+        for (hidden, _), (exact, _) in zip(results, [see(model.double(), image.double()) for image in images]):
+            assert (hidden - exact).abs().max() < 5e-5
+        folder = CASES / "vit" / (variant or "plain")
+        make.request_pixels(folder, base, images)
+        expect(folder, results)
+
+
+def see(model, image):
+    """The last hidden state, after the final norm, and the logits of one image."""
+    inner = model.vit if hasattr(model, "vit") else model
+    logits = model(pixel_values=image.unsqueeze(0)).logits[0] if hasattr(model, "classifier") else None
+    return inner(pixel_values=image.unsqueeze(0)).last_hidden_state[0], logits
+
+
 def main():
     wanted = sys.argv[1:] or list(FAMILIES)
     for name in wanted:

@@ -36,6 +36,7 @@ OTHERS = {
     "deberta_v2": ("DebertaV2", dict(type_vocab_size=0, position_biased_input=False, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=6,
                                      norm_rel_ebd="layer_norm", share_att_key=True)),
     "modernbert": ("ModernBert", dict(pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2, global_attn_every_n_layers=2, local_attention=6)),
+    "vit": ("ViT", dict(vocab_size=None, max_position_embeddings=None, image_size=12, patch_size=4)),
 }
 BASES = [*COMMON, *OTHERS]
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "swish", "leakyrelu", "tanh", "sigmoid", "relu6", "quick_gelu", "gelu_fast", "mish", "silu")
@@ -346,7 +347,7 @@ def one(name, number, seed):
         try:
             hub_case.case(f"{name}/{number}", base, specs, text, **more)
             return
-        except (AssertionError, IndexError, KeyError, ValueError, RuntimeError, UnboundLocalError, AttributeError) as why:
+        except (AssertionError, IndexError, KeyError, ValueError, RuntimeError, UnboundLocalError, AttributeError, TypeError) as why:
             # What the library cannot do, what is too delicate to compare, what does nothing: said, and drawn again.
             print(f"{name}/{number}: drawn again: {type(why).__name__}: {str(why)[:150]}", flush=True)
     sys.exit(f"{name}/{number}: nothing that works")

@@ -130,7 +130,7 @@ def randomise_fusion(model, name, seed, temperature):
 
 def load(base, cls=None, attention="eager"):
     """The library's model on a base of the fixtures: with flexible heads, or (`cls`) Hugging Face's own class."""
-    folder = make.BASES / base
+    folder = make.base_at(base)
     options = dict(dtype=torch.float32, attn_implementation=attention)
     if cls is None:
         model = AutoAdapterModel.from_pretrained(folder, **options)

@@ -1,17 +1,14 @@
 """One fixture of AdapterHub's methods: made, saved, loaded again, run, checked, written. See hub.py."""
 
 import json
-import os
 from dataclasses import dataclass
 
 import make
-import torch
 from hub import (Runner, Spec, add, belongs, check, finish, fusion_parameters, head_parameters, largest, load, randomise_fusion, randomise_head,
                  reload, run_all, save)
 from make import CLASSES, LENGTHS, ROOT, expect, expect_error, fresh, make_rows, make_types, request
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save_file
 
 HUB = ROOT / "hub"
 FAMILIES = {}
@@ -134,20 +131,15 @@ def ask(folder, base, rows, types, entries, compose, row_compose, fusion):
     """The request, for rows of ids or for images."""
     if isinstance(rows[0], list):
         return request(folder, base, rows, types, entries, compose, row_compose, fusion=fusion)
-    save_file({"pixel_values": torch.stack(rows)}, folder / "pixels.safetensors")
-    asked = {"base": os.path.relpath(make.BASES / base, folder), "adapters": entries, "fusion": fusion, "compose": compose,
-             "row_compose": row_compose, "pixels": "pixels.safetensors"}
-    make.write_json(folder / "request.json", {k: v for k, v in asked.items() if v is not None})
+    make.request_pixels(folder, base, rows, entries, compose, row_compose, fusion)
 
 
 def rows_for(name, base, lengths):
     """Rows of ids, or two and more images where the base sees."""
-    config = json.loads((make.BASES / base / "config.json").read_text())
+    config = json.loads((make.base_at(base) / "config.json").read_text())
     if "image_size" not in config:
         return make_rows(name, base, lengths)
-    g = make.generator(f"pixels {name}")
-    shape = (config["num_channels"], config["image_size"], config["image_size"])
-    return [make.normal(g, shape, 1.0) for _ in lengths]
+    return make.make_images(name, base, len(lengths))
 
 
 def make_peft(base, name, config, folder):

@@ -14,7 +14,7 @@ from make import fresh
 
 
 def main():
-    there = [n for n in FAMILIES if n not in hub_bases.BASES or (make.BASES / n).exists()]
+    there = [n for n in FAMILIES if n not in hub_bases.BASES or make.base_at(n).exists()]
     wanted = sys.argv[1:] or there
     for name in wanted:
         if name not in FAMILIES:

@@ -87,9 +87,14 @@ def build(name, cls, config_cls, **changes):
     return randomise(getattr(transformers, cls)(config), name)
 
 
+def base_at(name):
+    """Bases that see stand beside those that read: what walks `bases` gives each of them ids."""
+    return (BASES.with_name("bases-pixels") if name.startswith("vit") else BASES) / name
+
+
 def save_base(name, model, tensors=None, dtype=None):
     """config.json as transformers writes it (without what names this machine), and model.safetensors."""
-    folder = fresh(BASES / name)
+    folder = fresh(base_at(name))
     if dtype:
         model = model.to(dtype)
     model.save_pretrained(folder)
@@ -254,6 +259,21 @@ def request(folder, base, rows, types=None, adapters=None, compose=None, row_com
         lines.append(f" {json.dumps(key)}: {v}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "request.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def request_pixels(folder, base, images, adapters=None, compose=None, row_compose=None, fusion=None):
+    """A request on a base that sees: one image a row, in a file beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"pixel_values": torch.stack(images)}, folder / "pixels.safetensors")
+    value = {"base": os.path.relpath(base_at(base), folder), "adapters": adapters, "fusion": fusion, "compose": compose,
+             "row_compose": row_compose, "pixels": "pixels.safetensors"}
+    write_json(folder / "request.json", {k: v for k, v in value.items() if v is not None})
+
+
+def make_images(name, base, count):
+    config = json.loads((base_at(base) / "config.json").read_text())
+    g = generator(f"pixels {name}")
+    return [normal(g, (config["num_channels"], config["image_size"], config["image_size"]), 1.0) for _ in range(count)]
 
 
 def expect(folder, results):
