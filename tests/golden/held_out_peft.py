@@ -28,7 +28,7 @@ from peft_machine import Adapter, Machine
 SHAPES = {"48": (48, 3, 6, 80, 120, 60), "40": (40, 1, 5, 72, 90, 50), "24": (24, 4, 2, 60, 70, 64), "45": (45, 2, 5, 63, 101, 47)}
 # The other bases: settings, and what BERT's names are there (in this order, whole suffixes first).
 OTHERS = {
-    "distilbert": (dict(), [("attention.output.dense", "out_lin"), ("attention.self.", "attention."), (r"attention\.self\.", r"attention\."), ("intermediate.dense", "lin1"), ("intermediate", "lin1"), ("output.dense", "lin2"),
+    "distilbert": (dict(), [("attention.output.dense", "out_lin"), ("attention.self.", "attention."), (r"attention\.self\.", r"attention\."), ("intermediate.dense", "ffn.lin1"), ("intermediate", "ffn.lin1"), ("output.dense", "ffn.lin2"),
                             ("query", "q_lin"), ("key", "k_lin"), ("value", "v_lin"), ("output.LayerNorm", "sa_layer_norm"), ("encoder.layer", "transformer.layer"),
                             ("token_type_embeddings", "position_embeddings"), (r"\.dense", ".lin.")]),
     "albert": (dict(embedding_size=20), [("attention.output.dense", "attention.dense"), ("attention.self.", "attention."), (r"attention\.self\.", r"attention\."), (r"\.dense", ".ffn.*"), (r"layer\.", r"albert_layers\."), ("intermediate.dense", "ffn"), ("intermediate", "ffn"),

@@ -4,6 +4,7 @@
 made by the same lines. Nothing here knows a family but `RULES`, which says how large its tensors are drawn.
 """
 
+import copy
 import json
 import os
 import re
@@ -118,7 +119,8 @@ class Adapter:
         self.saved, self.convert, self.safe, self.embeddings = saved, convert, safe, embeddings
 
     def make_config(self):
-        return PEFT_TYPE_TO_CONFIG_MAPPING[self.kind](**self.config)
+        # The library adds the names of heads to the lists that it is given.
+        return PEFT_TYPE_TO_CONFIG_MAPPING[self.kind](**copy.deepcopy(self.config))
 
 
 class Machine:

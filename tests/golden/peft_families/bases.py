@@ -17,7 +17,7 @@ NAMES = {
     "modernbert": ("Wqkv", "Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo", "mlp_norm", "ModernBert"),
 }
 # What the library draws anew between the backbone and a head, and saves only when it is told to.
-BEFORE_HEAD = {"deberta_v2": {"modules_to_save": ["pooler"]}, "modernbert": {"modules_to_save": ["head"]}}
+BEFORE_HEAD = {"deberta_v2": {"modules_to_save": ["pooler"]}, "modernbert": {"modules_to_save": ["head.dense", "head.norm"]}}
 # Where a cache of keys and values goes in.
 CACHED = ("electra",)
 
@@ -28,6 +28,8 @@ def on(base):
     words = "tok_embeddings" if base == "modernbert" else "word_embeddings"
 
     head = BEFORE_HEAD.get(base, {})
+    # ModernBERT's head of answers is called `classifier`, which peft adds for other tasks only.
+    answers = {"modules_to_save": ["head.dense", "head.norm", "classifier"]} if base == "modernbert" else {}
     # The prompt is as wide as the embeddings, which peft takes to be the hidden width unless it is told.
     numbers = {"distilbert": {"token_dim": 32, "num_attention_heads": 4, "num_layers": 2}, "albert": {"token_dim": 16}, "albert_groups": {"token_dim": 16}, "electra": {"token_dim": 16}}
 
@@ -57,7 +59,7 @@ def on(base):
         m_case("lily", "LILY", {"r": 3, "target_modules": [query]})
         m_case("seqcls_boft", "BOFT", {"target_modules": some, "task_type": "SEQ_CLS", **head}, cls=f"{stem}ForSequenceClassification", labels=3)
         m_case("tokcls_delora", "DELORA", {"r": 3, "target_modules": some, "task_type": "TOKEN_CLS", **(head if base == "modernbert" else {})}, cls=f"{stem}ForTokenClassification", labels=4)
-        m_case("qa_vblora", "VBLORA", {"r": 2, "num_vectors": 9, "vector_length": 8, "target_modules": [out], "task_type": "QUESTION_ANS", **(head if base == "modernbert" else {})}, cls=f"{stem}ForQuestionAnswering")
+        m_case("qa_vblora", "VBLORA", {"r": 2, "num_vectors": 9, "vector_length": 8, "target_modules": [out], "task_type": "QUESTION_ANS", **answers}, cls=f"{stem}ForQuestionAnswering")
         prompt = {"num_virtual_tokens": 3, **numbers.get(base, {})}
         m_case("prompt_tuning", "PROMPT_TUNING", {**prompt, "task_type": "FEATURE_EXTRACTION"})
         m_case("prompt_tuning_tokcls", "PROMPT_TUNING", {**prompt, "task_type": "TOKEN_CLS", **(head if base == "modernbert" else {})}, cls=f"{stem}ForTokenClassification", labels=3)

@@ -1,6 +1,7 @@
 """What every method shares: which modules are targets, what is saved beside them, in which container."""
 
 import dataclasses
+import json
 
 import torch
 from make import generator, normal
@@ -30,6 +31,58 @@ def targets(m):
         if "bias" in fields:
             regex |= {"bias": "all" if len(kind) % 2 else f"{kind.lower()}_only"}
         m.case("targets", f"{kind.lower()}_regex", kind, {**config, **regex}, base="roberta", **task)
+
+
+PROMPTS = {
+    "PROMPT_TUNING": {"num_virtual_tokens": 3}, "P_TUNING": {"num_virtual_tokens": 3, "encoder_hidden_size": 8},
+    "MULTITASK_PROMPT_TUNING": {"num_virtual_tokens": 3, "num_tasks": 2, "task_type": "TOKEN_CLS"}, "PREFIX_TUNING": {"num_virtual_tokens": 3},
+    "CARTRIDGE": {"num_virtual_tokens": 3},
+}
+
+
+def every_kind():
+    """Each method with a few modules, as (kind, configuration, what a case needs beside)."""
+    one = {"options": {"task": 1}, "call": {"task_ids": torch.tensor([1])}}
+    for kind, config in SMALLEST.items():
+        yield kind, {**config, "target_modules": ["query", "layer.1.output.dense"]}, one if kind == "POLY" else {}
+    yield "LN_TUNING", {"target_modules": ["LayerNorm"]}, {}
+    yield "TRAINABLE_TOKENS", {"token_indices": [5, 7, 11]}, {"rows": [[5, 7, 11], [9, 11, 5, 30]]}
+    for kind, config in PROMPTS.items():
+        more = {**one, "cls": "BertForTokenClassification", "labels": 3} if "MULTITASK" in kind else {}
+        yield kind, {"task_type": "FEATURE_EXTRACTION", **config}, more
+
+
+def without_defaults(kind):
+    """The configuration as a release would have written it that had fewer entries: what is not there is the default."""
+    plain = {}
+    for f in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind]):
+        value = f.default if f.default is not dataclasses.MISSING else f.default_factory() if f.default_factory is not dataclasses.MISSING else None
+        plain[f.name] = json.loads(json.dumps(value, default=str))
+    kept = {"peft_type", "task_type"} | ({"oft_block_size"} if kind == "OFT" else set())  # Without its size OFT is refused.
+
+    def edit(config):
+        for key in [k for k, v in config.items() if k not in kept and (k == "inference_mode" or v == plain.get(k))]:
+            del config[key]
+    return edit
+
+
+@family("few_entries")
+def few_entries(m):
+    for kind, config, more in every_kind():
+        m.case("few_entries", kind.lower(), kind, config, edit=without_defaults(kind), **more)
+
+
+@family("half_precision")
+def half_precision(m):
+    """Every tensor of the file in 16 bits: the library computes with what they are in 32.
+
+    But FRoD: its U is made from the V that the library computes anew, and not from the rounded one that the file brings.
+    """
+    for i, (kind, config, more) in enumerate(every_kind()):
+        if kind == "FROD":
+            continue
+        dtype = (torch.float16, torch.bfloat16)[i % 2]
+        m.case("half_precision", kind.lower(), kind, config, edit_tensors=lambda t: {k: v.to(dtype) if v.is_floating_point() else v for k, v in t.items()}, **more)
 
 
 @family("container")
