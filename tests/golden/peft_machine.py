@@ -93,7 +93,7 @@ def tidy(folder, base):
     (folder / "README.md").unlink(missing_ok=True)
     for file in sorted(folder.rglob("adapter_config.json")):
         config = json.loads(file.read_text())
-        config["base_model_name_or_path"] = f"golden/{base}"
+        config["base_model_name_or_path"] = f"golden/{base.split('/')[-1]}"
         for key in ("target_modules", "modules_to_save", "exclude_modules", "feedforward_modules"):
             if isinstance(config.get(key), list):
                 config[key] = sorted(config[key])

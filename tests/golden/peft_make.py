@@ -15,7 +15,7 @@ from peft_machine import Machine
 
 def main():
     families = peft_families.FAMILIES
-    there = [name for name in families if not name.startswith("on_") or (make.BASES / name[3:]).exists()]
+    there = [name for name in families if not name.startswith("on_") or any((make.ROOT / f / name[3:]).exists() for f in ("bases", "bases-pixels"))]
     wanted = sys.argv[1:] or there
     for name in wanted:
         if name not in families:

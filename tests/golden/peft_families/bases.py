@@ -74,7 +74,7 @@ def on(base):
 @family("on_vit")
 def on_vit(m):
     """Images: the projection of the patches is a convolution, which some methods take."""
-    case = lambda name, kind, config, **how: m.case("on_vit", name, kind, config, base="vit", lengths=(1, 2), **how)
+    case = lambda name, kind, config, **how: m.case("on_vit", name, kind, config, base="../bases-pixels/vit", lengths=(1, 2), **how)
     case("lora", "LORA", {"r": 3, "target_modules": ["query", "value"]})
     case("dora", "LORA", {"r": 3, "use_dora": True, "target_modules": ["query", "intermediate.dense", "output.dense"]})
     case("ia3", "IA3", {"target_modules": ["key", "value", "output.dense"], "feedforward_modules": ["output.dense"]})
