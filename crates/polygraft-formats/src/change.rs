@@ -3,7 +3,7 @@
 use polygraft::ir::{Layer, Meeting, Reweigh};
 use std::fmt;
 
-/// A function of the layer, with what the core has to know about it.
+/// A function of a layer and of the base's own, with what the core has to know about it.
 pub(crate) struct Change<F> {
     pub(crate) family: &'static str,
     pub(crate) shape: (usize, usize),
@@ -20,9 +20,9 @@ impl<F> fmt::Debug for Change<F> {
     }
 }
 
-impl<F: Fn(&mut Layer) -> Result<(), String> + Send + Sync> Reweigh for Change<F> {
-    fn apply(&self, layer: &mut Layer) -> Result<(), String> {
-        (self.apply)(layer)
+impl<F: Fn(&mut Layer, &Layer) -> Result<(), String> + Send + Sync> Reweigh for Change<F> {
+    fn apply(&self, layer: &mut Layer, base: &Layer) -> Result<(), String> {
+        (self.apply)(layer, base)
     }
 
     fn shape(&self) -> (usize, usize) {

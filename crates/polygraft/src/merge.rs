@@ -2,7 +2,7 @@
 
 use crate::compose::Resolved;
 use crate::error::{Error, Result};
-use crate::ir::{Dense, LinearSite, LowRank, Norm, NormSite, Op, Site};
+use crate::ir::{Dense, Layer, LinearSite, Norm, NormSite, Op, Site, fold};
 use crate::model::{LinearWeights, ModelSpec, NormWeights, WeightId, WeightInfo};
 use crate::tensor::{Matrix, Scheme, Storage};
 use std::collections::BTreeMap;
@@ -18,7 +18,9 @@ pub fn merge(spec: &mut ModelSpec, weights: &mut BTreeMap<WeightId, Matrix>, res
         resolved.placed.iter().partition(|p| matches!(p.payload.op, Op::ReplaceLinear(_)));
     for placed in replaced.into_iter().chain(others) {
         match (placed.site, &placed.payload.op) {
-            (Site::Linear(site), Op::LowRank(l)) => low_rank(spec, weights, &placed.adapter, (site, l), placed.scale)?,
+            (Site::Linear(site), op @ Op::LowRank(l)) => {
+                low_rank(spec, weights, &placed.adapter, (site, op, l.bias.is_some()), placed.scale)?;
+            }
             (Site::Linear(site), Op::ReplaceLinear(d)) => replace_linear(spec, weights, site, d),
             (Site::Norm(site), Op::ReplaceNorm(n)) => replace_norm(spec, weights, site, n),
             (site, op) => {
@@ -45,7 +47,7 @@ fn low_rank(
     spec: &mut ModelSpec,
     weights: &mut BTreeMap<WeightId, Matrix>,
     name: &str,
-    (site, l): (LinearSite, &LowRank),
+    (site, op, has_bias): (LinearSite, &Op, bool),
     scale: f32,
 ) -> Result<()> {
     let Some(linear) = spec.linears.get(&site).copied() else {
@@ -53,25 +55,12 @@ fn low_rank(
     };
     let Some(matrix) = weights.get(&linear.weight) else { return Ok(()) };
     let scheme = matrix.scheme();
-    let (rows, cols) = (matrix.rows(), matrix.cols());
-    let mut values = matrix.to_f32();
-    let (a, b) = (l.a.to_f32(), l.b.to_f32());
-    let s = f64::from(scale) * f64::from(l.scale);
-    let rank = l.a.rows();
-    for (row, b) in values.chunks_exact_mut(cols).zip(b.chunks_exact(rank)) {
-        for (j, w) in row.iter_mut().enumerate() {
-            let sum: f64 = b.iter().enumerate().map(|(k, b)| f64::from(*b) * f64::from(a[k * cols + j])).sum();
-            #[allow(clippy::cast_possible_truncation, reason = "rounding back to f32 is the point")]
-            let merged = (f64::from(*w) + s * sum) as f32;
-            *w = merged;
-        }
-    }
-    put(spec, weights, linear.weight, stored(rows, cols, values, scheme));
-    if let Some(delta) = &l.bias {
-        let mut bias = linear.bias.and_then(|id| weights.get(&id)).map_or_else(|| vec![0.0; rows], Matrix::to_f32);
-        #[allow(clippy::cast_possible_truncation, reason = "rounding back to f32 is the point")]
-        bias.iter_mut().zip(delta).for_each(|(b, d)| *b = (f64::from(*b) + s * f64::from(*d)) as f32);
-        replace_linear(spec, weights, site, &Dense { weight: None, bias: Some(bias) });
+    let base = Layer::new(matrix, linear.bias.and_then(|id| weights.get(&id)).map(Matrix::to_f32));
+    let Layer { rows, cols, weight, bias } =
+        fold(base, [(op, scale)]).map_err(|why| Error::ComposeUndefined { text: name.into(), why })?;
+    put(spec, weights, linear.weight, stored(rows, cols, weight, scheme));
+    if has_bias {
+        replace_linear(spec, weights, site, &Dense { weight: None, bias });
     }
     Ok(())
 }

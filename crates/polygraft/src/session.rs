@@ -4,7 +4,7 @@ use crate::backend::{Backend, Call, Poll, Precision};
 use crate::batch::{self, Layout, Row};
 use crate::compose::{self, Adapters, Compose, Grafted, Resolved};
 use crate::error::{Error, Result};
-use crate::ir::{self, AdapterIr, Blend, Graft, LoadReport, Op, Payload, PayloadId};
+use crate::ir::{self, AdapterIr, Graft, LoadReport, Op, Payload, PayloadId};
 use crate::model::{HeadSpec, ModelSpec};
 use crate::plan::{self, Shape, Want};
 use crate::program::{self, OutputKind, Program, Tables};
@@ -223,7 +223,7 @@ impl<B: Backend> Session<B> {
         let mut out = compose::resolve(compose, &self.adapters, &self.spec)?;
         self.chain(&mut out)?;
         self.materialize(&mut out)?;
-        self.name_blends(&mut out);
+        out.placed.iter_mut().for_each(|p| self.name(&mut p.payload));
         Ok(out)
     }
 
@@ -246,35 +246,19 @@ impl<B: Backend> Session<B> {
             || self.adapters.values().any(|a| a.patches.iter().any(|(_, p)| p.id == id))
     }
 
-    /// Gives the payloads that a composition has made an identity, the same one each time.
-    fn name_blends(&mut self, resolved: &mut Resolved) {
-        for placed in resolved.placed.iter_mut().filter(|p| p.payload.id == PayloadId::UNNAMED) {
-            let Op::Blend(blend) = &placed.payload.op else { continue };
-            let blend = self.name_members(blend);
-            placed.payload = self.name(blend);
-        }
-    }
-
-    fn name_members(&mut self, blend: &Blend) -> Blend {
+    /// Gives a payload that a composition has made an identity, the same one each time, and so its members.
+    fn name(&mut self, payload: &mut Arc<Payload>) {
+        let (PayloadId::UNNAMED, Op::Blend(blend)) = (payload.id, &payload.op) else { return };
         let mut blend = blend.clone();
-        for (member, _) in blend.parts.iter_mut().flat_map(|p| &mut p.chain) {
-            if let (PayloadId::UNNAMED, Op::Blend(inner)) = (member.id, &member.op) {
-                let inner = self.name_members(inner);
-                *member = self.name(inner);
-            }
-        }
-        blend
-    }
-
-    fn name(&mut self, blend: Blend) -> Arc<Payload> {
+        blend.parts.iter_mut().flat_map(|p| &mut p.chain).for_each(|(member, _)| self.name(member));
         let key = blend.key();
         if let Some(known) = self.blends.get(&key) {
-            return known.clone();
+            *payload = known.clone();
+            return;
         }
         self.next_payload += 1;
-        let payload = Arc::new(Payload { id: PayloadId(self.next_payload), op: Op::Blend(blend) });
+        *payload = Arc::new(Payload { id: PayloadId(self.next_payload), op: Op::Blend(blend) });
         self.blends.insert(key, payload.clone());
-        payload
     }
 
     /// The Program and tables for `batch`, without running them.
@@ -389,6 +373,9 @@ impl<B: Backend> Session<B> {
     /// # Errors
     /// A row that the model cannot run.
     pub fn embed(&self, rows: &[Row], of: &[usize], resolved: &[&Resolved]) -> Result<Vec<f32>> {
+        for (i, row) in rows.iter().enumerate() {
+            batch::check_row(i, row, &self.spec, embed::vocabulary(resolved[of[i]], &self.spec))?;
+        }
         embed::gather(rows, of, resolved, &self.spec, &self.backend)
     }
 

@@ -37,7 +37,7 @@ fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
     for t in r.linears(s, Linears { attention: &["q", "v"], intermediate: false })? {
         let Some(l) = r.tensors.need(&format!("{}.lora_B", t.path), &[t.rows, 1])? else { continue };
         let held = l.len();
-        let apply = move |layer: &mut Layer| {
+        let apply = move |layer: &mut Layer, _: &Layer| {
             for (row, l) in layer.weight.chunks_exact_mut(layer.cols).zip(&l) {
                 row.iter_mut().for_each(|w| *w *= l * alpha);
             }

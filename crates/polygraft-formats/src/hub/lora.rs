@@ -125,7 +125,7 @@ impl Reading<'_> {
     fn dora(&mut self, t: &Target, a: Matrix, b: Matrix, scale: f32, m: Vec<f32>) {
         let held = m.len() + a.rows() * a.cols() + b.rows() * b.cols();
         let delta = product(&b, &a);
-        let apply = move |layer: &mut Layer| {
+        let apply = move |layer: &mut Layer, _: &Layer| {
             let delta = delta.to_f32();
             let mut rows = layer.weight.chunks_exact_mut(layer.cols).zip(delta.chunks_exact(layer.cols));
             for (row, m) in m.iter().enumerate() {

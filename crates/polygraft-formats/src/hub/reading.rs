@@ -105,7 +105,7 @@ impl<'a> Reading<'a> {
     /// A change of a linear layer as a function of its weight and bias, applied after whatever precedes it.
     pub(super) fn change<F>(&mut self, target: &Target, change: Change<F>)
     where
-        F: Fn(&mut polygraft::ir::Layer) -> Result<(), String> + Send + Sync + 'static,
+        F: Fn(&mut polygraft::ir::Layer, &polygraft::ir::Layer) -> Result<(), String> + Send + Sync + 'static,
     {
         self.patch(Site::Linear(target.site), Op::Reweight(Reweight::new(change)));
     }

@@ -1,52 +1,8 @@
-//! A family's mathematics as a change of a layer's weight.
+//! A family's mathematics as a change of an embedding table.
 
-use polygraft::ir::{Layer, Meeting, Reweigh, Reword, Stands};
+use polygraft::ir::{Meeting, Reword, Stands};
 use polygraft::tensor::Matrix;
 use std::fmt;
-
-/// A function of a layer and of the base's own, with what the core has to know about it.
-pub(super) struct Change<F> {
-    pub(super) family: &'static str,
-    pub(super) shape: (usize, usize),
-    pub(super) meeting: Meeting,
-    pub(super) changes_weight: bool,
-    /// Floats that `apply` holds.
-    pub(super) held: usize,
-    pub(super) apply: F,
-}
-
-impl<F> fmt::Debug for Change<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?} of {} floats", self.family, self.shape, self.held)
-    }
-}
-
-impl<F: Fn(&mut Layer, &Layer) -> Result<(), String> + Send + Sync> Reweigh for Change<F> {
-    fn apply(&self, layer: &mut Layer) -> Result<(), String> {
-        let base = layer.clone();
-        (self.apply)(layer, &base)
-    }
-
-    fn apply_over(&self, layer: &mut Layer, base: &Layer) -> Result<(), String> {
-        (self.apply)(layer, base)
-    }
-
-    fn shape(&self) -> (usize, usize) {
-        self.shape
-    }
-
-    fn meeting(&self) -> Meeting {
-        self.meeting
-    }
-
-    fn changes_weight(&self) -> bool {
-        self.changes_weight
-    }
-
-    fn bytes(&self) -> usize {
-        self.held * 4
-    }
-}
 
 /// A function of a row of an embedding table.
 pub(super) struct RowChange<F> {

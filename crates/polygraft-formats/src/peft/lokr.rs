@@ -2,7 +2,7 @@
 
 use super::dense::product;
 use super::family::{Family, Reader};
-use super::lora::scale;
+use super::lora::Scales;
 use super::reading::{Reading, Target};
 use crate::error::Result;
 
@@ -26,12 +26,10 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn load(r: &mut Reading<'_>) -> Result<()> {
-    let (rank, alpha) = (r.config.count("r", 8)?, r.config.number("alpha", 8.0)?);
-    let (ranks, alphas) = (r.config.counts_by_pattern("rank_pattern")?, r.config.numbers_by_pattern("alpha_pattern")?);
+    let scales = Scales::of(r, "alpha", false)?;
     for t in r.targets()? {
         // Divided by the rank even where no factor is low-rank.
-        let rank = ranks.at(&t.module)?.unwrap_or(rank);
-        let s = scale(alphas.at(&t.module)?.unwrap_or(alpha), rank, false);
+        let (rank, s) = scales.at(&t.module)?;
         let Some((rows, cols)) = first_shape(r, &t) else {
             r.missing(&t, "lokr_w1");
             continue;

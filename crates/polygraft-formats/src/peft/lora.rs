@@ -1,6 +1,6 @@
 //! LoRA (Hu et al. 2021, arXiv 2106.09685) as `peft.tuners.lora` saves it: `y += s · (B A x + bias_B)`.
 
-use super::config::bad;
+use super::config::{Patterns, bad};
 use super::dense::{LowRankRows, scale_rows};
 use super::dora;
 use super::family::{Family, Reader};
@@ -54,9 +54,8 @@ pub(super) const FAMILY: Family = Family {
 
 fn load(r: &mut Reading<'_>) -> Result<()> {
     let split = Split::of(r)?;
-    let (rank, alpha) = (r.config.count("r", 8)?, r.config.number("lora_alpha", 8.0)?);
-    let (ranks, alphas) = (r.config.counts_by_pattern("rank_pattern")?, r.config.numbers_by_pattern("alpha_pattern")?);
-    let (rslora, with_bias) = (r.config.flag("use_rslora", false)?, r.config.flag("lora_bias", false)?);
+    let scales = Scales::of(r, "lora_alpha", r.config.flag("use_rslora", false)?)?;
+    let with_bias = r.config.flag("lora_bias", false)?;
     let dora = r.config.flag("use_dora", false)?;
     if dora && with_bias {
         return Err(bad("lora_bias", "DoRA has no bias of its own, in PEFT or here"));
@@ -66,8 +65,7 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
         return Err(bad("kasa_config", "KaSA and DoRA are two kinds of LoRA, in PEFT or here"));
     }
     for t in r.tables()? {
-        let rank = ranks.at(&t.module)?.unwrap_or(rank);
-        let scale = scale(alphas.at(&t.module)?.unwrap_or(alpha), rank, rslora);
+        let (rank, scale) = scales.at(&t.module)?;
         let a = r.take(&t, "lora_embedding_A", &[rank, t.rows])?;
         let b = r.take(&t, "lora_embedding_B", &[t.cols, rank])?;
         let Some((a, b)) = a.zip(b) else { continue };
@@ -82,8 +80,7 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
     }
     tokens::option(r)?;
     for t in r.targets()? {
-        let rank = ranks.at(&t.module)?.unwrap_or(rank);
-        let scale = scale(alphas.at(&t.module)?.unwrap_or(alpha), rank, rslora);
+        let (rank, scale) = scales.at(&t.module)?;
         let a = r.take(&t, "lora_A.weight", &[rank, t.cols])?;
         let b = r.take(&t, "lora_B.weight", &[t.rows, rank])?;
         let bias = if with_bias { r.take(&t, "lora_B.bias", &[t.rows])? } else { None };
@@ -102,6 +99,34 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Ranks and scales by module: PEFT's `r` and alpha, with their patterns.
+pub(super) struct Scales {
+    rank: usize,
+    alpha: f64,
+    ranks: Patterns<usize>,
+    alphas: Patterns<f64>,
+    rslora: bool,
+}
+
+impl Scales {
+    /// Reads `r`, the alpha that is called `alpha`, and the patterns of both.
+    pub(super) fn of(r: &Reading<'_>, alpha: &'static str, rslora: bool) -> Result<Self> {
+        Ok(Self {
+            rank: r.config.count("r", 8)?,
+            alpha: r.config.number(alpha, 8.0)?,
+            ranks: r.config.counts_by_pattern("rank_pattern")?,
+            alphas: r.config.numbers_by_pattern("alpha_pattern")?,
+            rslora,
+        })
+    }
+
+    /// Rank and scale at `module`, a path in the model that was wrapped.
+    pub(super) fn at(&self, module: &str) -> Result<(usize, f32)> {
+        let rank = self.ranks.at(module)?.unwrap_or(self.rank);
+        Ok((rank, scale(self.alphas.at(module)?.unwrap_or(self.alpha), rank, self.rslora)))
+    }
 }
 
 /// `alpha / r`, or `alpha / √r` for rank-stabilised LoRA (Kalajdzievski 2023, arXiv 2312.03732).

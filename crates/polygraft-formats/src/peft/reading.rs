@@ -1,12 +1,13 @@
 //! The reading of one adapter: what every family's reader works with.
 
-use super::change::{Change, RowChange};
+use super::change::RowChange;
 use super::config::{Biases, Config};
 use super::family::{Family, Reader};
 use super::keys::{Keys, ROOT, SHARED};
 use super::{CONFIG, head};
 use crate::adapter::AdapterOptions;
 use crate::bag::TensorBag;
+use crate::change::Change;
 use crate::error::{FormatError, Result};
 use crate::json::Json;
 use crate::names::{self, Part};

@@ -147,7 +147,7 @@ impl Resolved {
     fn weights(&mut self, leaves: &[Placing<'_>], owner: Option<usize>) -> Result<()> {
         let mut replaced: Vec<(Site, &Placing<'_>)> = Vec::new();
         let mut words: Vec<(Site, u32, &Placing<'_>)> = Vec::new();
-        let (mut linked, mut weighs): (Vec<usize>, Vec<usize>) = Default::default();
+        let mut links = Links::default();
         for (index, placing) in leaves.iter().enumerate() {
             let (leaf, scale) = (placing.leaf, placing.scale);
             // A head's own layers come from the adapter whose head runs; an adapter without a head patches whichever runs.
@@ -204,39 +204,43 @@ impl Resolved {
                 let chains = leaf.adapter.chains && matches!(payload.op.kind(), OpKind::LowRank | OpKind::MixedLowRank);
                 let scale = if chains { self.averaged(leaves, placing, *site)? } else { scale };
                 self.place(*site, payload.clone(), placing, scale);
-                let before = self.placed[..self.placed.len() - 1].iter().rposition(|p| p.site == *site);
-                // The library runs only the last one's norm or gate, on a chain of all of them.
-                let whole = match &payload.op {
-                    Op::MixedLowRank(_) => true,
-                    Op::Reweight(_) => leaf.adapter.report.family != "ia3",
-                    _ => false,
-                };
-                let meets = before.is_some_and(|b| linked.contains(&b) || whole && weighs.contains(&b));
-                if leaf.adapter.chains
-                    && placing.stacked
-                    && (whole && meets || before.is_some_and(|b| weighs.contains(&b)))
-                {
-                    let why = format!(
-                        "{} and what stands before it both change {site}, one with a gate or a norm of its own: that stack is not supported by this version",
-                        leaf.name
-                    );
-                    return Err(undefined(&self.text, &why));
-                }
-                if leaf.adapter.chains && whole {
-                    weighs.push(self.placed.len() - 1);
-                }
-                let chained = placing.stacked && matches!(payload.op, Op::LowRank(_)) && leaf.adapter.chains;
-                if let (true, Some(before)) = (chained, before)
-                    && linked.contains(&before)
-                    && let Some(last) = self.placed.last_mut()
-                {
-                    // The weight around a stack is on its first.
-                    (last.chained, last.scale) = (true, leaf.scale);
-                }
-                if chains && matches!(payload.op, Op::LowRank(_)) {
-                    linked.push(self.placed.len() - 1);
-                }
+                self.link(placing, *site, &payload.op, &mut links)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Ties the update that was placed last to the one before it at its site, as stacks of AdapterHub's updates are: each
+    /// reads what the one before it made.
+    fn link(&mut self, placing: &Placing<'_>, site: Site, op: &Op, links: &mut Links) -> Result<()> {
+        let Leaf { name, adapter, scale } = placing.leaf;
+        if !adapter.chains {
+            return Ok(());
+        }
+        let at = self.placed.len() - 1;
+        let before = self.placed[..at].iter().rposition(|p| p.site == site);
+        let after = |list: &[usize]| placing.stacked && before.is_some_and(|b| list.contains(&b));
+        let plain = matches!(op, Op::LowRank(_));
+        // A gate, or the norm of a DoRA: the library runs only the last one's, on a chain of all of them.
+        let whole = match op {
+            Op::MixedLowRank(_) => true,
+            Op::Reweight(_) => adapter.report.family != "ia3",
+            _ => false,
+        };
+        if whole && after(&links.plain) || after(&links.whole) {
+            let why = format!(
+                "{name} and what stands before it both change {site}, one with a gate or a norm of its own: that stack is not supported by this version"
+            );
+            return Err(undefined(&self.text, &why));
+        }
+        if plain && after(&links.plain) {
+            // The weight around a stack is on its first.
+            (self.placed[at].chained, self.placed[at].scale) = (true, scale);
+        }
+        if plain {
+            links.plain.push(at);
+        } else if whole {
+            links.whole.push(at);
         }
         Ok(())
     }
@@ -279,8 +283,7 @@ impl Resolved {
                 return Err(undefined(&self.text, &why));
             }
             let only_first = |(_, p): &(Site, Arc<Payload>)| matches!(p.op.kind(), OpKind::Reft | OpKind::Prompt);
-            // Adapters of other libraries do not count: they are not part of this one's set-up.
-            let first = leaves[..index].iter().all(|l| l.leaf.adapter.chains != adapter.chains);
+            let first = is_first(leaves, index);
             if !first && adapter.patches.iter().any(only_first) {
                 self.warnings.push(format!(
                     "{name} intervenes in layer outputs or adds virtual tokens, which the library takes from the first adapter of a composition alone: that part of it does not run in {:?}",
@@ -309,13 +312,10 @@ impl Resolved {
         if self.rows.virtual_tokens > 0 && leaves.iter().any(|l| !l.part.is_empty()) {
             return Err(undefined(&self.text, "virtual tokens and a split cannot share a row"));
         }
-        for (index, placing) in leaves.iter().enumerate() {
+        for (_, placing) in leaves.iter().enumerate().filter(|(index, _)| is_first(leaves, *index)) {
             for (site, payload) in &placing.leaf.adapter.patches {
                 let kind = payload.op.kind();
                 if !matches!(kind, OpKind::Coupling | OpKind::Reft | OpKind::Prompt) {
-                    continue;
-                }
-                if leaves[..index].iter().any(|l| l.leaf.adapter.chains == placing.leaf.adapter.chains) {
                     continue;
                 }
                 if !placing.part.is_empty() && kind != OpKind::Coupling {
@@ -378,6 +378,20 @@ impl Resolved {
             part: if in_head || site == Site::Embeddings { Vec::new() } else { placing.part.clone() },
         });
     }
+}
+
+/// Places of AdapterHub's updates among the patches.
+#[derive(Default)]
+struct Links {
+    /// Low-rank updates.
+    plain: Vec<usize>,
+    /// Those with a gate or a norm of their own.
+    whole: Vec<usize>,
+}
+
+/// Whether `leaves[index]` is the first of its library: adapters of others are not part of its set-up.
+fn is_first(leaves: &[Placing<'_>], index: usize) -> bool {
+    leaves[..index].iter().all(|l| l.leaf.adapter.chains != leaves[index].leaf.adapter.chains)
 }
 
 /// The leaves that stand in a `fuse`.

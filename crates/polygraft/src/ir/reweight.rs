@@ -36,20 +36,12 @@ pub enum Meeting {
 
 /// A change of a layer's weight, its bias, or both.
 pub trait Reweigh: fmt::Debug + Send + Sync {
-    /// Makes `layer` the changed one. `layer` is the base's own for a change that [`Meeting::Adds`].
+    /// Makes `layer` the changed one; `base` is the base's own, which `layer` is too for a change that
+    /// [`Meeting::Adds`].
     ///
     /// # Errors
     /// When the layer's numbers do not allow it (a matrix that must be invertible is not), in plain words.
-    fn apply(&self, layer: &mut Layer) -> Result<(), String>;
-
-    /// [`Reweigh::apply`] for a change that follows others and yet depends on the base's own layer.
-    ///
-    /// # Errors
-    /// As [`Reweigh::apply`].
-    fn apply_over(&self, layer: &mut Layer, base: &Layer) -> Result<(), String> {
-        let _ = base;
-        self.apply(layer)
-    }
+    fn apply(&self, layer: &mut Layer, base: &Layer) -> Result<(), String>;
 
     /// `[rows, cols]` of the layers that it fits.
     fn shape(&self) -> (usize, usize);
@@ -168,10 +160,10 @@ pub fn fold<'a>(mut base: Layer, ops: impl IntoIterator<Item = (&'a Op, f32)>) -
             }
             Op::LowRank(l) => out.add_low_rank(l, scale),
             Op::Reweight(Reweight(change)) => match change.meeting() {
-                Meeting::Follows | Meeting::Precedes => change.apply_over(&mut out, &base)?,
+                Meeting::Follows | Meeting::Precedes => change.apply(&mut out, &base)?,
                 Meeting::Adds => {
                     let mut changed = base.clone();
-                    change.apply(&mut changed)?;
+                    change.apply(&mut changed, &base)?;
                     if out == base && scale == 1.0 {
                         out = changed;
                     } else {
@@ -195,7 +187,7 @@ mod tests {
     struct Scaled(f32, Meeting);
 
     impl Reweigh for Scaled {
-        fn apply(&self, layer: &mut Layer) -> Result<(), String> {
+        fn apply(&self, layer: &mut Layer, _: &Layer) -> Result<(), String> {
             layer.weight.iter_mut().for_each(|w| *w *= self.0);
             layer.bias_mut().iter_mut().for_each(|b| *b += self.0);
             Ok(())
@@ -218,7 +210,7 @@ mod tests {
     struct Turned(usize, Meeting);
 
     impl Reweigh for Turned {
-        fn apply(&self, layer: &mut Layer) -> Result<(), String> {
+        fn apply(&self, layer: &mut Layer, _: &Layer) -> Result<(), String> {
             layer.weight[self.0] = layer.weight.iter().sum();
             Ok(())
         }

@@ -48,7 +48,7 @@ pub(super) fn prepare<B: Backend>(adapter: &mut AdapterIr, spec: &ModelSpec, bac
 }
 
 /// `word + position + type` of every token, in the order of the rows, added as the step adds them; virtual tokens and
-/// changed words included. `resolved[of[i]]` is what row `i` takes.
+/// changed words included. `resolved[of[i]]` is what row `i` takes; rows must have passed [`batch::check_row`].
 pub(super) fn gather<B: Backend>(
     rows: &[Row],
     of: &[usize],
@@ -56,8 +56,6 @@ pub(super) fn gather<B: Backend>(
     spec: &ModelSpec,
     backend: &B,
 ) -> Result<Vec<f32>> {
-    let vocabulary = |i: usize| vocabulary(resolved[of[i]], spec);
-    rows.iter().enumerate().try_for_each(|(i, row)| batch::check_row(i, row, spec, vocabulary(i)))?;
     let tables = spec.embeddings;
     let width = spec.embedding;
     let (mut out, mut other) = (Vec::new(), vec![0.0; width]);

@@ -152,7 +152,8 @@ impl<B: Backend> super::Session<B> {
             return Err(Error::NotFinite { what });
         }
         let replaced = parts.iter().any(|p| matches!(&p.payload.op, Op::ReplaceLinear(d) if d.weight.is_some()));
-        let weight = (!bias_only || replaced).then(|| self.stored(site, &layer)).flatten();
+        let weight =
+            if !bias_only || replaced { self.stored(site, (layer.rows, layer.cols), layer.weight) } else { None };
         self.next_payload += 1;
         let op = Op::ReplaceLinear(Dense { weight, bias: layer.bias });
         let payload = Arc::new(Payload { id: PayloadId(self.next_payload), op });
@@ -163,17 +164,17 @@ impl<B: Backend> super::Session<B> {
     }
 
     /// At 8 bits where the base's own layer is quantized: a small change would drown in 4; else f32.
-    fn stored(&self, site: LinearSite, layer: &Layer) -> Option<Matrix> {
+    fn stored(&self, site: LinearSite, (rows, cols): (usize, usize), weight: Vec<f32>) -> Option<Matrix> {
         let scheme = self.spec.linears.get(&site).map(|l| self.spec.weight(l.weight).scheme);
-        let blocks = layer.cols.is_multiple_of(BLOCK);
+        let blocks = cols.is_multiple_of(BLOCK);
         let storage = match scheme {
             Some(Scheme::Q4_0 | Scheme::Q8_0) if blocks => {
-                let (codes, scales) = q8_0::encode(&layer.weight);
+                let (codes, scales) = q8_0::encode(&weight);
                 Storage::Q8_0 { codes, scales }
             }
-            _ => Storage::F32(layer.weight.clone()),
+            _ => Storage::F32(weight),
         };
-        Matrix::new(layer.rows, layer.cols, storage)
+        Matrix::new(rows, cols, storage)
     }
 }
 
