@@ -6,6 +6,7 @@ import { download, shown } from './download.js';
 import { PolygraftError } from './errors.js';
 import { inFolder, type Place } from './place.js';
 import type { Progress, Warning } from './types.js';
+import { isAbort } from './wire.js';
 
 /** The list of a converted model's files. */
 export const MANIFEST = 'polygraft.json';
@@ -89,9 +90,13 @@ export class Folder {
     return folder;
   }
 
-  /** Named files at an address, without a manifest. */
-  static at(files: ReadonlyMap<string, string>, io: Io): Folder {
+  /** Named files at an address, without a manifest; those in `read` are here already. */
+  static at(files: ReadonlyMap<string, string>, io: Io, read: ReadonlyMap<string, Uint8Array> = new Map()): Folder {
     const folder = new Folder(io);
+    for (const [name, bytes] of read) {
+      folder.#total = (folder.#total ?? 0) + bytes.length;
+      folder.#add(name, bytes.length, () => localChunks(name, bytes));
+    }
     for (const [name, url] of files) {
       const onLength = (length: number) => (folder.#total = (folder.#total ?? 0) + length);
       folder.#add(name, undefined, () => download({ url, signal: io.signal, onLength }));
@@ -168,29 +173,39 @@ export async function openAdapter(place: Place, io: Io): Promise<Folder> {
 
 /** A folder at an address, which cannot be listed: its configuration says which library's files to ask for. */
 async function saved(url: string, io: Io): Promise<Folder> {
-  const there = async (name: string): Promise<string | undefined> => ((await exists(inFolder(url, name), io.signal)) ? name : undefined);
+  const there = (name: string): Promise<boolean> => exists(inFolder(url, name), io.signal);
   const first = async (names: readonly string[]): Promise<string> => {
     for (const name of names.slice(0, -1)) if (await there(name)) return name;
     return names[names.length - 1] as string;
   };
-  const fusion = 'adapter_fusion_config.json';
-  const config = (await there('adapter_config.json')) ?? (await there(fusion)) ?? 'adapter_config.json';
-  const names = [config];
-  if (config === fusion) {
-    for (const list of FUSION_FILES) names.push(await first(list));
-  } else {
-    const reader = new Reader(config, download({ url: inFolder(url, config), signal: io.signal }));
-    let peft = true;
+  const read = async (name: string): Promise<Uint8Array> => {
+    const reader = new Reader(name, download({ url: inFolder(url, name), signal: io.signal }));
     try {
-      const text = new TextDecoder().decode(await reader.rest(CONFIG_LIMIT));
-      peft = /"peft_type"/.test(text) || !/"(config|model_class)"/.test(text);
+      return await reader.rest(CONFIG_LIMIT);
     } finally {
       await reader.close();
     }
+  };
+  let config = 'adapter_config.json';
+  let bytes: Uint8Array;
+  try {
+    bytes = await read(config);
+  } catch (error) {
+    const fusion = 'adapter_fusion_config.json';
+    if (isAbort(error) || !(await there(fusion))) throw error;
+    config = fusion;
+    bytes = await read(config);
+  }
+  const text = new TextDecoder().decode(bytes);
+  const names: string[] = [];
+  if (config !== 'adapter_config.json') {
+    for (const list of FUSION_FILES) names.push(await first(list));
+  } else {
+    const peft = /"peft_type"/.test(text) || !/"(config|model_class)"/.test(text);
     for (const list of peft ? PEFT_FILES : HUB_FILES) names.push(await first(list));
     if (!peft && (await there('head_config.json'))) names.push('head_config.json', await first(HUB_HEAD));
   }
-  return Folder.at(new Map(names.map((name) => [name, inFolder(url, name)])), io);
+  return Folder.at(new Map(names.map((name) => [name, inFolder(url, name)])), io, new Map([[config, bytes]]));
 }
 
 /** Whether a server has a file, as far as it says so without sending it. */
