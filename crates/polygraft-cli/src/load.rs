@@ -70,11 +70,17 @@ pub(crate) fn session(path: &Path, backend: BackendName) -> Result<Session<AnyBa
 /// An adapter's name, path and options as they were given.
 pub(crate) type Named = (String, PathBuf, Map<String, Value>);
 
+/// An adapter's files, and how they are read.
+fn opened(path: &Path, options: &Map<String, Value>) -> Result<(Disk, AdapterOptions)> {
+    let disk = Disk::open(path)?;
+    let options = serde_json::from_value(Value::Object(options.clone()))
+        .map_err(|e| Error::Content { path: path.into(), why: format!("adapter options: {e}") })?;
+    Ok((disk, options))
+}
+
 /// Reads an adapter, or a set-up of several, for a base.
 fn loaded(spec: &ModelSpec, path: &Path, options: &Map<String, Value>) -> Result<(Loaded, AdapterOptions)> {
-    let disk = Disk::open(path)?;
-    let options: AdapterOptions = serde_json::from_value(Value::Object(options.clone()))
-        .map_err(|e| Error::Content { path: path.into(), why: format!("adapter options: {e}") })?;
+    let (disk, options) = opened(path, options)?;
     let loaded =
         polygraft_formats::load(&disk, spec, &options).map_err(|source| Error::Format { path: path.into(), source })?;
     Ok((loaded, options))
@@ -86,9 +92,7 @@ pub(crate) fn adapter_ir(
     path: &Path,
     options: &Map<String, Value>,
 ) -> Result<polygraft::ir::AdapterIr> {
-    let disk = Disk::open(path)?;
-    let options: AdapterOptions = serde_json::from_value(Value::Object(options.clone()))
-        .map_err(|e| Error::Content { path: path.into(), why: format!("adapter options: {e}") })?;
+    let (disk, options) = opened(path, options)?;
     polygraft_formats::load_adapter(&disk, spec, &options).map_err(|source| Error::Format { path: path.into(), source })
 }
 

@@ -11,6 +11,7 @@ pub mod bag;
 pub mod base;
 mod change;
 pub mod container;
+mod dense;
 pub mod e5bin;
 pub mod error;
 pub mod hub;

@@ -1,7 +1,7 @@
 //! MPNet (Song et al. 2020, arXiv 2004.09297): `transformers/models/mpnet`. RoBERTa with a bias by distance in every
 //! layer's attention.
 
-use super::{Architecture, DENSE, EMBEDDINGS_NORM, NORM, OUTPUT, POOLER, POSITION, WORD, linear, whole};
+use super::{Architecture, EMBEDDINGS_NORM, OUTPUT, POOLER, POSITION, WORD, linear, whole};
 use crate::base::config::EncoderConfig;
 use crate::base::fields::{Common, Fields, Special};
 use crate::error::Result;
@@ -32,15 +32,7 @@ pub(super) static MPNET: Architecture = Architecture {
         ("encoder.relative_attention_bias", Part::Relative),
         ("pooler.dense", POOLER),
     ],
-    heads: &[
-        (HeadTask::Sequence, "classifier.dense", DENSE),
-        (HeadTask::Sequence, "classifier.out_proj", OUTPUT),
-        (HeadTask::Token, "classifier", OUTPUT),
-        (HeadTask::Question, "qa_outputs", OUTPUT),
-        (HeadTask::MaskedLm, "lm_head.dense", DENSE),
-        (HeadTask::MaskedLm, "lm_head.layer_norm", NORM),
-        (HeadTask::MaskedLm, "lm_head.decoder", OUTPUT),
-    ],
+    heads: super::roberta::HEADS,
     tensors: &[("lm_head.bias", OUTPUT, Param::Bias)],
     nothing: super::BUFFERS,
     lora: &[],

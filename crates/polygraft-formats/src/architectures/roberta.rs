@@ -7,9 +7,20 @@ use super::{
 use crate::base::config::EncoderConfig;
 use crate::base::fields::{Common, Fields, Special};
 use crate::error::Result;
-use crate::names::Param;
+use crate::names::{Param, Part};
 use polygraft::model::{Activation, Arch, HeadInput, HeadKind, HeadTask};
 use std::collections::BTreeMap;
+
+/// MPNet has the same.
+pub(super) const HEADS: &[(HeadTask, &str, Part)] = &[
+    (HeadTask::Sequence, "classifier.dense", DENSE),
+    (HeadTask::Sequence, "classifier.out_proj", OUTPUT),
+    (HeadTask::Token, "classifier", OUTPUT),
+    (HeadTask::Question, "qa_outputs", OUTPUT),
+    (HeadTask::MaskedLm, "lm_head.dense", DENSE),
+    (HeadTask::MaskedLm, "lm_head.layer_norm", NORM),
+    (HeadTask::MaskedLm, "lm_head.decoder", OUTPUT),
+];
 
 pub(super) static ROBERTA: Architecture = Architecture {
     model_types: &["roberta", "camembert"],
@@ -18,15 +29,7 @@ pub(super) static ROBERTA: Architecture = Architecture {
     layers: &["encoder.layer."],
     layer: BERT_LAYER,
     modules: &[WORD, POSITION, TOKEN_TYPE, EMBEDDINGS_NORM, ("pooler.dense", POOLER)],
-    heads: &[
-        (HeadTask::Sequence, "classifier.dense", DENSE),
-        (HeadTask::Sequence, "classifier.out_proj", OUTPUT),
-        (HeadTask::Token, "classifier", OUTPUT),
-        (HeadTask::Question, "qa_outputs", OUTPUT),
-        (HeadTask::MaskedLm, "lm_head.dense", DENSE),
-        (HeadTask::MaskedLm, "lm_head.layer_norm", NORM),
-        (HeadTask::MaskedLm, "lm_head.decoder", OUTPUT),
-    ],
+    heads: HEADS,
     tensors: &[("lm_head.bias", OUTPUT, Param::Bias)],
     nothing: BUFFERS,
     lora: &["query", "value"],

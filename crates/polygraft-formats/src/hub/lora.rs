@@ -5,6 +5,7 @@ use super::config::Settings;
 use super::family::Family;
 use super::reading::{Linears, Reading, Target};
 use crate::change::Change;
+use crate::dense;
 use crate::error::Result;
 use polygraft::ir::{Gate, Layer, LowRank, Meeting, MixedLowRank, Mixing, Op, Site};
 use polygraft::tensor::Matrix;
@@ -147,17 +148,7 @@ impl Reading<'_> {
 }
 
 /// `left · right`, summed in f64.
-#[allow(clippy::cast_possible_truncation, reason = "rounding back to f32 is the point")]
-pub(super) fn product(left: &Matrix, right: &Matrix) -> Matrix {
-    let (l, r, cols) = (left.to_f32(), right.to_f32(), right.cols());
-    let mut out = Vec::with_capacity(left.rows() * cols);
-    let mut sums = vec![0.0f64; cols];
-    for row in l.chunks_exact(left.cols()) {
-        sums.fill(0.0);
-        for (x, r) in row.iter().zip(r.chunks_exact(cols)) {
-            sums.iter_mut().zip(r).for_each(|(s, r)| *s += f64::from(*x) * f64::from(*r));
-        }
-        out.extend(sums.iter().map(|s| *s as f32));
-    }
-    Matrix::dense(left.rows(), cols, out).unwrap_or_else(|| right.clone())
+fn product(left: &Matrix, right: &Matrix) -> Matrix {
+    let out = dense::product(&left.to_f32(), &right.to_f32(), left.cols(), right.cols());
+    Matrix::dense(left.rows(), right.cols(), out).unwrap_or_else(|| right.clone())
 }

@@ -1,9 +1,9 @@
 //! AdaLoRA: a LoRA of singular values, those that matter least pruned: `ΔW = s · B (E ∘ A)`.
 
 use super::config::bad;
-use super::dense::scale_rows;
 use super::family::{Defaults, Family, Reader};
 use super::reading::Reading;
+use crate::dense::scale_rows;
 use crate::error::Result;
 use crate::json::Json;
 use std::collections::BTreeMap;

@@ -1,10 +1,10 @@
 //! BOFT: blocks of a layer's inputs are rotated and its outputs, bias excluded, scaled: `W' = diag(s) W Rᵀ`.
 
 use super::config::bad;
-use super::dense::scale_rows;
 use super::family::{Family, Reader};
 use super::reading::Reading;
 use super::rotation::{cayley, held, turn};
+use crate::dense::scale_rows;
 use crate::error::Result;
 use crate::maths::linalg::Mat;
 

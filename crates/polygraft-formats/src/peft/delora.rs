@@ -1,9 +1,9 @@
 //! DeLoRA: a LoRA whose directions have unit norm and whose strength is bounded:
 //! `ΔW = B diag(λ / (r ‖aₖ‖ ‖bₖ‖)) A diag(‖w‖)`, the norms of the base's columns stored.
 
-use super::dense::{scale_cols, scale_rows};
 use super::family::{Family, Reader};
 use super::reading::Reading;
+use crate::dense::{scale_cols, scale_rows};
 use crate::error::Result;
 
 /// The family's row.

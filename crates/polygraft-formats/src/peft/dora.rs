@@ -1,9 +1,10 @@
 //! DoRA (Liu et al. 2024, arXiv 2402.09353), a fork of LoRA: `W' = diag(m / ‖W + s·BA‖) (W + s·BA)`, the norm of each
 //! row; the bias is not scaled.
 
-use super::dense::{LowRankRows, product};
 use super::reading::{Module, Named, Reading, Target};
+use super::rows::LowRankRows;
 use super::split::Split;
+use crate::dense::product;
 use crate::error::Result;
 use polygraft::ir::{Meeting, Op, Reword, Rewording};
 use std::fmt;

@@ -1,9 +1,9 @@
 //! GLoRA: `W' = W + W ∘ A + B`, `b' = b + b ∘ D + E + W C`, each of the five low-rank, a vector, a number or nothing.
 
 use super::config::bad;
-use super::dense::product;
 use super::family::{Family, Reader};
 use super::reading::{Reading, Target};
+use crate::dense::product;
 use crate::error::{Result, shown};
 
 /// The family's row.

@@ -1,10 +1,10 @@
 //! GraLoRA: a grid of low-rank updates, one for each block of inputs and block of outputs, and optionally a plain one.
 
 use super::config::bad;
-use super::dense::product;
 use super::family::{Family, Reader};
 use super::lora::scale;
 use super::reading::Reading;
+use crate::dense::product;
 use crate::error::Result;
 
 /// The family's row.

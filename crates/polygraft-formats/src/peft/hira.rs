@@ -1,8 +1,9 @@
 //! HiRA: the base's weight times a low-rank matrix, element by element: `ΔW = W ∘ (B A)`.
 
-use super::dense::{LowRankRows, product};
 use super::family::{Family, Reader};
 use super::reading::Reading;
+use super::rows::LowRankRows;
+use crate::dense::product;
 use crate::error::Result;
 use polygraft::ir::Meeting;
 

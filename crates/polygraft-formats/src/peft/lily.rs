@@ -1,8 +1,8 @@
 //! Lily: a low-rank update whose second factor is mixed of several, in proportions that a router makes of the row.
 
-use super::dense::transposed;
 use super::family::{Family, Reader};
 use super::reading::Reading;
+use crate::dense::transposed;
 use crate::error::Result;
 use polygraft::ir::{LowRank, MixedLowRank, Mixing, Op, Site};
 use polygraft::tensor::Matrix;

@@ -1,9 +1,9 @@
 //! LoHa: the Hadamard product of two low-rank matrices, `ΔW = s · (A₁ B₁) ∘ (A₂ B₂)`.
 
-use super::dense::product;
 use super::family::{Family, Reader};
 use super::lora::Scales;
 use super::reading::Reading;
+use crate::dense::product;
 use crate::error::Result;
 
 /// The family's row.

@@ -1,9 +1,9 @@
 //! LoKr: a Kronecker product, either factor of which may be low-rank, `ΔW = s · W₁ ⊗ W₂`.
 
-use super::dense::product;
 use super::family::{Family, Reader};
 use super::lora::Scales;
 use super::reading::{Reading, Target};
+use crate::dense::product;
 use crate::error::Result;
 
 /// The family's row.

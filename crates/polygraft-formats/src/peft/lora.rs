@@ -1,12 +1,13 @@
 //! LoRA (Hu et al. 2021, arXiv 2106.09685) as `peft.tuners.lora` saves it: `y += s · (B A x + bias_B)`.
 
 use super::config::{Patterns, bad};
-use super::dense::{LowRankRows, scale_rows};
 use super::dora;
 use super::family::{Family, Reader};
 use super::reading::Reading;
+use super::rows::LowRankRows;
 use super::split::Split;
 use super::tokens;
+use crate::dense::scale_rows;
 use crate::error::Result;
 use polygraft::ir::Meeting;
 

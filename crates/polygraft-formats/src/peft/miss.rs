@@ -2,9 +2,9 @@
 //! the outputs; `bat` lets blocks of the weight multiply what is added, `W ← W + W B + B`.
 
 use super::config::bad;
-use super::dense::product;
 use super::family::{Family, Reader};
 use super::reading::{Reading, Target};
+use crate::dense::product;
 use crate::error::{Result, shown};
 use crate::json::Json;
 

@@ -5,7 +5,6 @@
 
 mod change;
 mod config;
-mod dense;
 mod family;
 mod head;
 mod keys;
@@ -45,6 +44,7 @@ mod pvera;
 mod randlora;
 mod refused;
 mod road;
+mod rows;
 mod shira;
 mod supertuning;
 mod tinylora;

@@ -1,9 +1,9 @@
 //! OSF: replaces the smaller singular values and vectors of the weight, `W' = Σ_{i < e} σᵢ uᵢ vᵢᵀ + U diag(S) V`.
 
-use super::dense::{product, scale_cols};
 use super::family::{Family, Reader};
 use super::reading::Reading;
 use super::targets::Matcher;
+use crate::dense::{product, scale_cols};
 use crate::error::Result;
 use crate::maths::linalg::Mat;
 use crate::maths::svd;

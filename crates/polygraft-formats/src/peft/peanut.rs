@@ -2,9 +2,9 @@
 //! `ΔW = s · B net(A W)`.
 
 use super::config::bad;
-use super::dense::product;
 use super::family::{Family, Reader};
 use super::reading::Reading;
+use crate::dense::product;
 use crate::error::{Result, shown};
 use polygraft::ir::Layer;
 use polygraft::model::Activation;

@@ -1,9 +1,9 @@
 //! Poly: a LoRA whose factors are mixed of several skills, in the proportions of a task.
 
 use super::config::bad;
-use super::dense::transposed;
 use super::family::{Family, Reader};
 use super::reading::Reading;
+use crate::dense::transposed;
 use crate::error::{FormatError, Result, shown};
 
 /// The family's row.

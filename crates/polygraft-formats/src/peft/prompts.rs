@@ -82,7 +82,7 @@ fn load_multitask(r: &mut Reading<'_>) -> Result<()> {
     let rows = r.own("prefix_task_rows", &[tasks, ranks, width])?;
     let Some((mut vectors, (cols, rows))) = vectors.zip(cols.zip(rows)) else { return Ok(()) };
     let of_task = |all: &[f32]| all[all.len() / tasks * task..][..all.len() / tasks].to_vec();
-    let factors = super::dense::product(&of_task(&cols), &of_task(&rows), ranks, width);
+    let factors = crate::dense::product(&of_task(&cols), &of_task(&rows), ranks, width);
     vectors.iter_mut().zip(&factors).for_each(|(v, f)| *v *= f);
     add(r, tokens, vectors);
     Ok(())

@@ -1,10 +1,10 @@
 //! RandLoRA: a sum of random updates of low rank, as many as full rank takes, each scaled by vectors of the layer's own.
 
-use super::dense::{product, transposed};
 use super::family::{Family, Reader};
 use super::lora::scale;
 use super::projections::{check_size, widest};
 use super::reading::{Reading, Target};
+use crate::dense::{product, transposed};
 use crate::error::Result;
 use crate::maths::torch_random::{TorchRandom, kaiming_bound};
 use half::bf16;

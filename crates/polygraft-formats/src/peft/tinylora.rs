@@ -2,9 +2,9 @@
 //! `R = Σ vᵢ Pᵢ`, the `Pᵢ` random, the `v` of several layers' own.
 
 use super::config::bad;
-use super::dense::product;
 use super::family::{Family, Reader};
 use super::reading::Reading;
+use crate::dense::product;
 use crate::error::Result;
 use crate::maths::torch_random::TorchRandom;
 

@@ -2,9 +2,9 @@
 //! the few vectors with the largest logits.
 
 use super::config::bad;
-use super::dense::transposed;
 use super::family::{Defaults, Family, Reader};
 use super::reading::{Reading, Target};
+use crate::dense::transposed;
 use crate::error::Result;
 
 /// The family's row.

@@ -2,7 +2,7 @@
 
 /// `a · b`: `a` is `[rows, inner]`, `b` `[inner, cols]`.
 #[allow(clippy::cast_possible_truncation, reason = "rounding back to f32 is the point")]
-pub(super) fn product(a: &[f32], b: &[f32], inner: usize, cols: usize) -> Vec<f32> {
+pub(crate) fn product(a: &[f32], b: &[f32], inner: usize, cols: usize) -> Vec<f32> {
     let mut out = Vec::with_capacity(a.len() / inner.max(1) * cols);
     let mut sums = vec![0.0f64; cols];
     for row in a.chunks_exact(inner.max(1)) {
@@ -16,47 +16,22 @@ pub(super) fn product(a: &[f32], b: &[f32], inner: usize, cols: usize) -> Vec<f3
 }
 
 /// `a` transposed: `[rows, cols]` to `[cols, rows]`.
-pub(super) fn transposed(a: &[f32], cols: usize) -> Vec<f32> {
+pub(crate) fn transposed(a: &[f32], cols: usize) -> Vec<f32> {
     let rows = a.len() / cols.max(1);
     (0..cols).flat_map(|c| (0..rows).map(move |r| a[r * cols + c])).collect()
 }
 
 /// Multiplies row `i` of `a`, `[factors.len(), cols]`, by `factors[i]`.
-pub(super) fn scale_rows(a: &mut [f32], cols: usize, factors: &[f32]) {
+pub(crate) fn scale_rows(a: &mut [f32], cols: usize, factors: &[f32]) {
     for (row, f) in a.chunks_exact_mut(cols.max(1)).zip(factors) {
         row.iter_mut().for_each(|x| *x *= f);
     }
 }
 
 /// Multiplies column `j` of `a`, `[rows, factors.len()]`, by `factors[j]`.
-pub(super) fn scale_cols(a: &mut [f32], factors: &[f32]) {
+pub(crate) fn scale_cols(a: &mut [f32], factors: &[f32]) {
     for row in a.chunks_exact_mut(factors.len().max(1)) {
         row.iter_mut().zip(factors).for_each(|(x, f)| *x *= f);
-    }
-}
-
-/// A low-rank matrix by rows, as PEFT stores updates of embedding tables: row `t` is `B A[:, t]`.
-pub(super) struct LowRankRows {
-    /// `[rank, rows]`.
-    pub(super) a: Vec<f32>,
-    /// `[width, rank]`.
-    pub(super) b: Vec<f32>,
-    pub(super) rank: usize,
-    pub(super) rows: usize,
-}
-
-impl LowRankRows {
-    /// Floats held.
-    pub(super) fn held(&self) -> usize {
-        self.a.len() + self.b.len()
-    }
-
-    /// Row `t`.
-    #[allow(clippy::cast_possible_truncation, reason = "rounding back to f32 is the point")]
-    pub(super) fn at(&self, t: u32) -> impl Iterator<Item = f32> + '_ {
-        let a = move |k: usize| f64::from(self.a[k * self.rows + t as usize]);
-        let one = move |b: &[f32]| b.iter().enumerate().map(|(k, b)| f64::from(*b) * a(k)).sum::<f64>() as f32;
-        self.b.chunks_exact(self.rank.max(1)).map(one)
     }
 }
 
