@@ -10,6 +10,7 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
         let counts = match unit {
             Unit::Bytes => "{bytes}/{total_bytes}",
+            Unit::Numbers => "{human_pos}/{human_len} weights",
             Unit::Tokens => "{human_pos}/{human_len} tokens",
         };
         let template = format!("{{prefix:>10}} {{bar:30}} {counts} {{elapsed}} (eta {{eta}})");
@@ -37,5 +38,6 @@ impl Drop for Progress {
 #[derive(Clone, Copy)]
 pub(crate) enum Unit {
     Bytes,
+    Numbers,
     Tokens,
 }

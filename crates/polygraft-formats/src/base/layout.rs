@@ -18,6 +18,13 @@ pub(crate) struct Slot {
     pub(crate) param: Param,
 }
 
+impl Slot {
+    /// Whether it holds one row of numbers: a bias, or half of a norm.
+    pub(crate) fn is_vector(self) -> bool {
+        matches!(self.part, Part::Norm(_)) || self.param == Param::Bias
+    }
+}
+
 /// How a matrix is stored in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stored {

@@ -5,6 +5,7 @@ use super::config::EncoderConfig;
 use super::layout::{self, Slot, Stored};
 use super::lineage::Lineage;
 use super::meta::{self, Meta};
+use super::rows::Place;
 use super::sentence::{SentenceFolder, sentence};
 use super::special::special;
 use crate::architectures::{self, Holds};
@@ -53,8 +54,17 @@ pub struct BaseLoader {
     extra: Vec<String>,
     head: Option<HeadTask>,
     lineage: Lineage,
-    /// Whether the embedding tables stay away.
-    layers_only: bool,
+    wanted: Wanted,
+}
+
+/// Which tensors are in a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    All,
+    /// All but the embedding tables.
+    Layers,
+    /// Biases and norms: with them the model is known, and its matrices can stay where they are.
+    Vectors,
 }
 
 #[derive(Debug)]
@@ -111,7 +121,7 @@ impl BaseLoader {
             extra: Vec::new(),
             head: None,
             lineage: Lineage::default(),
-            layers_only: false,
+            wanted: Wanted::All,
         })
     }
 
@@ -121,7 +131,53 @@ impl BaseLoader {
     /// # Errors
     /// As [`BaseLoader::new`].
     pub fn layers(files: &dyn Files) -> Result<Self> {
-        Ok(Self { layers_only: true, ..Self::new(files)? })
+        Ok(Self { wanted: Wanted::Layers, ..Self::new(files)? })
+    }
+
+    /// The same without any matrix: see [`BaseRows`](super::BaseRows).
+    pub(super) fn vectors(files: &dyn Files) -> Result<Self> {
+        Ok(Self { wanted: Wanted::Vectors, ..Self::new(files)? })
+    }
+
+    /// Where the weights are, once every header is here.
+    pub(super) fn places(&self) -> BTreeMap<WeightId, Place> {
+        let mut out = BTreeMap::new();
+        for (shard, open) in &self.open {
+            for (index, role) in &open.roles {
+                let info = open.header.tensors[*index].clone();
+                let (id, place) = match role {
+                    Role::Whole { slot, id, rows, cols } => (
+                        *id,
+                        Place {
+                            shard: shard.clone(),
+                            info,
+                            scales: None,
+                            vector: slot.is_vector(),
+                            rows: *rows,
+                            cols: *cols,
+                        },
+                    ),
+                    Role::Scales { codes, id, scheme, rows, cols } => {
+                        let Some(codes) = open.header.get(codes).cloned() else { continue };
+                        let scales = Some((*scheme, info));
+                        (
+                            *id,
+                            Place {
+                                shard: shard.clone(),
+                                info: codes,
+                                scales,
+                                vector: false,
+                                rows: *rows,
+                                cols: *cols,
+                            },
+                        )
+                    }
+                    Role::Codes { .. } => continue,
+                };
+                out.insert(id, place);
+            }
+        }
+        out
     }
 
     /// Which of `shard`'s tensors belong to an embedding table, by index, once its header is here.
@@ -144,6 +200,13 @@ impl BaseLoader {
             Role::Codes { name } => codes.contains(&name),
         };
         open.roles.iter().filter(|(_, role)| is_table(role)).map(|(index, _)| *index).collect()
+    }
+
+    /// Which of `shard`'s tensors are no vectors.
+    fn matrices(&self, shard: &str) -> Vec<usize> {
+        let is_vector = |role: &Role| matches!(role, Role::Whole { slot, .. } if slot.is_vector());
+        let roles = self.open.get(shard).map(|open| &open.roles);
+        roles.into_iter().flatten().filter(|(_, role)| !is_vector(role)).map(|(index, _)| *index).collect()
     }
 
     /// The weight files, in the order in which they are read.
@@ -187,7 +250,11 @@ impl BaseLoader {
         }
         open.pending = open.roles.keys().copied().collect();
         self.open.insert(shard.to_owned(), open);
-        let left_out = if self.layers_only { self.tables(shard) } else { Vec::new() };
+        let left_out = match self.wanted {
+            Wanted::All => Vec::new(),
+            Wanted::Layers => self.tables(shard),
+            Wanted::Vectors => self.matrices(shard),
+        };
         let mut plans = Vec::new();
         if let Some(open) = self.open.get_mut(shard) {
             open.pending.retain(|index| !left_out.contains(index));
@@ -245,7 +312,7 @@ impl BaseLoader {
         let (stored, rows) = layout::check(shard, info, slot, expected)?;
         let cols = expected.1;
         let id = WeightId(u32::try_from(self.weights.len()).unwrap_or(u32::MAX));
-        let vector = matches!(part, Part::Norm(_)) || param == Param::Bias;
+        let vector = slot.is_vector();
         let scheme = match stored {
             // It is put in another order, in f32.
             Stored::Dense(_) if info.shape.len() == 3 => Scheme::F32,
@@ -337,7 +404,7 @@ impl BaseLoader {
                 Ok(vec![(id, matrix)])
             }
             Role::Whole { slot, id, rows, cols } => {
-                let vector = matches!(slot.part, Part::Norm(_)) || slot.param == Param::Bias;
+                let vector = slot.is_vector();
                 if info.shape.len() == 3 {
                     return Ok(vec![(id, layout::convolution(shard, info, &bytes, cols)?)]);
                 }

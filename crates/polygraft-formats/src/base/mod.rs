@@ -8,9 +8,11 @@ mod layout;
 mod lineage;
 mod loader;
 pub mod meta;
+mod rows;
 pub mod sentence;
 pub mod special;
 pub mod write;
 
 pub(crate) use direct::place_all;
 pub use loader::{BaseLoader, TensorPlan};
+pub use rows::BaseRows;

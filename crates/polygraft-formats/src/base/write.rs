@@ -120,11 +120,24 @@ fn tensors(spec: &ModelSpec) -> BTreeMap<WeightId, (String, bool)> {
     out
 }
 
-/// Writes `model.safetensors`: `weights` gives each weight once, in the file's order.
+/// Writes `model.safetensors`: `get` gives each weight once, in the file's order.
 ///
 /// # Errors
-/// [`FormatError::Io`]; [`FormatError::Argument`] when a weight is not the one that `spec` describes.
+/// As [`by_rows`].
 pub fn weights<W: Write>(out: W, spec: &ModelSpec, mut get: impl FnMut(WeightId) -> Option<Matrix>) -> Result<Written> {
+    by_rows(out, spec, |id, put| get(id).map_or(Ok(()), put))
+}
+
+/// Writes `model.safetensors`: `give` is asked for each weight once, in the file's order, and puts it in runs of whole
+/// rows, as long as it likes: the bytes are the same.
+///
+/// # Errors
+/// [`FormatError::Io`]; [`FormatError::Argument`] when a weight is not the one that `spec` describes; what `give` says.
+pub fn by_rows<W: Write>(
+    out: W,
+    spec: &ModelSpec,
+    mut give: impl FnMut(WeightId, &mut dyn FnMut(Matrix) -> Result<()>) -> Result<()>,
+) -> Result<Written> {
     let names = tensors(spec);
     let mut entries = Vec::new();
     let mut by_name = BTreeMap::new();
@@ -160,21 +173,32 @@ pub fn weights<W: Write>(out: W, spec: &ModelSpec, mut get: impl FnMut(WeightId)
     let mut writer = Writer::new(Hashing::new(out), WEIGHTS, entries, &BTreeMap::from([(KEY.to_owned(), meta)]))?;
     let gone = |name: &str| FormatError::Argument { what: "weights".into(), why: format!("{name:?} was not given") };
     while let Some(name) = writer.rest().first().map(|e| e.name.clone()) {
-        let matrix = by_name.get(&name).and_then(|id| get(*id)).ok_or_else(|| gone(&name))?;
-        let vector = writer.rest().first().is_some_and(|e| e.shape.len() == 1);
-        match matrix.into_storage() {
-            Storage::F32(v) => writer.put(&name, &numbers::f32_bytes(&v))?,
-            Storage::F16(v) | Storage::Bf16(v) if !vector => writer.put(&name, &numbers::half_bytes(&v))?,
-            Storage::Q4_0 { codes, scales } => {
-                writer.put(&name, &codes)?;
-                writer.put(&format!("{name}.scales"), &numbers::half_bytes(&scales))?;
+        let id = *by_name.get(&name).ok_or_else(|| gone(&name))?;
+        let scheme = if is_vector(spec, id) { Scheme::F32 } else { spec.weight(id).scheme };
+        let mut block_scales = Vec::new();
+        give(id, &mut |rows| {
+            if rows.scheme() != scheme {
+                return Err(gone(&name));
             }
-            Storage::Q8_0 { codes, scales } => {
-                let codes: Vec<u8> = codes.into_iter().map(i8::cast_unsigned).collect();
-                writer.put(&name, &codes)?;
-                writer.put(&format!("{name}.scales"), &numbers::half_bytes(&scales))?;
+            match rows.into_storage() {
+                Storage::F32(v) => writer.part(&name, &numbers::f32_bytes(&v)),
+                Storage::F16(v) | Storage::Bf16(v) => writer.part(&name, &numbers::half_bytes(&v)),
+                Storage::Q4_0 { codes, scales } => {
+                    block_scales.extend(scales);
+                    writer.part(&name, &codes)
+                }
+                Storage::Q8_0 { codes, scales } => {
+                    block_scales.extend(scales);
+                    let codes: Vec<u8> = codes.into_iter().map(i8::cast_unsigned).collect();
+                    writer.part(&name, &codes)
+                }
             }
-            Storage::F16(_) | Storage::Bf16(_) => return Err(gone(&name)),
+        })?;
+        if writer.rest().first().is_some_and(|e| e.name == name) {
+            return Err(gone(&name));
+        }
+        if scheme.is_quantized() {
+            writer.put(&format!("{name}.scales"), &numbers::half_bytes(&block_scales))?;
         }
     }
     Ok(writer.finish()?.written(WEIGHTS))

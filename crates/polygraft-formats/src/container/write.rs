@@ -79,6 +79,8 @@ pub struct Writer<W: Write> {
     out: W,
     file: String,
     entries: std::vec::IntoIter<Entry>,
+    /// Bytes of the next tensor that are written.
+    at: u64,
 }
 
 impl<W: Write> Writer<W> {
@@ -90,26 +92,46 @@ impl<W: Write> Writer<W> {
         sort(&mut entries);
         let bytes = header(file, &entries, metadata)?;
         out.write_all(&bytes).map_err(|e| failed(file, &e))?;
-        Ok(Self { out, file: file.into(), entries: entries.into_iter() })
+        Ok(Self { out, file: file.into(), entries: entries.into_iter(), at: 0 })
     }
 
-    /// The tensors that are still to come, in order.
+    /// The tensors that are still to come, in order; of the first one bytes may be written.
     #[must_use]
     pub fn rest(&self) -> &[Entry] {
         self.entries.as_slice()
     }
 
-    /// Writes the next tensor, which must be `name`.
+    /// Writes the next tensor, which must be `name`, whole.
     ///
     /// # Errors
     /// [`FormatError::Io`]; [`FormatError::Argument`] out of order or of another size.
     pub fn put(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        let expected = self.entries.next().filter(|e| e.name == name && e.bytes() == bytes.len() as u64);
-        if expected.is_none() {
-            let why = format!("{name:?} of {} bytes is not the tensor that comes next", bytes.len());
-            return Err(FormatError::Argument { what: format!("writing {}", self.file), why });
+        if self.at > 0 || self.rest().first().is_none_or(|e| e.bytes() != bytes.len() as u64) {
+            return Err(self.unexpected(name, bytes));
         }
-        self.out.write_all(bytes).map_err(|e| failed(&self.file, &e))
+        self.part(name, bytes)
+    }
+
+    /// Writes further bytes of the next tensor, which must be `name`; with its last byte it is written.
+    ///
+    /// # Errors
+    /// As [`Writer::put`].
+    pub fn part(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let next = self.rest().first().filter(|e| e.name == name);
+        let left = next.and_then(|e| (e.bytes() - self.at).checked_sub(bytes.len() as u64));
+        let left = left.ok_or_else(|| self.unexpected(name, bytes))?;
+        self.out.write_all(bytes).map_err(|e| failed(&self.file, &e))?;
+        self.at += bytes.len() as u64;
+        if left == 0 {
+            self.entries.next();
+            self.at = 0;
+        }
+        Ok(())
+    }
+
+    fn unexpected(&self, name: &str, bytes: &[u8]) -> FormatError {
+        let why = format!("{name:?} of {} bytes is not what comes next", bytes.len());
+        FormatError::Argument { what: format!("writing {}", self.file), why }
     }
 
     /// Flushes and gives the sink back.
