@@ -117,7 +117,7 @@ fn layer<'a>(arch: Arch, path: &'a str) -> Option<(u16, &'a str)> {
 }
 
 /// What stands before the modules of layer `n`.
-fn layer_path(arch: Arch, n: u16) -> String {
+pub(crate) fn layer_path(arch: Arch, n: u16) -> String {
     match (of(arch).layers, arch) {
         ([groups, layers], Arch::Albert { inner }) => format!("{groups}{}.{layers}{}.", n / inner, n % inner),
         (layers, _) => format!("{}{n}.", layers.first().unwrap_or(&"")),

@@ -113,7 +113,7 @@ fn flexible(s: &Settings, top: &Json, spec: &ModelSpec, tensors: &mut Tensors) -
         "masked_lm" | "causal_lm" => s.whole("vocab_size", spec.vocab)?,
         _ => s.whole("num_labels", 2)?,
     };
-    let width = if words { s.whole("embedding_size", spec.hidden)? } else { spec.hidden };
+    let width = if words { s.whole("embedding_size", spec.embedding)? } else { spec.hidden };
     let input = match row.task {
         HeadTask::Sequence if s.flag("use_pooler", false)? => HeadInput::Pooled(Activation::Tanh),
         HeadTask::Sequence => HeadInput::First,

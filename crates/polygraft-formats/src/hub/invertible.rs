@@ -33,8 +33,8 @@ pub(super) fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
     }
     let key = "inv_adapter_reduction_factor";
     let factor = s.number(key)?.filter(|f| *f > 0.0).ok_or_else(|| s.bad(key, "a number above 0 is needed"))?;
-    let first = r.spec.hidden / 2;
-    let second = r.spec.hidden - first;
+    let first = r.spec.embedding / 2;
+    let second = r.spec.embedding - first;
     let mut mlp = |name: &str, from: usize, to: usize| -> Result<Option<Mlp>> {
         let inner = (from as f64 / factor).floor().min(65536.0) as usize;
         let path = format!("{path}.{name}");

@@ -2,7 +2,7 @@
 
 use crate::names::{self, Part};
 use polygraft::ir::{LayerLinear, LinearSite};
-use polygraft::model::ModelSpec;
+use polygraft::model::{Arch, ModelSpec};
 
 /// The linear layer at `which` of layer `layer`.
 pub(super) fn linear(spec: &ModelSpec, layer: u16, which: LayerLinear) -> String {
@@ -10,24 +10,32 @@ pub(super) fn linear(spec: &ModelSpec, layer: u16, which: LayerLinear) -> String
 }
 
 /// The module that holds the adapters after attention, or after the feed-forward part.
-pub(super) fn block(spec: &ModelSpec, layer: u16, attention: bool) -> String {
-    let which = if attention { LayerLinear::AttentionOutput } else { LayerLinear::FfnOut };
-    parent(&linear(spec, layer, which)).to_owned()
+pub(super) fn block(spec: &ModelSpec, n: u16, attention: bool) -> String {
+    let own = if attention { "attention_adapters" } else { "output_adapters" };
+    match (spec.arch, attention) {
+        (Arch::Albert { .. }, true) => format!("{}.{own}", self::attention(spec, n)),
+        (Arch::DistilBert | Arch::Albert { .. } | Arch::ModernBert, _) => format!("{}.{own}", layer(spec, n)),
+        // Beside the dense layer.
+        (Arch::Bert | Arch::Roberta | Arch::XlmRoberta | Arch::Electra | Arch::MpNet | Arch::DebertaV2 { .. }, _) => {
+            let dense = if attention { LayerLinear::AttentionOutput } else { LayerLinear::FfnOut };
+            parent(&linear(spec, n, dense)).to_owned()
+        }
+    }
 }
 
 /// The module of the layer itself.
-pub(super) fn layer(spec: &ModelSpec, layer: u16) -> String {
-    parent(&block(spec, layer, false)).to_owned()
+pub(super) fn layer(spec: &ModelSpec, n: u16) -> String {
+    names::layer_path(spec.arch, n).trim_end_matches('.').to_owned()
 }
 
 /// The module of self-attention.
-pub(super) fn attention(spec: &ModelSpec, layer: u16) -> String {
-    parent(&linear(spec, layer, LayerLinear::Query)).to_owned()
+pub(super) fn attention(spec: &ModelSpec, n: u16) -> String {
+    parent(&linear(spec, n, LayerLinear::Query)).to_owned()
 }
 
 /// What a prefix is called among an adapter's prefixes.
-pub(super) fn prefix_place(_spec: &ModelSpec) -> &'static str {
-    "self_prefix"
+pub(super) fn prefix_place(spec: &ModelSpec) -> &'static str {
+    if spec.arch == Arch::DistilBert { "self" } else { "self_prefix" }
 }
 
 fn parent(path: &str) -> &str {

@@ -28,7 +28,7 @@ fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
         other => return Err(s.bad("combine", format!("{other:?} is neither prefix nor prefix_after_bos"))),
     };
     let path = format!("prompt_tuning.prompt_tunings.{}.prompt_embedding.weight", r.name);
-    if let Some(vectors) = r.tensors.matrix(&path, tokens, r.spec.hidden)? {
+    if let Some(vectors) = r.tensors.matrix(&path, tokens, r.spec.embedding)? {
         let virtual_tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         r.rows = RowChange { virtual_tokens, after_first, ..RowChange::default() };
         r.patch(Site::Embeddings, Op::Prompt(Prompt { vectors }));

@@ -232,8 +232,8 @@ fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Res
             }
         }
         (Site::Embeddings, Op::Coupling(c)) => {
-            let first = spec.hidden / 2;
-            let second = spec.hidden - first;
+            let first = spec.embedding / 2;
+            let second = spec.embedding - first;
             for (what, m, from, to) in [("F", &c.f, second, first), ("G", &c.g, first, second)] {
                 let inner = m.first.rows();
                 shaped(what, &m.first, (inner, from)).and_then(|()| shaped(what, &m.second, (to, inner)))?;

@@ -95,11 +95,9 @@ fn postnorm(b: &mut Builder<'_>, buffers: &Buffers, layer: u16) {
     attention(b, buffers, layer, h);
     let (block, norm) = (BlockSite::Attention(layer), Some(NormSite::AfterAttention(layer)));
     b.block(block, branch, h, norm);
-    b.join(block, branch, h, norm);
     feed_forward(b, buffers, layer, h);
     let (block, norm) = (BlockSite::Ffn(layer), Some(NormSite::AfterFfn(layer)));
     b.block(block, branch, h, norm);
-    b.join(block, branch, h, norm);
 }
 
 /// Attention of `x` into the branch, its output projection included.

@@ -2,7 +2,7 @@
 
 use super::Shape;
 use crate::ir::{BlockSite, LinearSite, NormSite, Site};
-use crate::model::ModelSpec;
+use crate::model::{Arch, ModelSpec};
 use crate::program::{
     BlockNorm, BufferDesc, BufferId, Extent, HeadKey, OpKind, Output, OutputKind, Prefixes, Program, Purpose, Scope,
     Step, StepKind, TableDesc, TableId,
@@ -97,8 +97,32 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Bottlenecks on a sub-block's output `h`, which joins the residual stream `x`; `norm` is the one that follows.
-    pub(super) fn block(&mut self, site: BlockSite, h: BufferId, x: BufferId, norm: Option<NormSite>) {
+    /// What follows a sub-block: bottlenecks on its output `branch`, and the residual and the norm, which leave the
+    /// residual stream `x` as the next reads it.
+    pub(super) fn block(&mut self, site: BlockSite, branch: BufferId, x: BufferId, norm: Option<NormSite>) {
+        // AdapterHub gives ALBERT's adapters after attention the stream for the output and the output for the stream.
+        let swapped = matches!((self.spec.arch, site), (Arch::Albert { .. }, BlockSite::Attention(_)));
+        let (h, residual) = if swapped { (x, branch) } else { (branch, x) };
+        self.bottlenecks(site, h, residual, norm);
+        let purpose = Purpose::Unnormed(site);
+        // The rows whose adapters leave the residual and the norm out.
+        let scope = if self.shape.patches.contains(&purpose) {
+            let table = self.table(Extent::Tokens, purpose);
+            Scope::Except(table)
+        } else {
+            Scope::All
+        };
+        self.step(StepKind::Add { a: x, b: branch, out: x }, scope, None);
+        if let Some(norm) = norm {
+            self.norm(norm, x, At { scope, head: None });
+        }
+        if let (Scope::Except(table), false) = (scope, swapped) {
+            self.step(StepKind::Copy { x: h, first: 0, out: x }, Scope::Only(table), Some(Site::Block(site)));
+        }
+    }
+
+    /// Bottlenecks that rewrite `h` with the residual `x`; `norm` is the one that follows.
+    fn bottlenecks(&mut self, site: BlockSite, h: BufferId, x: BufferId, norm: Option<NormSite>) {
         let origin = Site::Block(site);
         let tables = self.tables(origin, OpKind::Bottleneck, At::ENCODER, Extent::Tokens);
         if tables.is_empty() {
@@ -112,24 +136,6 @@ impl<'a> Builder<'a> {
         });
         for table in tables {
             self.step(StepKind::Bottleneck { h, x, table, norm }, Scope::Only(table), Some(origin));
-        }
-    }
-
-    /// The residual and the norm after a sub-block, for the rows whose adapters do not leave them out.
-    pub(super) fn join(&mut self, site: BlockSite, h: BufferId, x: BufferId, norm: Option<NormSite>) {
-        let purpose = Purpose::Unnormed(site);
-        let scope = if self.shape.patches.contains(&purpose) {
-            let table = self.table(Extent::Tokens, purpose);
-            Scope::Except(table)
-        } else {
-            Scope::All
-        };
-        self.step(StepKind::Add { a: x, b: h, out: x }, scope, None);
-        if let Some(norm) = norm {
-            self.norm(norm, x, At { scope, head: None });
-        }
-        if let Scope::Except(table) = scope {
-            self.step(StepKind::Copy { x: h, first: 0, out: x }, Scope::Only(table), Some(Site::Block(site)));
         }
     }
 

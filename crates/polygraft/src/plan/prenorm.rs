@@ -11,11 +11,9 @@ pub(super) fn layer(b: &mut Builder<'_>, buffers: &Buffers, layer: u16) {
     let x = normed(b, h, NormSite::BeforeAttention(layer));
     attention(b, buffers, layer, x);
     b.block(BlockSite::Attention(layer), branch, h, None);
-    b.join(BlockSite::Attention(layer), branch, h, None);
     let x = normed(b, h, NormSite::BeforeFfn(layer));
     feed_forward(b, buffers, layer, x);
     b.block(BlockSite::Ffn(layer), branch, h, None);
-    b.join(BlockSite::Ffn(layer), branch, h, None);
 }
 
 /// The norm of `h`, or `h` where the layer has no norm there: ModernBERT's first has its embeddings' norm before it.
