@@ -1,0 +1,59 @@
+// What a tab takes: private memory of Chromium's renderer processes (RssAnon in /proc). Worker, compiled code and page
+// included. Linux only.
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { chromium } from 'playwright-core';
+
+const proc = (pid, file) => {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8');
+  } catch {
+    return ''; // It has ended.
+  }
+};
+const parent = (pid) => Number(/PPid:\t(\d+)/.exec(proc(pid, 'status'))?.[1] ?? 0);
+const megabytes = (pid) => (Number(/RssAnon:\s+(\d+)/.exec(proc(pid, 'status'))?.[1] ?? 0) * 1024) / 1e6;
+
+/** Runs `work(page, watch)` in a Chromium with one page; `watch()` starts to look at the page's tab. */
+export async function withTab(work) {
+  const profile = mkdtempSync(join(tmpdir(), 'polygraft-memory-'));
+  const ours = (pid) => {
+    for (let at = pid; at > 1; at = parent(at)) if (proc(at, 'cmdline').includes(profile)) return true;
+    return false;
+  };
+  const renderers = () =>
+    readdirSync('/proc').filter((pid) => /^\d+$/.test(pid) && proc(pid, 'cmdline').includes('--type=renderer') && ours(Number(pid)));
+  const context = await chromium.launchPersistentContext(profile, {
+    executablePath: process.env.POLYGRAFT_CHROMIUM ?? '/usr/bin/chromium',
+    args: ['--no-sandbox'],
+  });
+  try {
+    return await work(context.pages()[0] ?? (await context.newPage()), () => watch(renderers()));
+  } finally {
+    await context.close();
+    rmSync(profile, { recursive: true, force: true });
+  }
+}
+
+/** `{ before, peak, now }` in megabytes of the tab that has grown most, when it is asked. */
+function watch(pids) {
+  const before = new Map(pids.map((pid) => [pid, megabytes(pid)]));
+  const peak = new Map(before);
+  let done = false;
+  const watching = (async () => {
+    while (!done) {
+      for (const pid of pids) peak.set(pid, Math.max(peak.get(pid), megabytes(pid)));
+      await sleep(30);
+    }
+  })();
+  const tab = () => pids.reduce((a, b) => (peak.get(b) - before.get(b) > peak.get(a) - before.get(a) ? b : a));
+  return {
+    seen: () => ({ before: before.get(tab()), peak: peak.get(tab()), now: megabytes(tab()) }),
+    async end() {
+      done = true;
+      await watching;
+    },
+  };
+}
