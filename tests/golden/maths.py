@@ -64,6 +64,16 @@ def from_wavelet():
         print("  ", (delta.double() ** 2).sum().item())
 
 
+def from_top_k():
+    for n, kinds, count, largest in TOP_K:
+        scores = torch.randint(0, kinds, (n,), generator=torch.Generator().manual_seed(4)).float()
+        show(f"({n}, {kinds}, {count}, {str(largest).lower()}", torch.topk(scores, count, largest=largest)[1])
+
+
+TOP_K = [(10, 2, 4, True), (10, 2, 10, False), (100, 5, 1, True), (1000, 7, 15, False), (1000, 7, 16, True), (1000, 3, 500, True), (1000, 1, 40, True),
+         (5000, 40, 78, True), (5000, 40, 79, False), (5000, 2, 4000, False), (5000, 300, 5000, True), (40000, 3, 600, True), (40000, 9, 30000, False)]
+
+
 def from_linalg():
     def random(seed, rows, cols):
         g = torch.Generator().manual_seed(seed)
@@ -99,4 +109,4 @@ def from_linalg():
 
 
 if __name__ == "__main__":
-    {"torch": from_torch, "numpy": from_numpy, "wavelet": from_wavelet, "linalg": from_linalg}[sys.argv[1]]()
+    {"torch": from_torch, "numpy": from_numpy, "wavelet": from_wavelet, "top_k": from_top_k, "linalg": from_linalg}[sys.argv[1]]()

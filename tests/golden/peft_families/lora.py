@@ -1,11 +1,12 @@
 """LoRA beyond the plain cases of make.py (`peft-lora`): its variants, its initialisations, its options.
 
-Not made, because peft 0.21.2 cannot on an encoder: QALoRA (its variant is chosen for GPTQ layers alone, no other layer
-takes `use_qalora`), Arrow (a router over other adapters, no checkpoint of its own), LoRA of `nn.MultiheadAttention` and
-of convolutions (no such modules here).
+Not made, because peft 0.21.2 cannot on an encoder: Arrow (a router over other adapters, no checkpoint of its own), LoRA of
+`nn.MultiheadAttention` and of convolutions (no such modules here).
 """
 
+from peft.tuners.lora import layer
 from peft.tuners.lora.config import BdLoraConfig, KasaConfig, LoraGAConfig, MontecloraConfig, VeloraConfig
+from peft.tuners.lora.variants import QALoraLinearVariant
 
 from .registry import FEW, QV, SEQ, SIX, TOK, family
 
@@ -104,6 +105,20 @@ def lora_variants(m):
     case("monteclora", {"target_modules": FEW, "monteclora_config": MontecloraConfig(num_samples=2)})
     case("layer_replication", {"target_modules": QV, "layer_replication": [[0, 2], [0, 2], [1, 2]]})
     case("layer_replication_six", {"target_modules": SIX, "r": 2, "layer_replication": [[0, 1], [0, 2]], "bias": "lora_only"})
+
+
+@family("qalora")
+def qalora(m):
+    """QALoRA's own class is chosen on layers that GPTQ has rounded; on others the library reads the entry and does without."""
+    case = lambda name, config, **how: m.case("qalora", name, "LORA", {"r": 4, "lora_alpha": 8, "use_qalora": True, "qalora_group_size": 8, **config}, **how)
+    case("on_plain_layers", {"target_modules": QV})
+    plain = layer.Linear.resolve_lora_variant
+    layer.Linear.resolve_lora_variant = lambda self, *, config, **kwargs: QALoraLinearVariant()
+    try:
+        case("pooled", {"target_modules": QV})
+        case("pooled_six", {"target_modules": SIX, "qalora_group_size": 16, "use_rslora": True}, base="xlmr")
+    finally:
+        layer.Linear.resolve_lora_variant = plain
 
 
 @family("target_parameters")

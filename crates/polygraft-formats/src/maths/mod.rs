@@ -5,6 +5,7 @@ pub mod fourier;
 pub mod linalg;
 pub mod numpy_random;
 pub mod svd;
+pub mod top_k;
 pub mod torch_random;
 pub mod wavelet;
 

@@ -156,9 +156,8 @@ fn targets(json: &Json, defaults: Option<Defaults>, arch: Arch) -> Result<Target
             Ok(Some(Matcher::AllLinear))
         }
         Some(Json::Text(t)) => Pattern::new(key, t).map(|p| Some(Matcher::Regex(Box::new(p)))),
-        Some(list @ Json::List(_)) => {
-            names(key, Some(list)).map(|n| if n.is_empty() { None } else { Some(Matcher::Names(n)) })
-        }
+        // An empty list is none, not what there is without one.
+        Some(list @ Json::List(_)) => names(key, Some(list)).map(|n| Some(Matcher::Names(n))),
         Some(other) => Err(bad(key, format!("{} is neither a list of names nor a pattern", other.brief()))),
     };
     let layers = match json.get("layers_to_transform") {

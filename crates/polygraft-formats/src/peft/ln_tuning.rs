@@ -35,7 +35,8 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
             Part::Norm(site) => {
                 let width = head::width(site, r.head(), r.spec);
                 let t = Module { path, module, site: Site::Norm(site), rows: 1, cols: width };
-                let (gamma, beta) = (r.take(&t, weight, &[width])?, r.take(&t, bias, &[width])?);
+                let gamma = r.take(&t, weight, &[width])?;
+                let beta = if r.norm_has_bias(site) { r.take(&t, bias, &[width])? } else { None };
                 r.patch(Site::Norm(site), Op::ReplaceNorm(Norm { gamma, beta }));
             }
             Part::Linear(site) => {

@@ -1,13 +1,15 @@
 //! LoRA (Hu et al. 2021, arXiv 2106.09685) as `peft.tuners.lora` saves it: `y += s · (B A x + bias_B)`.
 
+use super::bdlora::{self, Blocks};
 use super::config::{Patterns, bad};
 use super::dora;
 use super::family::{Family, Reader};
-use super::reading::Reading;
+use super::parameters;
+use super::reading::{Reading, Target};
 use super::rows::LowRankRows;
 use super::split::Split;
 use super::tokens;
-use crate::dense::scale_rows;
+use crate::dense::{scale_rows, transposed};
 use crate::error::Result;
 use polygraft::ir::Meeting;
 
@@ -19,11 +21,17 @@ pub(super) const FAMILY: Family = Family {
         "kasa_config",
         "lora_alpha",
         "lora_bias",
+        "monteclora_config",
+        "qalora_group_size",
         "r",
         "rank_pattern",
+        parameters::OPTION,
         tokens::OPTION,
+        bdlora::OPTION,
         "use_dora",
+        "use_qalora",
         "use_rslora",
+        "velora_config",
     ],
     silent: &[
         "corda_config",
@@ -33,17 +41,17 @@ pub(super) const FAMILY: Family = Family {
         "lora_dropout",
         "lora_ga_config",
         "megatron_core",
-        "qalora_group_size",
     ],
     refuses: &[
-        ("use_qalora", "this is QALoRA"),
-        ("target_parameters", "this is LoRA on bare parameters"),
         ("layer_replication", "it replicates layers"),
-        ("alora_invocation_tokens", "this is activated LoRA, which acts on some positions of a causal model"),
-        ("use_bdlora", "this is BD-LoRA"),
-        ("arrow_config", "Arrow routes tokens between adapters"),
-        ("velora_config", "this is VeLoRA"),
-        ("monteclora_config", "this is MonteCLoRA"),
+        (
+            "alora_invocation_tokens",
+            "this is activated LoRA, which PEFT switches on in its class for causal models alone: on an encoder it runs the base",
+        ),
+        (
+            "arrow_config",
+            "Arrow is a router over adapters that a program loads beside it, and its folder holds neither them nor their names",
+        ),
         ("megatron_config", "these are Megatron's layers"),
     ],
     markers: &[".lora_", ".token_adapter."],
@@ -61,10 +69,10 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
     if dora && with_bias {
         return Err(bad("lora_bias", "DoRA has no bias of its own, in PEFT or here"));
     }
+    let variant = variant(r)?;
+    let blocks = Blocks::of(r)?;
+    let group = if r.config.flag("use_qalora", false)? { r.config.count("qalora_group_size", 16)? } else { 1 };
     let kasa = split == Some(Split::Smallest);
-    if dora && kasa {
-        return Err(bad("kasa_config", "KaSA and DoRA are two kinds of LoRA, in PEFT or here"));
-    }
     for t in r.tables()? {
         let (rank, scale) = scales.at(&t.module)?;
         let a = r.take(&t, "lora_embedding_A", &[rank, t.rows])?;
@@ -80,13 +88,27 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
         });
     }
     tokens::option(r)?;
-    for t in r.targets()? {
+    let targets = r.targets()?;
+    if r.config.get(parameters::OPTION).is_some_and(|v| !v.is_empty()) {
+        let taken: Vec<String> = targets.iter().map(|t| t.module.clone()).collect();
+        on_parameters(r, &taken, &scales, split, variant.or(with_bias.then_some("lora_bias")))?;
+    }
+    for t in targets {
         let (rank, scale) = scales.at(&t.module)?;
-        let a = r.take(&t, "lora_A.weight", &[rank, t.cols])?;
-        let b = r.take(&t, "lora_B.weight", &[t.rows, rank])?;
-        let bias = if with_bias { r.take(&t, "lora_B.bias", &[t.rows])? } else { None };
+        let pair = match &blocks {
+            Some(blocks) => blocks.take(r, &t, rank)?,
+            None => pooled(r, &t, rank, group)?.zip(r.take(&t, "lora_B.weight", &[t.rows, rank])?),
+        };
+        // A block-diagonal factor has no bias.
+        let bias = if with_bias && (blocks.is_none() || r.shape(&t, "lora_B.bias").is_some()) {
+            r.take(&t, "lora_B.bias", &[t.rows])?
+        } else {
+            None
+        };
+        // What VeLoRA and MonteCLoRA train with, and leave in the file.
+        ["lora_velora_embed", "lora_monteclora_sampler."].into_iter().for_each(|name| r.ignore_all(&t, name));
         let diag = if kasa { r.take(&t, "lora_diag", &[rank])? } else { None };
-        let Some((mut a, b)) = a.zip(b).filter(|_| !kasa || diag.is_some()) else { continue };
+        let Some((mut a, b)) = pair.filter(|_| !kasa || diag.is_some()) else { continue };
         if let Some(diag) = diag {
             scale_rows(&mut a, t.cols, &diag);
         }
@@ -98,6 +120,71 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
         } else {
             r.low_rank(&t, a, b, bias, scale);
         }
+    }
+    Ok(())
+}
+
+/// The kind of LoRA that the configuration asks for, by the entry that does, if it is none of the plain ones. PEFT has
+/// none that is of two kinds.
+fn variant(r: &Reading<'_>) -> Result<Option<&'static str>> {
+    let kinds = ["use_dora", bdlora::OPTION, "kasa_config", "monteclora_config", "velora_config"];
+    let asked: Vec<&str> = kinds.into_iter().filter(|key| r.config.get(key).is_some_and(|v| !v.is_empty())).collect();
+    match asked[..] {
+        [] => Ok(None),
+        [one] => Ok(Some(one)),
+        [first, second, ..] => {
+            Err(bad(second, format!("it and {first} ask for two kinds of LoRA, which cannot be one in PEFT or here")))
+        }
+    }
+}
+
+/// Takes `lora_A`. QALoRA (Xu et al. 2023, arXiv 2309.14717) on a base that GPTQ has rounded reads the means of groups of
+/// inputs, times the number of groups; elsewhere PEFT does without.
+#[allow(clippy::cast_precision_loss, reason = "widths are small")]
+fn pooled(r: &mut Reading<'_>, t: &Target, rank: usize, group: usize) -> Result<Option<Vec<f32>>> {
+    let (name, groups) = ("lora_A.weight", t.cols / group);
+    if group == 1 || !t.cols.is_multiple_of(group) || r.shape(t, name) != Some(vec![rank, groups]) {
+        return r.take(t, name, &[rank, t.cols]);
+    }
+    let spread = |x: f32| std::iter::repeat_n(x * groups as f32 / group as f32, group);
+    Ok(r.take(t, name, &[rank, groups])?.map(|a| a.into_iter().flat_map(spread).collect()))
+}
+
+/// The updates of bare parameters. `other`: what the configuration asks for that PEFT does not have on them.
+fn on_parameters(
+    r: &mut Reading<'_>,
+    taken: &[String],
+    scales: &Scales,
+    split: Option<Split>,
+    other: Option<&str>,
+) -> Result<()> {
+    let found = parameters::targets(r, taken)?;
+    if let Some(key) = other.filter(|_| !found.linears.is_empty() || !found.tables.is_empty()) {
+        return Err(bad(key, format!("PEFT does not have it together with {}", parameters::OPTION)));
+    }
+    for t in found.tables {
+        let (rank, scale) = scales.at(&parameters::weight_of(&t.module))?;
+        let a = r.take(&t, "lora_A.weight", &[rank, t.cols])?;
+        let b = r.take(&t, "lora_B.weight", &[t.rows, rank])?;
+        let Some((a, b)) = a.zip(b) else { continue };
+        if split.is_some() {
+            let why = "it would take a part out of an embedding table, which this version does for linear layers only";
+            return Err(bad("init_lora_weights", why));
+        }
+        let low_rank = LowRankRows { a: transposed(&b, rank), b: transposed(&a, t.cols), rank, rows: t.rows };
+        r.rewords(&t, low_rank.held(), Meeting::Adds, move |id, row| {
+            row.iter_mut().zip(low_rank.at(id)).for_each(|(x, d)| *x += scale * d);
+        });
+    }
+    for t in found.linears {
+        let (rank, scale) = scales.at(&parameters::weight_of(&t.module))?;
+        let a = r.take(&t, "lora_A.weight", &[rank, t.cols])?;
+        let b = r.take(&t, "lora_B.weight", &[t.rows, rank])?;
+        let Some((a, b)) = a.zip(b) else { continue };
+        if let Some(split) = split {
+            split.take_out(r, &t, rank, scale)?;
+        }
+        r.low_rank(&t, a, b, None, scale);
     }
     Ok(())
 }

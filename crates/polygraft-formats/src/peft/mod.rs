@@ -15,6 +15,7 @@ mod split;
 mod targets;
 
 mod adalora;
+mod bdlora;
 mod beft;
 mod boft;
 mod c3a;
@@ -36,6 +37,7 @@ mod lora;
 mod miss;
 mod oft;
 mod osf;
+mod parameters;
 mod peanut;
 mod poly;
 mod prefix;

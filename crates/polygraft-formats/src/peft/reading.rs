@@ -12,7 +12,7 @@ use crate::error::{FormatError, Result};
 use crate::json::Json;
 use crate::names::{self, Part};
 use polygraft::ir::{
-    AdapterIr, BaseClaim, Layer, LinearSite, LowRank, Meeting, Op, Patch, Reweight, Rewording, Site, Stands,
+    AdapterIr, BaseClaim, Layer, LinearSite, LowRank, Meeting, NormSite, Op, Patch, Reweight, Rewording, Site, Stands,
 };
 use polygraft::model::{HeadInput, HeadSpec, HeadTask, ModelSpec};
 use polygraft::tensor::Matrix;
@@ -122,7 +122,7 @@ impl Reading<'_> {
         let mut out = Vec::new();
         for (path, part) in self.parts()? {
             let Part::Linear(site) = part else { continue };
-            match head::shape(site, self.head.as_ref(), self.spec) {
+            match self.linear_shape(site) {
                 Some((rows, cols)) => {
                     out.push(Target { module: self.keys.wrapped(&path), path, site, rows, cols });
                 }
@@ -158,7 +158,7 @@ impl Reading<'_> {
 
     /// Whether the base or the adapter's own head has the target's layer.
     pub(super) fn is_there(&self, target: &Target) -> bool {
-        head::shape(target.site, self.head.as_ref(), self.spec).is_some()
+        self.linear_shape(target.site).is_some()
     }
 
     /// Whether the module at `path` in the wrapped model is saved whole, or lies in one that is.
@@ -189,21 +189,36 @@ impl Reading<'_> {
     /// Every module that the configuration targets, as [`Reading::targets`].
     pub(super) fn parts(&self) -> Result<Vec<(String, Part)>> {
         let mut out = Vec::new();
-        let mut paths: Vec<String> = names::modules(self.spec).into_iter().map(|(path, _)| path).collect();
-        let outside = |m: &&str| names::part(self.spec.arch, m).is_some_and(|p| !p.of_backbone());
-        paths.extend(self.keys.modules().filter(outside).map(str::to_owned));
-        for path in paths {
-            let Some(part) = names::part(self.spec.arch, &path) else { continue };
-            let wrapped = self.keys.wrapped(&path);
-            if !self.is_saved(&wrapped) && self.config.targets.contains(&wrapped)? {
+        for (path, part) in self.modules() {
+            if self.config.targets.contains(&self.keys.wrapped(&path))? {
                 out.push((path, part));
             }
         }
         Ok(out)
     }
 
+    /// Every module that is not saved whole: of the encoder, and those outside it for which there are tensors.
+    pub(super) fn modules(&self) -> Vec<(String, Part)> {
+        let mut paths: Vec<String> = names::modules(self.spec).into_iter().map(|(path, _)| path).collect();
+        let outside = |m: &&str| names::part(self.spec.arch, m).is_some_and(|p| !p.of_backbone());
+        paths.extend(self.keys.modules().filter(outside).map(str::to_owned));
+        paths.retain(|path| !self.is_saved(&self.keys.wrapped(path)));
+        let part = |path: String| names::part(self.spec.arch, &path).map(|part| (path, part));
+        paths.into_iter().filter_map(part).collect()
+    }
+
+    /// `[outputs, inputs]` of a linear layer under the adapter.
+    pub(super) fn linear_shape(&self, site: LinearSite) -> Option<(usize, usize)> {
+        head::shape(site, self.head.as_ref(), self.spec)
+    }
+
     /// Takes `name` of the target's module; `None`, and a line in the list of what is missing, when it is not there.
-    pub(super) fn take(&mut self, target: &impl Named, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+    pub(super) fn take(
+        &mut self,
+        target: &(impl Named + ?Sized),
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Option<Vec<f32>>> {
         let taken = self.optional(target, name, shape)?;
         if taken.is_none() {
             self.missing(target, name);
@@ -212,18 +227,28 @@ impl Reading<'_> {
     }
 
     /// Notes that `name` of the target's module is not there.
-    pub(super) fn missing(&mut self, target: &impl Named, name: &str) {
+    pub(super) fn missing(&mut self, target: &(impl Named + ?Sized), name: &str) {
         self.missing.push(format!("{ROOT}{}.{name}", target.module()));
     }
 
     /// Takes `name` of the target's module, if it is there.
-    pub(super) fn optional(&mut self, target: &impl Named, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+    pub(super) fn optional(
+        &mut self,
+        target: &(impl Named + ?Sized),
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Option<Vec<f32>>> {
         let original = self.keys.original(&format!("{}.{name}", target.path()));
         original.map_or(Ok(None), |original| self.bag.take(original, shape))
     }
 
     /// Takes `name` of the target's module as whole numbers, as [`Reading::take`] does floats.
-    pub(super) fn ints(&mut self, target: &impl Named, name: &str, shape: &[usize]) -> Result<Option<Vec<i64>>> {
+    pub(super) fn ints(
+        &mut self,
+        target: &(impl Named + ?Sized),
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Option<Vec<i64>>> {
         let original = self.keys.original(&format!("{}.{name}", target.path()));
         let taken = original.map_or(Ok(None), |original| self.bag.take_ints(original, shape))?;
         if taken.is_none() {
@@ -233,7 +258,12 @@ impl Reading<'_> {
     }
 
     /// Takes `name` of the target's module as places: whole numbers, stored as such or (SHiRA on Windows) as floats.
-    pub(super) fn places(&mut self, target: &impl Named, name: &str, shape: &[usize]) -> Result<Option<Vec<usize>>> {
+    pub(super) fn places(
+        &mut self,
+        target: &(impl Named + ?Sized),
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Option<Vec<usize>>> {
         let original = self.keys.original(&format!("{}.{name}", target.path()));
         let floats = original.is_some_and(|o| self.bag.is_float(o));
         #[allow(clippy::cast_possible_truncation, reason = "what is cut off is refused below")]
@@ -245,7 +275,7 @@ impl Reading<'_> {
     }
 
     /// An error about the numbers in `name` of the target's module.
-    pub(super) fn wrong(&self, target: &impl Named, name: &str, expected: &str, found: &str) -> FormatError {
+    pub(super) fn wrong(&self, target: &(impl Named + ?Sized), name: &str, expected: &str, found: &str) -> FormatError {
         let tensor = format!("{ROOT}{}.{name}", target.module());
         let file = self.bag.file().to_owned();
         FormatError::AdapterShape { file, tensor, expected: expected.into(), found: found.into() }
@@ -254,6 +284,11 @@ impl Reading<'_> {
     /// Whether the base's layer has a bias; a head that the adapter brings has one.
     pub(super) fn has_bias(&self, target: &Target) -> bool {
         self.spec.linears.get(&target.site).is_none_or(|l| l.bias.is_some())
+    }
+
+    /// Whether the base's norm has a shift; in a head it depends on the base's heads.
+    pub(super) fn norm_has_bias(&self, site: NormSite) -> bool {
+        self.spec.norms.get(&site).map_or(self.spec.head_biases, |n| n.beta.is_some())
     }
 
     /// Takes `name`, which is of no module.
@@ -280,15 +315,22 @@ impl Reading<'_> {
         self.keys.wrapped(path)
     }
 
+    /// Drops all of the target's module's own tensors whose names begin with `start`, which are known to do nothing.
+    pub(super) fn ignore_all(&mut self, target: &(impl Named + ?Sized), start: &str) {
+        let start = format!("{}.{start}", target.path());
+        let own = self.keys.all().filter(|(bare, _)| bare.starts_with(&start));
+        own.for_each(|(_, original)| self.bag.ignore(original));
+    }
+
     /// Drops `name` of the target's module, which is known to do nothing.
-    pub(super) fn ignore(&mut self, target: &impl Named, name: &str) {
+    pub(super) fn ignore(&mut self, target: &(impl Named + ?Sized), name: &str) {
         if let Some(original) = self.keys.original(&format!("{}.{name}", target.path())) {
             self.bag.ignore(original);
         }
     }
 
     /// The shape of `name` of the target's module.
-    pub(super) fn shape(&self, target: &impl Named, name: &str) -> Option<Vec<usize>> {
+    pub(super) fn shape(&self, target: &(impl Named + ?Sized), name: &str) -> Option<Vec<usize>> {
         let original = self.keys.original(&format!("{}.{name}", target.path()))?;
         self.bag.shape(original).map(<[usize]>::to_vec)
     }

@@ -5,6 +5,7 @@ use super::family::{Family, Reader};
 use super::lora::scale;
 use super::reading::{Reading, Target};
 use crate::error::Result;
+use crate::maths::top_k::top_k;
 
 /// The family's row.
 pub(super) const FAMILY: Family = Family {
@@ -51,7 +52,8 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
             let places = match &places {
                 Some(places) => places,
                 None => {
-                    chosen = extreme(&layer.weight, count, top);
+                    let scores: Vec<f32> = layer.weight.iter().map(|w| w.abs()).collect();
+                    chosen = top_k(&scores, count, top);
                     &chosen
                 }
             };
@@ -68,17 +70,4 @@ fn places(r: &mut Reading<'_>, t: &Target, count: usize) -> Result<Option<Vec<us
         None => Ok(Some(places)),
         Some(beyond) => Err(r.wrong(t, "supertuning_indices", "places in the layer", &beyond.to_string())),
     }
-}
-
-/// Places of the `count` largest or smallest magnitudes, those first. Of equal ones the first comes first; `torch.topk`
-/// leaves that open.
-fn extreme(weight: &[f32], count: usize, top: bool) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..weight.len()).collect();
-    let by = |a: &usize, b: &usize| {
-        let (a, b) = (weight[*a].abs(), weight[*b].abs());
-        if top { b.total_cmp(&a) } else { a.total_cmp(&b) }
-    };
-    order.sort_by(by);
-    order.truncate(count);
-    order
 }

@@ -3,17 +3,20 @@
 
 use super::config::bad;
 use super::family::{Family, Reader};
-use super::reading::Reading;
-use crate::dense::product;
-use crate::error::Result;
+use super::projections::check_size;
+use super::reading::{Named, Reading};
+use super::rows::LowRankRows;
+use crate::dense::{product, transposed};
+use crate::error::{FormatError, Result};
 use crate::maths::torch_random::TorchRandom;
+use polygraft::ir::Meeting;
 
 /// The family's row.
 pub(super) const FAMILY: Family = Family {
     reads: &["projection_seed", "r", "save_projection", "u", "weight_tying"],
     silent: &["init_v_bound", "init_weights", "tinylora_dropout"],
     markers: &[".tinylora_"],
-    ops: "low-rank",
+    ops: "low-rank, change of embeddings",
     base: false,
     reader: Reader::Load(load),
     ..Family::new("TINYLORA", "tinylora", "TinyLoRA (learning to reason in 13 parameters)")
@@ -23,28 +26,47 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
     let (rank, u) = (r.config.count("r", 2)?, r.config.count("u", 64)?);
     let saved = r.config.flag("save_projection", true)?;
     let seed = r.config.seed("projection_seed", 42)?;
+    let mut tables = r.tables()?;
+    // In the order in which a model has them.
+    tables.sort_by_key(|t| t.site);
     let targets = r.every_target()?;
-    let group = groups(targets.len(), r.config.number("weight_tying", 0.0)?)?;
-    let last = targets.len().checked_sub(1).map_or(0, &group);
+    let count = tables.len() + targets.len();
+    let group = groups(count, r.config.number("weight_tying", 0.0)?)?;
+    let last = count.checked_sub(1).map_or(0, &group);
     let mut vectors = Vec::new();
     for i in 0..=last {
         let Some(v) = r.shared(&format!("tinylora_v.{i}"), &[u])? else { return Ok(()) };
         vectors.push(v);
     }
-    for (i, t) in targets.into_iter().enumerate() {
-        let rank = rank.min(t.rows).min(t.cols);
-        let a = r.take(&t, "tinylora_A", &[rank, t.cols])?;
-        let b = r.take(&t, "tinylora_B", &[t.rows, rank])?;
+    let factors = |r: &mut Reading<'_>, i: usize, t: &dyn Named, (rows, cols): (usize, usize)| {
+        let rank = rank.min(rows).min(cols);
+        let a = r.take(t, "tinylora_A", &[rank, cols])?;
+        let b = r.take(t, "tinylora_B", &[rows, rank])?;
         let p = if saved {
-            r.take(&t, "tinylora_P", &[u, rank, rank])?
+            r.take(t, "tinylora_P", &[u, rank, rank])?
         } else {
-            r.ignore(&t, "tinylora_P");
+            check_size("u", &[u, rank, rank])?;
+            r.ignore(t, "tinylora_P");
             Some(drawn(seed.wrapping_add(i as u64), u, rank))
         };
-        let Some(((a, b), p)) = a.zip(b).zip(p) else { continue };
-        let Some(v) = vectors.get(group(i)) else { continue };
-        let inner = product(v, &p, u, rank * rank);
-        r.low_rank(&t, a, product(&b, &inner, rank, rank), None, 1.0);
+        let found = a.zip(b).zip(p.zip(vectors.get(group(i))));
+        Ok::<_, FormatError>(
+            found.map(|((a, b), (p, v))| (a, product(&b, &product(v, &p, u, rank * rank), rank, rank))),
+        )
+    };
+    let first = tables.len();
+    for (i, t) in tables.into_iter().enumerate() {
+        let Some((a, b)) = factors(r, i, &t, (t.rows, t.cols))? else { continue };
+        let rank = rank.min(t.rows).min(t.cols);
+        let low_rank = LowRankRows { a: transposed(&b, rank), b: transposed(&a, t.cols), rank, rows: t.rows };
+        r.rewords(&t, low_rank.held(), Meeting::Adds, move |id, row| {
+            row.iter_mut().zip(low_rank.at(id)).for_each(|(x, d)| *x += d);
+        });
+    }
+    for (i, t) in targets.into_iter().enumerate() {
+        if let Some((a, b)) = factors(r, first + i, &t, (t.rows, t.cols))? {
+            r.low_rank(&t, a, b, None, 1.0);
+        }
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
     let wavelet = if r.config.flag("use_idwt", true)? {
         let Some(wavelet) = Wavelet::named(name) else {
             let known = "db1 to db10, sym2 to sym10, coif1 to coif4";
-            return Err(bad("wavelet_family", format!("PEFT can compute {known}, and not {:?}", shown(name))));
+            return Err(bad("wavelet_family", format!("PEFT can compute {known}; it fails with {:?}", shown(name))));
         };
         Some(wavelet)
     } else {
