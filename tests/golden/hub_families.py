@@ -7,7 +7,7 @@ Made with adapters 1.3.0 on the bases of make.py. Every case seeds itself by its
 
 import sys
 
-import hub_bases, hub_compose, hub_files, hub_methods  # noqa: E401, F401  (each adds its families)
+import hub_bases, hub_combined, hub_compose, hub_files, hub_methods  # noqa: E401, F401  (each adds its families)
 import make
 from hub_case import FAMILIES, HUB
 from make import fresh

@@ -1,7 +1,9 @@
 //! The grammar of the command line.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use polygraft::Compose;
+use polygraft_formats::combine::{Kind, Majority};
 use std::path::PathBuf;
 
 /// Many adapters, one small model: inspect, run, measure and convert.
@@ -34,6 +36,8 @@ pub(crate) enum Command {
     Quantize(Quantize),
     /// Write a base with a composition merged into its weights.
     Merge(Merge),
+    /// Make one adapter of several: PEFT's weighted combinations, and averages.
+    Combine(Combine),
 }
 
 /// Where numbers are computed.
@@ -262,4 +266,42 @@ pub(crate) struct Merge {
     /// The folder to write; it must not exist or be empty.
     #[arg(long, value_name = "DIR")]
     pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Combine {
+    /// An adapter to combine, by the name that the other options use. Repeatable.
+    #[arg(long = "adapter", value_name = "NAME=PATH", required = true)]
+    pub(crate) adapters: Vec<String>,
+    /// Its weight, which may be negative. For average all may be left out. Repeatable.
+    #[arg(long = "weight", value_name = "NAME=W", allow_hyphen_values = true)]
+    pub(crate) weights: Vec<String>,
+    /// How: linear, cat, svd, ties, ties_svd, magnitude_prune, magnitude_prune_svd as PEFT names them, or average.
+    #[arg(long = "type", value_name = "TYPE", default_value = "svd", value_parser = kind())]
+    pub(crate) kind: Kind,
+    /// The new rank, for the types that decompose. Default: the largest of the adapters'.
+    #[arg(long, value_name = "N")]
+    pub(crate) rank: Option<usize>,
+    /// The share of numbers that ties and magnitude_prune keep, 0 to 1.
+    #[arg(long, value_name = "D")]
+    pub(crate) density: Option<f64>,
+    /// Whose sign ties elects: total, that of the sum (default), or frequency, that of most.
+    #[arg(long, value_name = "HOW", value_parser = majority())]
+    pub(crate) majority_sign: Option<Majority>,
+    /// The adapter whose modules_to_save, such as a head, travel with the result.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) modules_of: Option<String>,
+    /// The folder to write; it must not exist or be empty.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+}
+
+fn kind() -> impl TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(Kind::ALL.map(|(name, _)| name))
+        .map(|given| Kind::ALL.into_iter().find(|(name, _)| *name == given).map_or(Kind::Svd, |(_, kind)| kind))
+}
+
+fn majority() -> impl TypedValueParser<Value = Majority> {
+    PossibleValuesParser::new(["total", "frequency"])
+        .map(|given| if given == "total" { Majority::Total } else { Majority::Frequency })
 }

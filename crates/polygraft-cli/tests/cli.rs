@@ -303,3 +303,110 @@ fn quantize_holds_rows_and_not_the_model() {
     assert!(small > 1 << 20, "the memory of a process could not be read");
     assert!(large < small + file / 2, "{large} bytes for a table of {file}, {small} for next to none");
 }
+
+/// `combine` with the adapters of a golden case, in `out`.
+fn combine(case: &str, out: &Path) -> Output {
+    let text = std::fs::read_to_string(fixture(&format!("{case}/combine.json"))).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut args = vec!["combine".to_owned(), "--output".into(), out.display().to_string()];
+    for (name, path) in json["adapters"].as_object().unwrap() {
+        args.extend(["--adapter".into(), format!("{name}={}", fixture(&format!("{case}/{}", path.as_str().unwrap())))]);
+        args.extend(["--weight".into(), format!("{name}={}", json["weights"][name])]);
+    }
+    let kind = json["combination_type"].as_str().unwrap_or("linear");
+    args.extend(["--type".into(), kind.to_owned()]);
+    for (key, option) in [("svd_rank", "--rank"), ("density", "--density"), ("majority_sign_method", "--majority-sign")]
+    {
+        if !json[key].is_null() {
+            args.extend([option.to_owned(), json[key].to_string().trim_matches('"').to_owned()]);
+        }
+    }
+    polygraft(&args.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[test]
+fn combined_adapters_are_what_the_libraries_make() {
+    let mut cases = Vec::new();
+    for group in ["peft/combined", "hub/combined"] {
+        let found = std::fs::read_dir(fixture(group)).unwrap();
+        cases.extend(found.map(|e| format!("{group}/{}", e.unwrap().file_name().to_string_lossy())));
+    }
+    assert!(cases.len() > 20, "{cases:?}");
+    for case in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("combined");
+        let done = combine(&case, &out);
+        assert!(done.status.success(), "{case}: {}", String::from_utf8_lossy(&done.stderr));
+        let text = std::fs::read_to_string(fixture(&format!("{case}/request.json"))).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        json["base"] = fixture(&format!("{case}/{}", json["base"].as_str().unwrap())).into();
+        json["adapters"]["combined"] = out.display().to_string().into();
+        let request = write(dir.path(), "request.json", &json.to_string());
+        let got = forward(&request, &dir.path().join("out"));
+        let off = worst(&got, &numbers(Path::new(&fixture(&format!("{case}/expected.safetensors")))));
+        assert!(off < 2e-4, "{case}: off by {off:e}");
+        // The configuration is the library's own, entry by entry.
+        let config = |path: &Path| -> serde_json::Value {
+            serde_json::from_slice(&std::fs::read(path.join("adapter_config.json")).unwrap()).unwrap()
+        };
+        let (ours, theirs) = (config(&out), config(Path::new(&fixture(&format!("{case}/combined")))));
+        for (key, value) in theirs.as_object().unwrap() {
+            assert_eq!(&ours[key], value, "{case}: {key}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_combined_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out").display().to_string();
+    let of = |name: &str, path: &str| format!("{name}={}", fixture(path));
+    let (a, b) = (of("a", "peft/combined/cat/adapter_a"), of("b", "peft/combined/cat/adapter_b"));
+    let hub = of("h", "hub/bottleneck/leave_out/adapter");
+    let vector = of("v", "peft/combined/ia3/adapter_a");
+    let cases: &[(&[&str], i32, &[&str])] = &[
+        (&["--adapter", &a, "--adapter", &b, "--weight", "a=1"], 2, &["--weight b="]),
+        (&["--adapter", &a, "--weight", "a=x"], 2, &["NAME=NUMBER"]),
+        (&["--adapter", &a, "--weight", "a=1", "--weight", "c=1"], 2, &["--weight c"]),
+        (&["--adapter", &a, "--adapter", &a, "--weight", "a=1"], 2, &["twice"]),
+        (&["--adapter", "nowhere", "--weight", "a=1"], 2, &["NAME=PATH"]),
+        (&["--adapter", &a, "--weight", "a=1", "--type", "dare_ties"], 2, &["dare_ties"]),
+        (&["--adapter", &a, "--adapter", &b, "--weight", "a=1", "--weight", "b=inf"], 1, &["finite"]),
+        (
+            &["--adapter", &a, "--adapter", &b, "--weight", "a=1", "--weight", "b=1", "--type", "linear"],
+            1,
+            &["one rank", "cat and svd"],
+        ),
+        (&["--adapter", &a, "--adapter", &b, "--weight", "a=1", "--weight", "b=1", "--type", "ties"], 1, &["density"]),
+        (&["--adapter", &a, "--weight", "a=1", "--type", "ties", "--density", "1.5"], 1, &["0 to 1"]),
+        (&["--adapter", &a, "--weight", "a=1", "--type", "cat", "--rank", "4"], 1, &["rank", "svd"]),
+        (&["--adapter", &a, "--weight", "a=1", "--modules-of", "a"], 1, &["saves no module"]),
+        (&["--adapter", &a, "--weight", "a=1", "--modules-of", "z"], 1, &["not one of the adapters"]),
+        (&["--adapter", &a, "--adapter", &hub, "--weight", "a=1", "--weight", "h=1"], 1, &["different libraries"]),
+        (&["--adapter", &hub, "--weight", "h=1"], 1, &["average"]),
+        (&["--adapter", &a, "--adapter", &vector, "--weight", "a=1", "--weight", "v=1"], 1, &["LORA", "IA3"]),
+        (&["--adapter", &vector, "--weight", "v=1"], 1, &["linear"]),
+        (&["--adapter", &a, "--adapter", &b, "--type", "average"], 1, &["differ in", "one configuration"]),
+        (&["--adapter", &a, "--weight", "a=0", "--type", "average"], 1, &["sum to 0"]),
+    ];
+    for (args, status, parts) in cases {
+        fails(&[&["combine", "--output", &out], *args].concat(), *status, parts);
+        assert!(!Path::new(&out).exists(), "{args:?}");
+    }
+    for (case, parts) in [
+        ("peft/dora/six", &["DoRA"][..]),
+        ("peft-lora/seqcls_bias_all", &["bias"]),
+        ("peft-lora/lora_bias", &["biases of LoRA"]),
+    ] {
+        let folder = first_adapter(case);
+        fails(&["combine", "--output", &out, "--adapter", &format!("a={folder}"), "--weight", "a=1"], 1, parts);
+    }
+}
+
+/// The folder of a golden case's first adapter.
+fn first_adapter(case: &str) -> String {
+    let text = std::fs::read_to_string(fixture(&format!("{case}/request.json"))).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let (_, adapter) = json["adapters"].as_object().unwrap().iter().next().unwrap();
+    fixture(&format!("{case}/{}", adapter.as_str().unwrap()))
+}

@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod center;
+mod combine;
 mod embed;
 mod eval;
 mod explain;
@@ -28,6 +29,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Explain(args) => explain::run(args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Combine(args) => combine::run(&args),
     }
 }
 

@@ -5,6 +5,7 @@ use super::CONFIG;
 use crate::error::{FormatError, Result, shown};
 use crate::json::Json;
 use polygraft::model::Activation;
+use std::collections::BTreeMap;
 
 pub(super) fn bad(key: &str, why: impl Into<String>) -> FormatError {
     FormatError::AdapterConfig { file: CONFIG.into(), key: shown(key), why: why.into() }
@@ -20,6 +21,12 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn new(file: &'static str, json: Json) -> Self {
         Self { file, json }
+    }
+
+    /// Its entries but those in `keys`, by name.
+    pub(super) fn without(self, keys: &[&str]) -> BTreeMap<String, Json> {
+        let Json::Object(entries) = self.json else { return BTreeMap::new() };
+        entries.into_iter().filter(|(key, _)| !keys.contains(&key.as_str())).collect()
     }
 
     pub(super) fn bad(&self, key: &str, why: impl Into<String>) -> FormatError {

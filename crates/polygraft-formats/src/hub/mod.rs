@@ -41,7 +41,7 @@ use tensors::Tensors;
 /// The configuration's name.
 pub(crate) const CONFIG: &str = "adapter_config.json";
 /// The weights' names; the library takes the first unless it is told otherwise.
-const WEIGHTS: [&str; 2] = ["pytorch_adapter.bin", "adapter.safetensors"];
+pub(crate) const WEIGHTS: [&str; 2] = ["pytorch_adapter.bin", "adapter.safetensors"];
 
 /// The library's methods.
 pub static FAMILIES: &[Family] =
@@ -51,6 +51,17 @@ pub static FAMILIES: &[Family] =
 #[must_use]
 pub(crate) fn claims(config: &Json) -> bool {
     config.get("peft_type").is_none() && (config.get("config").is_some() || config.get("model_class").is_some())
+}
+
+/// What two configurations differ in, besides training; `None` when they are of one method with the same settings.
+///
+/// # Errors
+/// [`FormatError::AdapterConfig`].
+pub(crate) fn alike(a: &Json, b: &Json) -> Result<Option<String>> {
+    let of = |top| {
+        Ok(config::methods(top)?.into_iter().map(|m| m.without(&["dropout", "init_weights", "init_weights_seed"])))
+    };
+    Ok(if of(a)?.eq(of(b)?) { None } else { Some("config".into()) })
 }
 
 /// Reads a folder that `save_adapter` wrote.

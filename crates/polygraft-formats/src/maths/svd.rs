@@ -45,6 +45,35 @@ pub fn svd(a: &Mat) -> Option<Svd> {
     Some(Svd { ut: ut_sorted, s: order.iter().map(|i| sizes[*i]).collect(), vt: vt_sorted })
 }
 
+/// The `r` largest singular values with their vectors, as factors of the best approximation of rank `r`: `U diag(S)` and
+/// `Vᵀ`, whose rows have length 1, `[rows, k]` and `[k, cols]` with k the smallest of `r` and the sides of A. Where a
+/// singular value is 0 both have zeros.
+///
+/// `None` as in [`svd`].
+#[must_use]
+pub fn leading(a: &Mat, r: usize) -> Option<(Mat, Mat)> {
+    let k = r.min(a.rows()).min(a.cols());
+    if a.rows() < a.cols() {
+        let ut = leading_vectors(&a.transposed(), k)?;
+        let mut vt = ut.times(a)?;
+        let mut us = ut.transposed();
+        for i in 0..k {
+            let size = norm(vt.row(i));
+            vt.row_mut(i).iter_mut().for_each(|x| *x = if size > 0.0 { *x / size } else { 0.0 });
+            (0..us.rows()).for_each(|j| us.row_mut(j)[i] *= size);
+        }
+        return Some((us, vt));
+    }
+    let vt = leading_vectors(a, k)?;
+    Some((a.times_transposed(&vt)?, vt))
+}
+
+/// The eigenvectors of the `k` largest eigenvalues of `Aᵀ A`, as rows.
+fn leading_vectors(a: &Mat, k: usize) -> Option<Mat> {
+    let eigen = Eigen::of(&gram(a)?)?;
+    if 2 * k <= a.cols() { eigen.some(0..k) } else { Some(eigen.all()?.first_rows(k)) }
+}
+
 /// The best approximation of rank `r`: `Σ σᵢ uᵢ vᵢᵀ` over the `r` largest singular values.
 ///
 /// Only as many vectors are computed as the smaller of both parts has. Where the r-th and the next singular value are

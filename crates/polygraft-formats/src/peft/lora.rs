@@ -62,7 +62,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn load(r: &mut Reading<'_>) -> Result<()> {
-    let split = Split::of(r)?;
+    let split = Split::of(&r.config)?;
     let scales = Scales::of(r, "lora_alpha", r.config.flag("use_rslora", false)?)?;
     let with_bias = r.config.flag("lora_bias", false)?;
     let dora = r.config.flag("use_dora", false)?;

@@ -4,6 +4,7 @@
 //! A family is one file here and one row of [`FAMILIES`].
 
 mod change;
+mod combined;
 mod config;
 mod family;
 mod head;
@@ -56,6 +57,7 @@ mod vblora;
 mod vera;
 mod waveft;
 
+pub(crate) use combined::{alike, combine};
 pub use family::{Defaults, Family, READ, SILENT};
 
 use crate::adapter::AdapterOptions;
@@ -119,7 +121,7 @@ pub static FAMILIES: &[Family] = &[
 /// The configuration's name.
 pub(crate) const CONFIG: &str = "adapter_config.json";
 /// The weights' names, the first that is there.
-const WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
+pub(crate) const WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 
 /// The row of a `peft_type`.
 #[must_use]

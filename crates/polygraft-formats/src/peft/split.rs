@@ -1,7 +1,7 @@
 //! LoRAs that begin as a part of the base's weight, or give a part of it up: PEFT takes the same part out of the base
 //! when it loads them, and so must we.
 
-use super::config::bad;
+use super::config::{Config, bad};
 use super::reading::{Reading, Target};
 use crate::error::{Result, shown};
 use crate::json::Json;
@@ -22,13 +22,13 @@ pub(super) enum Split {
 
 impl Split {
     /// What the configuration of a LoRA asks for; an initialisation that cannot be repeated is refused.
-    pub(super) fn of(r: &Reading<'_>) -> Result<Option<Self>> {
+    pub(super) fn of(config: &Config<'_>) -> Result<Option<Self>> {
         let key = "init_lora_weights";
         let refused = |why: &str| {
             let way = "save it in Python with path_initial_model_for_weight_conversion, which makes a plain LoRA of it";
             Err(bad(key, format!("{why}; {way}")))
         };
-        let init = match r.config.get(key) {
+        let init = match config.get(key) {
             None | Some(Json::Bool(_)) => None,
             Some(Json::Text(name)) => match name.as_str() {
                 "gaussian" | "eva" | "orthogonal" | "lora_ga" | "mica" => None,
@@ -51,7 +51,7 @@ impl Split {
             },
             Some(other) => return Err(bad(key, format!("{} is not an initialisation", other.brief()))),
         };
-        match (init, r.config.get("kasa_config")) {
+        match (init, config.get("kasa_config")) {
             (init, None) => Ok(init),
             (None, Some(_)) => Ok(Some(Self::Smallest)),
             (Some(_), Some(_)) => Err(bad("kasa_config", "KaSA beside another part that is taken out of the base")),
