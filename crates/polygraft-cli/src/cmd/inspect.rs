@@ -95,12 +95,17 @@ fn grafted(args: &Inspect, base: &std::path::Path) -> Result<Value> {
 fn saved(args: &Inspect, disk: &Disk) -> Result<Value> {
     let format = |source| Error::Format { path: args.path.clone(), source };
     let config = disk.read("adapter_config.json", polygraft_formats::source::SMALL).map_err(format)?;
+    let methods = polygraft_formats::hub::methods(&config);
     let config: Value = serde_json::from_slice(&config)
         .map_err(|e| Error::Content { path: args.path.join("adapter_config.json"), why: e.to_string() })?;
     let hint = "give --base DIR to see what it changes, layer by layer, and what is unused";
     if config["peft_type"].is_null() {
+        let list = |of: fn(&polygraft_formats::hub::Family) -> &str| -> Vec<&str> {
+            methods.iter().flatten().map(|f| of(f)).collect()
+        };
         return Ok(json!({
             "kind": "adapter", "library": "AdapterHub", "name": config["name"], "base": config["model_name"],
+            "methods": list(|f| f.name), "becomes": list(|f| f.ops), "refused": methods.as_ref().err().map(ToString::to_string),
             "model_class": config["model_class"], "version": config["version"], "config": config["config"],
             "files": disk.names(), "more": hint,
         }));

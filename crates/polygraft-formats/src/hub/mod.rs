@@ -53,6 +53,14 @@ pub(crate) fn claims(config: &Json) -> bool {
     config.get("peft_type").is_none() && (config.get("config").is_some() || config.get("model_class").is_some())
 }
 
+/// The methods that an `adapter_config.json` names, without reading any tensor.
+///
+/// # Errors
+/// [`FormatError::Json`], [`FormatError::AdapterConfig`].
+pub fn methods(config: &[u8]) -> Result<Vec<&'static Family>> {
+    config::methods(&Json::parse(CONFIG, config)?)?.iter().map(family::of).collect()
+}
+
 /// What two configurations differ in, besides training; `None` when they are of one method with the same settings.
 ///
 /// # Errors

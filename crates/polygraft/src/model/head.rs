@@ -110,6 +110,17 @@ pub enum HeadTask {
 impl HeadTask {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Sequence, Self::Token, Self::Question, Self::MaskedLm];
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sequence => "sequence classification",
+            Self::Token => "token classification",
+            Self::Question => "question answering",
+            Self::MaskedLm => "masked language model",
+        }
+    }
 }
 
 /// A head: of the base, or one that travels with an adapter.
