@@ -304,6 +304,37 @@ fn quantize_holds_rows_and_not_the_model() {
     assert!(large < small + file / 2, "{large} bytes for a table of {file}, {small} for next to none");
 }
 
+#[test]
+fn explain_names_the_adapter_of_every_change() {
+    for (case, says) in [
+        ("peft/ia3/default", ": a"),
+        ("hub/mixed/families_bert", ""),
+        ("hub/mixed/depths", "average(a:0.25, d:0.25)"),
+        ("hub/stack/language_task", "couple"),
+        ("peft/stacked", ""),
+    ] {
+        let mut requests = Vec::new();
+        find(Path::new(&fixture(case)), &mut requests);
+        assert!(!requests.is_empty(), "{case}");
+        for request in requests {
+            let done = polygraft(&["explain", "--request", &request.display().to_string()]);
+            let text = String::from_utf8_lossy(&done.stdout);
+            assert!(done.status.success(), "{case}: {}", String::from_utf8_lossy(&done.stderr));
+            assert!(!text.contains("unloaded") && text.contains(says), "{}: {text}", request.display());
+        }
+    }
+}
+
+fn find(dir: &Path, out: &mut Vec<PathBuf>) {
+    for path in std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()) {
+        if path.is_dir() {
+            find(&path, out);
+        } else if path.ends_with("request.json") && !path.with_file_name("error.txt").exists() {
+            out.push(path);
+        }
+    }
+}
+
 /// `combine` with the adapters of a golden case, in `out`.
 fn combine(case: &str, out: &Path) -> Output {
     let text = std::fs::read_to_string(fixture(&format!("{case}/combine.json"))).unwrap();

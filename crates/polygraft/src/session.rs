@@ -436,7 +436,12 @@ impl<B: Backend> Session<B> {
     pub fn explain(&self, program: &Program, tables: &Tables) -> Vec<program::Line> {
         let owners: HashMap<PayloadId, &str> =
             self.adapters.iter().flat_map(|(name, a)| a.patches.iter().map(|(_, p)| (p.id, name.as_str()))).collect();
-        program::explain(program, tables, &self.spec, &|id| owners.get(&id).map_or("(unloaded)", |n| n).to_owned())
+        let owner = |id: PayloadId| owners.get(&id).copied().unwrap_or("(unloaded)");
+        program::explain(program, tables, &self.spec, &|id| match self.variants.parts(id) {
+            // A changed layer is of all that changed it.
+            Some(parts) => parts.iter().map(|(part, _)| owner(*part)).collect::<Vec<_>>().join(" + "),
+            None => owner(id).to_owned(),
+        })
     }
 }
 

@@ -138,7 +138,7 @@ fn takes(
                         Op::LowRank(l) => format!(" rank {}", l.a.rows()),
                         Op::MixedLowRank(m) => format!(" rank {}", m.lora.a.rows()),
                         Op::Bottleneck(b) => format!(" bottleneck {}", b.down.rows()),
-                        Op::Blend(b) => format!(" {}", members(b, owner)),
+                        Op::Blend(b) => members(b, owner),
                         Op::Reft(r) => format!(" rank {}", r.first.source.rows()),
                         Op::Offset(_) | Op::ReplaceLinear(_) | Op::ReplaceNorm(_) | Op::Reweight(_) => String::new(),
                         Op::Prompt(p) => format!(" {} virtual tokens", p.vectors.rows()),
@@ -146,7 +146,9 @@ fn takes(
                         Op::Fusion(_) | Op::Coupling(_) | Op::Rewording(_) => String::new(),
                     };
                     let scale = if s.scale == 1.0 { String::new() } else { format!(" ×{}", s.scale) };
-                    format!("{range}: {}{detail}{scale}", owner(p.id))
+                    // A blend was made for this composition: its members are the adapters.
+                    let name = if matches!(p.op, Op::Blend(_)) { String::new() } else { owner(p.id) };
+                    format!("{range}: {name}{detail}{scale}")
                 }
                 None => match desc.purpose {
                     Purpose::Head(_) => format!("{range}: head"),

@@ -36,6 +36,11 @@ impl Variants {
         self.made.values().any(|p| p.id == id)
     }
 
+    /// What the variant `id` is made of.
+    pub(super) fn parts(&self, id: PayloadId) -> Option<&Key> {
+        self.made.iter().find(|(_, p)| p.id == id).map(|(key, _)| key)
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.made.values().map(|p| p.op.bytes()).sum()
     }
