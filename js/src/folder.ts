@@ -153,6 +153,8 @@ const PEFT_FILES = [['adapter_model.safetensors', 'adapter_model.bin']];
 const HUB_FILES = [['pytorch_adapter.bin', 'adapter.safetensors']];
 const HUB_HEAD = ['pytorch_model_head.bin', 'model_head.safetensors'];
 const FUSION_FILES = [['pytorch_model_adapter_fusion.bin', 'model_adapter_fusion.safetensors']];
+/** What composable-sft saves. */
+const DIFF = 'pytorch_diff.bin';
 const CONFIG_LIMIT = 1 << 20;
 
 /** An adapter's files: a single one, or what a library saved into a folder. */
@@ -191,8 +193,11 @@ async function saved(url: string, io: Io): Promise<Folder> {
   try {
     bytes = await read(config);
   } catch (error) {
+    if (isAbort(error)) throw error;
+    // A sparse fine-tuning is one file, without a configuration.
+    if (await exists(inFolder(url, DIFF), io.signal, true)) return Folder.at(new Map([[DIFF, inFolder(url, DIFF)]]), io);
     const fusion = 'adapter_fusion_config.json';
-    if (isAbort(error) || !(await there(fusion))) throw error;
+    if (!(await there(fusion))) throw error;
     config = fusion;
     bytes = await read(config);
   }
@@ -208,18 +213,19 @@ async function saved(url: string, io: Io): Promise<Folder> {
   return Folder.at(new Map(names.map((name) => [name, inFolder(url, name)])), io, new Map([[config, bytes]]));
 }
 
-/** Whether a server has a file, as far as it says so without sending it. */
-async function exists(url: string, signal: AbortSignal): Promise<boolean> {
+/** Whether a server has a file, as far as it says so without sending it; `surely`: whether it says that it has. */
+async function exists(url: string, signal: AbortSignal, surely = false): Promise<boolean> {
   try {
     const response = await fetch(url, { method: 'HEAD', signal });
     await response.body?.cancel().catch(() => {});
     // A server that answers a missing file with a page is no file server.
     const page = response.ok && /text\/html/.test(response.headers.get('content-type') ?? '');
+    if (surely) return response.ok && !page;
     // Some servers refuse to answer without sending: only a plain no counts.
     return response.status !== 404 && response.status !== 410 && !page;
   } catch {
     signal.throwIfAborted();
-    return true;
+    return !surely;
   }
 }
 

@@ -102,7 +102,7 @@ export class RemoteModel implements T.Model {
   }
 
   async loadAdapter(name: string, source: T.Source | T.Bytes, options?: T.AdapterOptions): Promise<T.AdapterReport> {
-    const o = check.checkOptions('loadAdapter', options, [...COMMON, 'strict', 'allowBaseMismatch', 'task', 'invertible', 'reft']);
+    const o = check.checkOptions('loadAdapter', options, [...COMMON, 'strict', 'allowBaseMismatch', 'task', 'invertible', 'reft', 'head']);
     check.textOf('loadAdapter: name', name);
     const flags = {
       strict: check.flagOf('loadAdapter: strict', o.strict) ?? true,

@@ -12,6 +12,7 @@ export interface WireAdapterOptions {
   task?: number;
   invertible?: boolean;
   reft?: string;
+  head?: string;
 }
 
 export type Call =

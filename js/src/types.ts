@@ -107,6 +107,8 @@ export interface AdapterOptions extends Common {
   invertible?: boolean | undefined;
   /** `direft` for a DiReFT, which AdapterHub saves so that it cannot be told from a NoReFT. */
   reft?: 'direft' | undefined;
+  /** What a sparse fine-tuning's head is for, where its file does not show it (BERT's classifiers). Default: as the base's own, else `sequence`. */
+  head?: 'sequence' | 'token' | undefined;
 }
 
 /** What loading an adapter did. */

@@ -1,9 +1,9 @@
 //! Which family an adapter's files are of, and their reader: the one table of families.
 
-use crate::error::{FormatError, Result};
+use crate::error::{FormatError, Result, shown};
 use crate::json::Json;
 use crate::source::{ADAPTER, Files, SMALL, Subfolder};
-use crate::{hub, language, peft};
+use crate::{hub, language, peft, sparse};
 use polygraft::Session;
 use polygraft::backend::Backend;
 use polygraft::ir::{AdapterIr, Graft, LoadReport};
@@ -27,6 +27,19 @@ pub struct AdapterOptions {
     pub invertible: Option<bool>,
     /// Which ReFT it is, for folders that do not say.
     pub reft: Option<ReftForm>,
+    /// What a sparse fine-tuning's head is for, where its file does not show it: BERT's classifiers of sequences and of
+    /// tokens have the same names. The base's own head says it too; else it is the one of sequences.
+    pub head: Option<HeadForm>,
+}
+
+/// What a head is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadForm {
+    /// Sequences.
+    Sequence,
+    /// Tokens.
+    Token,
 }
 
 /// The forms of ReFT that AdapterHub saves alike.
@@ -52,7 +65,7 @@ impl ReftForm {
 
 impl Default for AdapterOptions {
     fn default() -> Self {
-        Self { strict: true, allow_base_mismatch: false, task: None, invertible: None, reft: None }
+        Self { strict: true, allow_base_mismatch: false, task: None, invertible: None, reft: None, head: None }
     }
 }
 
@@ -101,6 +114,10 @@ pub fn load_adapter(files: &dyn Files, spec: &ModelSpec, options: &AdapterOption
         return Err(FormatError::Unsupported { file: hub::SETUP_CONFIG.into(), why });
     }
     let folder = folder(files)?;
+    if options.head.is_some() && !names_a_diff(files) {
+        let why = "this is for sparse fine-tunings: leave it out".into();
+        return Err(FormatError::Argument { what: "head".into(), why });
+    }
     let inner = folder.as_deref().map(|name| Subfolder::new(files, name));
     let files: &dyn Files = inner.as_ref().map_or(files, |f| f);
     let names = files.names();
@@ -118,8 +135,15 @@ pub fn load_adapter(files: &dyn Files, spec: &ModelSpec, options: &AdapterOption
     if names.iter().any(|n| n == hub::FUSION_CONFIG) {
         return hub::load_fusion(files, spec, options);
     }
-    if let [name] = names.as_slice() {
-        return language::load(name, files.read(name, ADAPTER)?);
+    let diff = names.iter().find(|n| *n == sparse::FILE);
+    if let Some(name) = diff.or(if let [name] = names.as_slice() { Some(name) } else { None }) {
+        let data = files.read(name, ADAPTER)?;
+        if !crate::container::torch::is_torch(&data) {
+            return language::load(name, data);
+        }
+        return sparse::load(name, data, spec, options)?.ok_or_else(|| FormatError::NotAModel {
+            why: format!("{} is a file of torch.save and no sparse fine-tuning: name its folder", shown(name)),
+        });
     }
     if names.iter().any(|n| n == "config.json") {
         let why =
@@ -128,6 +152,12 @@ pub fn load_adapter(files: &dyn Files, spec: &ModelSpec, options: &AdapterOption
         return Err(FormatError::NotAModel { why });
     }
     Err(crate::source::missing("adapter_config.json", &names))
+}
+
+/// Whether this may be a sparse fine-tuning: its own file, or a single one under any name.
+fn names_a_diff(files: &dyn Files) -> bool {
+    let names = files.names();
+    names.iter().any(|n| n == sparse::FILE) || names.len() == 1
 }
 
 /// PEFT saves an adapter that is not called `default` into a folder of its name: the name of the only such folder.

@@ -37,6 +37,11 @@ impl TensorBag {
         Ok(Self { file: file.into(), data, left, metadata: header.metadata })
     }
 
+    /// Tensors of a file that are already known.
+    pub(crate) fn of(file: &str, data: Vec<u8>, tensors: impl IntoIterator<Item = (String, View)>) -> Self {
+        Self { file: file.into(), data, left: tensors.into_iter().collect(), metadata: BTreeMap::new() }
+    }
+
     /// The file's name, for errors.
     #[must_use]
     pub fn file(&self) -> &str {

@@ -26,6 +26,7 @@ mod output;
 pub mod peft;
 pub mod quantize;
 pub mod source;
+pub mod sparse;
 pub mod tokenizer;
 
 pub use adapter::{AdapterOptions, Loaded, load, load_adapter};

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use polygraft_formats::{base, hub, peft};
+use polygraft_formats::{base, hub, peft, sparse};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -34,6 +34,7 @@ struct Cases {
     peft: BTreeMap<String, usize>,
     hub: BTreeMap<&'static str, usize>,
     bases: BTreeMap<String, usize>,
+    sparse: usize,
 }
 
 impl Cases {
@@ -64,6 +65,7 @@ impl Cases {
         let (mut of_peft, mut of_hub) = (BTreeSet::new(), BTreeSet::new());
         for adapter in request["adapters"].as_object().into_iter().flat_map(|a| a.values()) {
             let Some(path) = adapter.as_str().or_else(|| adapter["path"].as_str()) else { continue };
+            self.sparse += usize::from(case.join(path).join(sparse::FILE).is_file());
             let mut configs = Vec::new();
             folders(&case.join(path), "adapter_config.json", &mut configs);
             for folder in configs {
@@ -109,6 +111,7 @@ fn document(cases: &Cases) -> String {
     bases(&mut out, cases);
     peft_methods(&mut out, cases);
     hub_methods(&mut out, cases);
+    sparse_methods(&mut out, cases);
     out
 }
 
@@ -183,6 +186,21 @@ fn hub_methods(out: &mut String, cases: &Cases) {
             code(f.silent)
         );
     }
+}
+
+fn sparse_methods(out: &mut String, cases: &Cases) {
+    let f = sparse::FAMILY;
+    assert!(cases.sparse > 0, "no fixture has {}", f.name);
+    let _ = write!(
+        out,
+        "\n## Sparse fine-tunings: composable-sft\n\n| method | file | becomes | merges | files |\n|---|---|---|---|--:|\n\
+         | {} | `{}` | {} | {} | {} |\n",
+        f.paper,
+        sparse::FILE,
+        f.ops,
+        yes(f.merges),
+        cases.sparse
+    );
 }
 
 fn code(names: &[&str]) -> String {

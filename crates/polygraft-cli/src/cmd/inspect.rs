@@ -6,9 +6,12 @@ use crate::files::Disk;
 use crate::load;
 use polygraft::model::ModelSpec;
 use polygraft_formats::container::safetensors::{Header, header_len};
-use polygraft_formats::{Files, language};
+use polygraft_formats::{Files, language, sparse};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+
+/// How to be told more.
+const MORE: &str = "give --base DIR to see what it changes, layer by layer, and what is unused";
 
 pub(crate) fn run(args: &Inspect) -> Result<()> {
     let disk = Disk::open(&args.path)?;
@@ -30,6 +33,12 @@ fn about(args: &Inspect, disk: &Disk) -> Result<Value> {
     }
     if disk.has("config.json") || disk.has("modules.json") {
         return Ok(base(&load::base(&args.path, |_, _| Ok(()))?));
+    }
+    if disk.has(sparse::FILE) {
+        return Ok(json!({
+            "kind": "adapter", "library": "composable-sft", "family": sparse::FAMILY.name, "method": sparse::FAMILY.paper,
+            "becomes": sparse::FAMILY.ops, "files": disk.names(), "more": MORE,
+        }));
     }
     let format = |source| Error::Format { path: args.path.clone(), source };
     if let [name] = disk.names().as_slice() {
@@ -98,7 +107,6 @@ fn saved(args: &Inspect, disk: &Disk) -> Result<Value> {
     let methods = polygraft_formats::hub::methods(&config);
     let config: Value = serde_json::from_slice(&config)
         .map_err(|e| Error::Content { path: args.path.join("adapter_config.json"), why: e.to_string() })?;
-    let hint = "give --base DIR to see what it changes, layer by layer, and what is unused";
     if config["peft_type"].is_null() {
         let list = |of: fn(&polygraft_formats::hub::Family) -> &str| -> Vec<&str> {
             methods.iter().flatten().map(|f| of(f)).collect()
@@ -107,13 +115,13 @@ fn saved(args: &Inspect, disk: &Disk) -> Result<Value> {
             "kind": "adapter", "library": "AdapterHub", "name": config["name"], "base": config["model_name"],
             "methods": list(|f| f.name), "becomes": list(|f| f.ops), "refused": methods.as_ref().err().map(ToString::to_string),
             "model_class": config["model_class"], "version": config["version"], "config": config["config"],
-            "files": disk.names(), "more": hint,
+            "files": disk.names(), "more": MORE,
         }));
     }
     let known = config["peft_type"].as_str().and_then(polygraft_formats::peft::family);
     let mut out = json!({
         "kind": "adapter", "library": "PEFT", "family": config["peft_type"], "base": config["base_model_name_or_path"],
-        "method": known.map(|f| f.paper), "becomes": known.map(|f| f.ops), "refused": known.and_then(|f| f.refusal()), "more": hint,
+        "method": known.map(|f| f.paper), "becomes": known.map(|f| f.ops), "refused": known.and_then(|f| f.refusal()), "more": MORE,
     });
     for key in
         ["r", "lora_alpha", "use_rslora", "bias", "target_modules", "modules_to_save", "task_type", "peft_version"]

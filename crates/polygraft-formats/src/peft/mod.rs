@@ -49,6 +49,7 @@ mod refused;
 mod road;
 mod rows;
 mod shira;
+mod spiel;
 mod supertuning;
 mod tinylora;
 mod tokens;
@@ -90,6 +91,7 @@ pub static FAMILIES: &[Family] = &[
     miss::FAMILY,
     miss::BONE,
     shira::FAMILY,
+    spiel::FAMILY,
     road::FAMILY,
     ln_tuning::FAMILY,
     delora::FAMILY,

@@ -163,8 +163,13 @@ fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Res
             finite("weight", weight.as_ref().is_none_or(|w| w.first_not_finite().is_none()))?;
             finite("bias", all_finite(bias.as_deref()))
         }
-        (Site::Linear(site), Op::Reweight(change)) => {
-            let wanted = shape_at(*site, adapter, spec).ok_or_else(missing)?;
+        (site @ (Site::Linear(_) | Site::Norm(_)), Op::Reweight(change)) => {
+            let wanted = match site {
+                Site::Linear(site) => shape_at(*site, adapter, spec),
+                Site::Norm(site) => spec.norms.get(site).map(|n| (spec.weight(n.gamma).cols, 1)),
+                _ => None,
+            };
+            let wanted = wanted.ok_or_else(missing)?;
             let found = change.0.shape();
             if found == wanted {
                 return Ok(());

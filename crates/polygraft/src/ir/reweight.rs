@@ -1,10 +1,11 @@
-//! Changes of a linear layer's own weight: the families that are no low-rank update, as functions of the weight.
+//! Changes of a linear layer's own weight: the families that are no low-rank update, as functions of the weight. A norm is
+//! a layer of one input to them: `[width, 1]`.
 //!
 //! Such a change is computed once, on the base that runs, when a composition first needs it; rows then run the changed
 //! layer in place of the base's ([`Op::ReplaceLinear`](super::Op::ReplaceLinear)). A family brings its mathematics with
 //! its reader: the core knows only whether changes add up or follow one another.
 
-use super::{Dense, Op};
+use super::{Dense, Norm, Op};
 use crate::tensor::Matrix;
 use std::fmt;
 use std::sync::Arc;
@@ -130,6 +131,15 @@ impl Layer {
         }
     }
 
+    fn replace_norm(&mut self, norm: &Norm) {
+        if let Some(gamma) = &norm.gamma {
+            self.weight.clone_from(gamma);
+        }
+        if let Some(beta) = &norm.beta {
+            self.bias = Some(beta.clone());
+        }
+    }
+
     fn replace(&mut self, dense: &Dense) {
         if let Some(weight) = &dense.weight {
             self.weight = weight.to_f32();
@@ -157,6 +167,10 @@ pub fn fold<'a>(mut base: Layer, ops: impl IntoIterator<Item = (&'a Op, f32)>) -
             Op::ReplaceLinear(dense) => {
                 base.replace(dense);
                 out.replace(dense);
+            }
+            Op::ReplaceNorm(norm) => {
+                base.replace_norm(norm);
+                out.replace_norm(norm);
             }
             Op::LowRank(l) => out.add_low_rank(l, scale),
             Op::Reweight(Reweight(change)) => match change.meeting() {

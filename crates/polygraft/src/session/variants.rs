@@ -3,7 +3,7 @@
 use crate::backend::Backend;
 use crate::compose::{Placed, Resolved};
 use crate::error::{Error, Result};
-use crate::ir::{Dense, Layer, LinearSite, Meeting, Op, Payload, PayloadId, Reweight, Site, fold};
+use crate::ir::{Dense, Layer, LinearSite, Meeting, Norm, NormSite, Op, Payload, PayloadId, Reweight, Site, fold};
 use crate::model::ModelSpec;
 use crate::quant::{BLOCK, q8_0};
 use crate::tensor::{Matrix, Scheme, Storage};
@@ -83,10 +83,10 @@ impl Variants {
     }
 }
 
-/// The patches of one linear site that become one variant, by their places in `placed`: all up to the last change of
+/// The patches of one site that become one variant, by their places in `placed`: all up to the last change of
 /// the weight that has to see them. Low-rank updates that nothing follows stay updates.
-fn folded(placed: &[Placed], site: LinearSite) -> Vec<usize> {
-    let here: Vec<usize> = (0..placed.len()).filter(|&i| placed[i].site == Site::Linear(site)).collect();
+fn folded(placed: &[Placed], site: Site) -> Vec<usize> {
+    let here: Vec<usize> = (0..placed.len()).filter(|&i| placed[i].site == site).collect();
     let change = |i: &usize| match &placed[*i].payload.op {
         Op::Reweight(Reweight(change)) => Some(change),
         _ => None,
@@ -105,12 +105,8 @@ fn folded(placed: &[Placed], site: LinearSite) -> Vec<usize> {
 impl<B: Backend> super::Session<B> {
     /// Puts changed layers in the place of the changes.
     pub(super) fn materialize(&mut self, resolved: &mut Resolved) -> Result<()> {
-        let mut sites: Vec<LinearSite> = resolved
-            .placed
-            .iter()
-            .filter(|p| matches!(p.payload.op, Op::Reweight(_)))
-            .filter_map(|p| if let Site::Linear(site) = p.site { Some(site) } else { None })
-            .collect();
+        let changed = resolved.placed.iter().filter(|p| matches!(p.payload.op, Op::Reweight(_)));
+        let mut sites: Vec<Site> = changed.map(|p| p.site).collect();
         sites.dedup();
         for site in sites {
             let places = folded(&resolved.placed, site);
@@ -136,7 +132,7 @@ impl<B: Backend> super::Session<B> {
         Ok(())
     }
 
-    fn variant(&mut self, site: LinearSite, parts: &[Placed]) -> Result<Arc<Payload>> {
+    fn variant(&mut self, site: Site, parts: &[Placed]) -> Result<Arc<Payload>> {
         let key: Key = parts.iter().map(|p| (p.payload.id, p.scale.to_bits())).collect();
         if let Some(found) = self.variants.found(&key) {
             return Ok(found);
@@ -157,10 +153,18 @@ impl<B: Backend> super::Session<B> {
             return Err(Error::NotFinite { what });
         }
         let replaced = parts.iter().any(|p| matches!(&p.payload.op, Op::ReplaceLinear(d) if d.weight.is_some()));
-        let weight =
-            if !bias_only || replaced { self.stored(site, (layer.rows, layer.cols), layer.weight) } else { None };
+        let (weight, gamma) = match site {
+            Site::Linear(site) if !bias_only || replaced => {
+                (self.stored(site, (layer.rows, layer.cols), layer.weight), None)
+            }
+            Site::Linear(_) => (None, None),
+            _ => (None, Some(layer.weight)),
+        };
         self.next_payload += 1;
-        let op = Op::ReplaceLinear(Dense { weight, bias: layer.bias });
+        let op = match site {
+            Site::Linear(_) => Op::ReplaceLinear(Dense { weight, bias: layer.bias }),
+            _ => Op::ReplaceNorm(Norm { gamma, beta: layer.bias }),
+        };
         let payload = Arc::new(Payload { id: PayloadId(self.next_payload), op });
         let mut gone = Vec::new();
         self.variants.keep(key, payload.clone(), &mut gone)?;
@@ -184,7 +188,13 @@ impl<B: Backend> super::Session<B> {
 }
 
 /// The base's layer at `site`; where it has none of that shape, the replaced one's shape.
-fn base<B: Backend>(spec: &ModelSpec, backend: &B, site: LinearSite, parts: &[Placed]) -> Result<Layer> {
+fn base<B: Backend>(spec: &ModelSpec, backend: &B, site: Site, parts: &[Placed]) -> Result<Layer> {
+    let missing = || Error::AdapterSite { adapter: parts[0].adapter.clone(), site: site.to_string() };
+    let site = match site {
+        Site::Linear(site) => site,
+        Site::Norm(norm) => return norm_of(spec, backend, norm)?.ok_or_else(missing),
+        _ => return Err(missing()),
+    };
     let own = parts.iter().find_map(|p| match &p.payload.op {
         Op::ReplaceLinear(d) => d.weight.as_ref().map(|w| (w.rows(), w.cols())),
         _ => None,
@@ -195,7 +205,7 @@ fn base<B: Backend>(spec: &ModelSpec, backend: &B, site: LinearSite, parts: &[Pl
     });
     let Some(linear) = weights else {
         let Some((rows, cols)) = own else {
-            return Err(Error::AdapterSite { adapter: parts[0].adapter.clone(), site: site.to_string() });
+            return Err(missing());
         };
         return Ok(Layer { rows, cols, weight: vec![0.0; rows * cols], bias: None });
     };
@@ -212,4 +222,15 @@ fn base<B: Backend>(spec: &ModelSpec, backend: &B, site: LinearSite, parts: &[Pl
         })
         .transpose()?;
     Ok(Layer { rows, cols, weight, bias })
+}
+
+/// The base's norm as a layer of one input: its weight is what it multiplies by, its bias what it adds.
+fn norm_of<B: Backend>(spec: &ModelSpec, backend: &B, site: NormSite) -> Result<Option<Layer>> {
+    let Some(norm) = spec.norms.get(&site) else { return Ok(None) };
+    let rows = spec.weight(norm.gamma).cols;
+    let vector = |id| {
+        let mut out = vec![0.0; rows];
+        backend.weight_row(id, 0, &mut out).map(|()| out)
+    };
+    Ok(Some(Layer { rows, cols: 1, weight: vector(norm.gamma)?, bias: norm.beta.map(vector).transpose()? }))
 }

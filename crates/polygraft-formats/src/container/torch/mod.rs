@@ -1,9 +1,12 @@
 //! `torch.save`d files (`.bin`, `.pt`): a zip archive or, before torch 1.6, a row of pickles, read without Python.
 
+mod diff;
 mod global;
 mod legacy;
 mod pickle;
 mod zip;
+
+pub(crate) use diff::{Diff, Diffs, diffs};
 
 use super::Dtype;
 use crate::error::{FormatError, Result, shown};
@@ -46,21 +49,25 @@ pub(crate) fn tensors(file: &str, data: &[u8]) -> Result<Vec<(String, View)>> {
         let Value::Text(name) = *key else {
             return Err(wrong("a key of its dictionary is not text: not a state_dict".into()));
         };
-        let Value::Tensor(id) = *value else {
+        let Some(view) = view(*value, &machine, &places) else {
             return Err(wrong(format!("its entry {:?} is not a tensor: not a state_dict", shown(name))));
         };
         if !seen.insert(name) {
             return Err(FormatError::Duplicate { file: file.into(), name: shown(name) });
         }
-        let tensor = machine.heap.tensors.get(id as usize);
-        let place = tensor.and_then(|t| places.get(t.storage as usize));
-        // The machine has checked that the view stays inside its storage, and `object` that the storage is there.
-        let (Some(tensor), Some(place)) = (tensor, place) else { continue };
-        let offset = usize::try_from(tensor.offset * tensor.dtype.size()).unwrap_or(0) + place.start;
-        let view = View { dtype: tensor.dtype, shape: tensor.shape.clone(), strides: tensor.strides.clone(), offset };
         out.push((name.to_owned(), view));
     }
     Ok(out)
+}
+
+/// A tensor with its place in the file; `None` for anything else.
+fn view(value: Value<'_>, machine: &Machine<'_>, places: &[Range<usize>]) -> Option<View> {
+    let Value::Tensor(id) = value else { return None };
+    // The machine has checked that the view stays inside its storage, and `object` that the storage is there.
+    let tensor = machine.heap.tensors.get(id as usize)?;
+    let place = places.get(tensor.storage as usize)?;
+    let offset = usize::try_from(tensor.offset * tensor.dtype.size()).unwrap_or(0) + place.start;
+    Some(View { dtype: tensor.dtype, shape: tensor.shape.clone(), strides: tensor.strides.clone(), offset })
 }
 
 /// The object that was saved, the machine that holds its parts, and where each storage's bytes are.
