@@ -35,9 +35,22 @@ OTHERS = {
                                          ("output.dense", "ffn_output"), ("layer.0.", "albert_layers.0."), ("attention.output.LayerNorm", "attention.LayerNorm"),
                                          ("output.LayerNorm", "full_layer_layer_norm")]),
     "electra": (dict(embedding_size=20), []),
+    "mpnet": (dict(), [("attention.output.LayerNorm", "attention.LayerNorm"), ("attention.output.dense", "attention.attn.o"), ("attention.self.", "attention.attn."),
+                                                       (r"attention\.self\.", r"attention\.attn\."), ("query", "q"), ("key", "k"), ("value", "v"), ("token_type_embeddings", "position_embeddings")]),
+    "deberta": (dict(type_vocab_size=0, relative_attention=True, pos_att_type=["c2p", "p2c"], share_att_key=True, norm_rel_ebd="layer_norm", position_buckets=8, max_relative_positions=-1,
+                     position_biased_input=False, conv_kernel_size=3, conv_act="gelu"),
+                [("query", "query_proj"), ("key", "key_proj"), ("value", "value_proj"), ("token_type_embeddings", "word_embeddings"), ("position_embeddings", "word_embeddings")]),
+    "modernbert": (dict(global_attn_every_n_layers=2, local_attention=8, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2, reference_compile=False),
+                   [("embeddings.LayerNorm", "embeddings.norm"), ("attention.output.LayerNorm", "attn_norm"), ("LayerNorm", "mlp_norm"), ("output.mlp_norm", "mlp_norm"), ("attention.output.dense", "attn.Wo"),
+                    ("attention.self.", "attn."), (r"attention\.self\.", r"attn\."), ("intermediate.dense", "mlp.Wi"), ("intermediate", "mlp.Wi"), ("output.dense", "mlp.Wo"), (r"output\.dense", r"mlp\.Wo"),
+                    ("query", "Wqkv"), ("key", "Wqkv"), ("value", "Wqkv"), ("encoder.layer", "layers"), (r"encoder\.layer", "layers"), ("layer.0", "layers.0"), (r"layer\.", r"layers\."), (r"\.dense", ".Wo"),
+                    ("word_embeddings", "tok_embeddings"), ("position_embeddings", "tok_embeddings"), ("token_type_embeddings", "tok_embeddings")]),
 }
+# Those whose heads have layers of their own that no adapter saves unless it is told to: they are drawn without a task.
+BARE = ("mpnet", "deberta", "modernbert")
 HEADS = {"SEQ_CLS": "ForSequenceClassification", "TOKEN_CLS": "ForTokenClassification", "QUESTION_ANS": "ForQuestionAnswering"}
-CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlmr": "XLMRoberta", "distilbert": "DistilBert", "albert": "Albert", "electra": "Electra"}
+CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlmr": "XLMRoberta", "distilbert": "DistilBert", "albert": "Albert", "electra": "Electra", "mpnet": "MPNet", "deberta": "DebertaV2",
+           "modernbert": "ModernBert"}
 PROMPTS = ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "CARTRIDGE")
 TASKED = ("POLY", "MULTITASK_PROMPT_TUNING")
 SINGLE = [kind for kind in draws.DRAWS]
@@ -58,6 +71,8 @@ def bases(out):
                 make.save_base(name, make.build(name, CLASSES[arch] + cls, config, **changes, **more))
         for arch, (more, _) in OTHERS.items():
             names = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "intermediate_size": "hidden_dim"} if arch == "distilbert" else {}
+            if arch == "modernbert" and hidden // heads % 2:  # Its rotation takes pairs.
+                continue
             config = getattr(transformers, CLASSES[arch] + "Config")(**{names.get(k, k): v for k, v in sizes.items()}, **more, attn_implementation="eager")
             for suffix, cls in (("", "Model"), ("_mlm", "ForMaskedLM")):
                 name = f"{arch}{suffix}_{size}"
@@ -78,6 +93,8 @@ class Draw:
         self.size = self.r.choice(list(SHAPES))
         self.hidden, self.layers, _, self.inner, self.vocab, self.positions = SHAPES[self.size]
         self.arch = self.r.choice(["bert", "bert", "bert", "roberta", "roberta", "xlmr", "xlmr", *OTHERS])
+        if self.arch == "modernbert" and self.size == "45":
+            self.arch = "deberta"
         self.task, self.cls, self.labels = None, None, None
 
     def take_task(self, kind):
@@ -88,8 +105,10 @@ class Draw:
             self.task = r.choice(["SEQ_CLS", "TOKEN_CLS"])
         if self.task == "QUESTION_ANS" and kind in TASKED:
             self.task = "TOKEN_CLS"
-        if kind in ("PREFIX_TUNING", "CARTRIDGE") and self.arch in ("distilbert", "albert"):
+        if kind in ("PREFIX_TUNING", "CARTRIDGE") and self.arch in ("distilbert", "albert", *BARE) or kind == "MULTITASK_PROMPT_TUNING" and self.arch in BARE:
             self.arch = "electra"
+        if self.arch in BARE:
+            self.task = "FEATURE_EXTRACTION" if own else None
         if kind in ("PREFIX_TUNING", "CARTRIDGE") and self.task == "SEQ_CLS":
             self.arch = "bert"
         if self.task in HEADS:
@@ -120,7 +139,7 @@ class Draw:
     def prompt_width(self, kind):
         if self.arch == "distilbert":
             return {"token_dim": self.hidden, "num_attention_heads": SHAPES[self.size][2], "num_layers": self.layers}
-        return {"token_dim": 20} if self.arch in OTHERS and kind not in ("PREFIX_TUNING", "CARTRIDGE") else {}
+        return {"token_dim": 20} if self.arch in ("albert", "electra") and kind not in ("PREFIX_TUNING", "CARTRIDGE") else {}
 
     def targets(self, kind, config):
         """Which modules, and the other options that methods share, for a configuration that says nothing of them."""
@@ -208,7 +227,7 @@ def mixed(machine, d, _, number):
         d.task = d.cls = d.labels = None
         d.base, task = f"{d.arch}_{d.size}", {}
     kinds = [k for k in SINGLE if (task or draws.KINDS.get(k, k) not in PROMPTS) and k not in ("TRAINABLE_TOKENS", "LAYER_REPLICATION")]
-    if d.arch != "bert" and (d.task == "SEQ_CLS" or d.arch in ("distilbert", "albert")):
+    if d.arch != "bert" and (d.task == "SEQ_CLS" or d.arch in ("distilbert", "albert", *BARE)):
         kinds = [k for k in kinds if k not in ("PREFIX_TUNING", "CARTRIDGE")]
     kinds = [k for k in kinds if k not in TASKED or task]
     if d.task == "FEATURE_EXTRACTION":

@@ -866,7 +866,7 @@ def bad_adapter():
     bad("alpha_a_text", "lora_alpha", config(lora_alpha="16"))
     bad("bias_unknown", "ADAPTER_CONFIG", config(bias="some"))
     bad("pissa_niter", "init_lora_weights", config(init_lora_weights="pissa_niter_4"))
-    bad("replicated_layers", "layer_replication", config(layer_replication=[[0, 1], [0, 1]]))
+    bad("replicated_layers", "layer_replication", config(layer_replication=[[0, 3], [0, 1]]))
     bad("bare_parameters", "target_parameters", config(target_parameters=["encoder.layer.0.attention.self.query.weight"]))
     bad("trainable_tokens", "trainable_token_indices", config(trainable_token_indices=[1, 2]))
     bad("targets_bad_regex", "target_modules", config(target_modules="(query"))

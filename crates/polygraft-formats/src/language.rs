@@ -81,6 +81,7 @@ pub fn load(file: &str, bytes: Vec<u8>) -> Result<AdapterIr> {
         fuses: None,
         chains: false,
         rows: polygraft::ir::RowChange::default(),
+        copies: None,
         made_under: about.under,
         unused: Vec::new(),
         missing: Vec::new(),

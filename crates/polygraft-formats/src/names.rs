@@ -213,6 +213,13 @@ pub fn modules(spec: &ModelSpec) -> Vec<(String, Part)> {
     out
 }
 
+/// The paths of all modules that a model of `spec` may have, poolers and heads included.
+pub fn paths(spec: &ModelSpec) -> impl Iterator<Item = String> {
+    let names = of(spec.arch);
+    let more = names.modules.iter().map(|(path, _)| *path).chain(names.heads.iter().map(|(_, path, _)| *path));
+    modules(spec).into_iter().map(|(path, _)| path).chain(more.map(str::to_owned))
+}
+
 /// The name under which a converted model stores a module; a head's depends on its task.
 #[must_use]
 pub fn path(arch: Arch, task: Option<HeadTask>, part: Part) -> String {

@@ -75,6 +75,7 @@ pub(crate) fn load(file: &str, data: Vec<u8>, spec: &ModelSpec, options: &Adapte
         chains: false,
         fuses: None,
         rows: RowChange::default(),
+        copies: None,
         unused: left.extra,
         missing: left.missing,
     }))

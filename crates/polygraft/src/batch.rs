@@ -244,6 +244,7 @@ fn entries(resolved: &Resolved, payloads: &mut Payloads) -> HashMap<Purpose, Vec
         }
     }
     out.extend(resolved.unnormed.iter().map(|site| (Purpose::Unnormed(*site), rows())));
+    out.insert(Purpose::Stack(resolved.stack.as_ref().map_or(0, |s| s.first)), rows());
     if let Some(head) = &resolved.head {
         out.insert(Purpose::Head(head.key()), rows());
     }

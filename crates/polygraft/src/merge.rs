@@ -13,6 +13,10 @@ use std::collections::BTreeMap;
 /// # Errors
 /// [`Error::ComposeUndefined`] for an op that has no place in the weights, such as a language vector.
 pub fn merge(spec: &mut ModelSpec, weights: &mut BTreeMap<WeightId, Matrix>, resolved: &Resolved) -> Result<()> {
+    if resolved.stack.is_some() {
+        let why = "it runs copies of the base's layers, which share their weights: use it as an adapter".into();
+        return Err(Error::ComposeUndefined { text: resolved.text.clone(), why });
+    }
     // Changed weights have become replaced layers; low-rank updates of a site are added to those.
     let (replaced, others): (Vec<_>, Vec<_>) =
         resolved.placed.iter().partition(|p| matches!(p.payload.op, Op::ReplaceLinear(_)));

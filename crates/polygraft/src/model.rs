@@ -413,6 +413,43 @@ impl ModelSpec {
         }
     }
 
+    /// This model with copies of its layers in the place of its layers, numbered anew: copy `i` is of layer `copies[i]`,
+    /// whose weights it shares.
+    #[must_use]
+    pub fn replicated(&self, copies: &[u16]) -> Self {
+        let mut out = self.clone();
+        out.linears.retain(|site, _| Site::Linear(*site).layer().is_none());
+        out.norms.retain(|site, _| site.layer().is_none());
+        out.places.clear();
+        out.layers = 0;
+        out.add_copies(self, 0, copies);
+        out.order = (0..out.layers).collect();
+        out
+    }
+
+    /// Adds copies of layers of `from` under the numbers that begin with `first`. They do not run by themselves.
+    pub(crate) fn add_copies(&mut self, from: &Self, first: u16, copies: &[u16]) {
+        for (new, &old) in (first..=u16::MAX).zip(copies) {
+            let linears = from.linears.iter().filter(|(site, _)| Site::Linear(**site).layer() == Some(old));
+            for (site, weights) in linears {
+                if let Site::Linear(site) = Site::Linear(*site).at_layer(new) {
+                    self.linears.insert(site, *weights);
+                }
+            }
+            for (site, weights) in from.norms.iter().filter(|(site, _)| site.layer() == Some(old)) {
+                if let Site::Norm(site) = Site::Norm(*site).at_layer(new) {
+                    self.norms.insert(site, *weights);
+                }
+            }
+            if let Some(places) = from.places.get(usize::from(old)) {
+                let at = usize::from(new);
+                self.places.resize(self.places.len().max(at + 1), Places::default());
+                self.places[at] = *places;
+            }
+            self.layers = self.layers.max(new.saturating_add(1));
+        }
+    }
+
     /// Width of a sentence embedding.
     #[must_use]
     pub fn embedding_width(&self) -> usize {

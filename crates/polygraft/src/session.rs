@@ -14,6 +14,7 @@ use std::sync::Arc;
 mod chains;
 mod embed;
 mod setup;
+mod stacks;
 mod variants;
 
 pub use variants::BUDGET as VARIANTS_BUDGET;
@@ -26,6 +27,7 @@ const PROGRAMS_KEPT: usize = 32;
 /// Nothing is "active": which adapters a row takes is an argument of each call.
 pub struct Session<B: Backend> {
     spec: Arc<ModelSpec>,
+    stacks: stacks::Stacks,
     backend: B,
     adapters: Adapters,
     programs: HashMap<(Shape, Want), Arc<Program>>,
@@ -121,6 +123,7 @@ impl<B: Backend> Session<B> {
     pub fn new(spec: ModelSpec, mut backend: B) -> Result<Self> {
         backend.ready(&spec)?;
         Ok(Self {
+            stacks: stacks::Stacks::new(&spec),
             spec: Arc::new(spec),
             backend,
             adapters: Adapters::new(),
@@ -165,8 +168,9 @@ impl<B: Backend> Session<B> {
     /// A name that no composition could spell; a patch that does not fit the base.
     pub fn graft(&mut self, name: &str, adapter: AdapterIr, options: Graft) -> Result<LoadReport> {
         compose::check_name(name)?;
-        let report = ir::check(name, &adapter, &self.spec, options)?;
+        let report = self.check(name, &adapter, options)?;
         let mut adapter = adapter;
+        let stack = self.stacks.add(&mut adapter, &self.spec)?;
         embed::prepare(&mut adapter, &self.spec, &self.backend)?;
         let patches = adapter
             .patches
@@ -182,6 +186,7 @@ impl<B: Backend> Session<B> {
             head: adapter.head,
             made_under: adapter.made_under,
             rows: adapter.rows,
+            stack,
             chains: adapter.chains,
             fuses: adapter.fuses,
             setup: None,
@@ -189,6 +194,12 @@ impl<B: Backend> Session<B> {
         };
         self.adapters.insert(name.into(), Arc::new(grafted));
         Ok(report)
+    }
+
+    /// What loading `adapter` would report.
+    fn check(&self, name: &str, adapter: &AdapterIr, options: Graft) -> Result<LoadReport> {
+        let own = adapter.copies.as_ref().map(|copies| self.spec.replicated(copies));
+        ir::check(name, adapter, own.as_ref().unwrap_or(&self.spec), options)
     }
 
     /// Unloads an adapter. Calls in flight end on their own copy.
@@ -297,6 +308,7 @@ impl<B: Backend> Session<B> {
             batch::check_splits(i, row, resolved[of[i]], &self.spec)?;
             batch::check_room(i, row, resolved[of[i]].rows, &self.spec)?;
         }
+        resolved.iter().filter_map(|r| r.stack.as_ref()).for_each(|s| self.stacks.know(s, &self.spec));
         let program = self.program(Shape::of(resolved.iter().copied()), want)?;
         let layout = Layout::new(of);
         let mut tables = batch::fill(&program, &self.spec, rows, &layout, resolved);
@@ -316,7 +328,7 @@ impl<B: Backend> Session<B> {
         if let Some(program) = self.programs.get(&key) {
             return Ok(program.clone());
         }
-        let program = Arc::new(plan::plan(&self.spec, &key.0, want)?);
+        let program = Arc::new(plan::plan(self.stacks.spec(), &key.0, want)?);
         if self.programs.len() >= PROGRAMS_KEPT {
             self.programs.clear();
         }
@@ -437,7 +449,7 @@ impl<B: Backend> Session<B> {
         let owners: HashMap<PayloadId, &str> =
             self.adapters.iter().flat_map(|(name, a)| a.patches.iter().map(|(_, p)| (p.id, name.as_str()))).collect();
         let owner = |id: PayloadId| owners.get(&id).copied().unwrap_or("(unloaded)");
-        program::explain(program, tables, &self.spec, &|id| match self.variants.parts(id) {
+        program::explain(program, tables, self.stacks.spec(), &|id| match self.variants.parts(id) {
             // A changed layer is of all that changed it.
             Some(parts) => parts.iter().map(|(part, _)| owner(*part)).collect::<Vec<_>>().join(" + "),
             None => owner(id).to_owned(),

@@ -266,6 +266,7 @@ fn bare(patches: Vec<Patch>) -> AdapterIr {
         fuses: None,
         chains: false,
         rows: RowChange::default(),
+        copies: None,
         made_under: None,
         unused: Vec::new(),
         missing: Vec::new(),

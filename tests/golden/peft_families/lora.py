@@ -8,6 +8,8 @@ from peft.tuners.lora import layer
 from peft.tuners.lora.config import BdLoraConfig, KasaConfig, LoraGAConfig, MontecloraConfig, VeloraConfig
 from peft.tuners.lora.variants import QALoraLinearVariant
 
+from peft_machine import Adapter
+
 from .registry import FEW, QV, SEQ, SIX, TOK, family
 
 WORDS = "word_embeddings"
@@ -105,6 +107,12 @@ def lora_variants(m):
     case("monteclora", {"target_modules": FEW, "monteclora_config": MontecloraConfig(num_samples=2)})
     case("layer_replication", {"target_modules": QV, "layer_replication": [[0, 2], [0, 2], [1, 2]]})
     case("layer_replication_six", {"target_modules": SIX, "r": 2, "layer_replication": [[0, 1], [0, 2]], "bias": "lora_only"})
+    other = lambda **config: Adapter("LORA", {"r": 3, "lora_alpha": 4, **config})
+    case("layer_replication_rows", {"target_modules": QV, "layer_replication": [[0, 2], [1, 2]]}, row_compose=["a", "base", "b", "c", "a", "b"],
+         others={"b": other(target_modules=SIX), "c": other(target_modules=["query", "output.dense"], layer_replication=[[1, 2], [0, 2], [0, 1]])})
+    case("layer_replication_seqcls", {"target_modules": QV, "layer_replication": [[-1, 2], [0, 2]], "task_type": "SEQ_CLS"}, cls=SEQ, labels=3)
+    case("layer_replication_modernbert", {"target_modules": ["Wqkv", "mlp.Wo"], "layer_replication": [[0, 3], [1, 4]]}, base="modernbert")
+    case("layer_replication_deberta", {"target_modules": ["query_proj", "key_proj"], "layer_replication": [[0, 2], [0, 2]]}, base="deberta_v2_conv")
 
 
 @family("qalora")

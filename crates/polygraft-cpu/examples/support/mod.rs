@@ -60,6 +60,7 @@ fn lora(spec: &ModelSpec, seed: u64, rank: usize, at: &[LayerLinear]) -> Adapter
         fuses: None,
         chains: false,
         rows: polygraft::ir::RowChange::default(),
+        copies: None,
         made_under: None,
         unused: Vec::new(),
         missing: Vec::new(),

@@ -124,6 +124,7 @@ impl<'a> Reading<'a> {
             head: head.spec,
             chains: true,
             rows: self.rows,
+            copies: None,
             fuses: None,
             language: None,
             made_under: None,

@@ -150,6 +150,7 @@ fn only_head(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions) -> R
         head: head.spec,
         chains: false,
         rows: RowChange::default(),
+        copies: None,
         fuses: None,
         language: None,
         made_under: None,

@@ -7,7 +7,7 @@ use crate::bag::TensorBag;
 use crate::error::{FormatError, Result, shown};
 use crate::names::{self, Param, Part};
 use polygraft::ir::{Dense, LinearSite, Norm, NormSite, Op, Patch, Rewording, Site};
-use polygraft::model::{Arch, HeadSpec, ModelSpec};
+use polygraft::model::{HeadSpec, ModelSpec};
 use polygraft::tensor::Matrix;
 use std::collections::BTreeMap;
 
@@ -104,7 +104,7 @@ pub(super) fn overrides(
             (Part::Word | Part::Position | Part::TokenType | Part::Relative, _) => {}
         }
     }
-    promised(config, keys, spec.arch, &modules, missing);
+    promised(config, keys, spec, &modules, missing);
     if head.is_some() || !keys.automatic.is_empty() {
         // transformers' heads have a weight and, with few exceptions, a bias in every linear layer.
         for (site, dense) in linears.iter().filter(|(site, _)| Site::Linear(**site).is_head()) {
@@ -120,15 +120,20 @@ pub(super) fn overrides(
 }
 
 /// An entry of `modules_to_save` takes every module whose path ends in it, with no regard to dots.
-fn promised(config: &Config<'_>, keys: &Keys, arch: Arch, modules: &[String], missing: &mut Vec<String>) {
-    let there = |entry: &str| modules.iter().any(|m| m.ends_with(entry) || m.contains(&format!("{entry}.")));
-    for entry in config.modules_to_save.iter().filter(|e| !keys.automatic.contains(e)) {
+fn promised(config: &Config<'_>, keys: &Keys, spec: &ModelSpec, modules: &[String], missing: &mut Vec<String>) {
+    let among = |modules: &[String], entry: &str| {
+        modules.iter().any(|m| m.ends_with(entry) || m.contains(&format!("{entry}.")))
+    };
+    let there = |entry: &str| among(modules, entry);
+    // An entry that means no module of the model has nothing in the file.
+    let all: Vec<String> = names::paths(spec).map(|path| keys.wrapped(&path)).collect();
+    for entry in config.modules_to_save.iter().filter(|e| !keys.automatic.contains(e) && among(&all, e)) {
         if !there(entry) {
             missing.push(format!("{entry} (modules_to_save)"));
         }
     }
     // Some bases' heads have other names than PEFT thinks.
-    let output = keys.task.map(|task| names::path(arch, Some(task), Part::Linear(LinearSite::HeadOutput)));
+    let output = keys.task.map(|task| names::path(spec.arch, Some(task), Part::Linear(LinearSite::HeadOutput)));
     if !keys.automatic.is_empty() && !keys.automatic.iter().chain(&output).any(|e| there(e)) {
         missing.push(format!("{} (the head of its task)", keys.automatic[0]));
     }

@@ -6,6 +6,7 @@ use super::dora;
 use super::family::{Family, Reader};
 use super::parameters;
 use super::reading::{Reading, Target};
+use super::replication;
 use super::rows::LowRankRows;
 use super::split::Split;
 use super::tokens;
@@ -21,6 +22,7 @@ pub(super) const FAMILY: Family = Family {
         "kasa_config",
         "lora_alpha",
         "lora_bias",
+        replication::OPTION,
         "monteclora_config",
         "qalora_group_size",
         "r",
@@ -43,7 +45,6 @@ pub(super) const FAMILY: Family = Family {
         "megatron_core",
     ],
     refuses: &[
-        ("layer_replication", "it replicates layers"),
         (
             "alora_invocation_tokens",
             "this is activated LoRA, which PEFT switches on in its class for causal models alone: on an encoder it runs the base",

@@ -46,6 +46,7 @@ mod prompts;
 mod pvera;
 mod randlora;
 mod refused;
+mod replication;
 mod road;
 mod rows;
 mod shira;

@@ -4,7 +4,7 @@ use super::change::RowChange;
 use super::config::{Biases, Config};
 use super::family::{Family, Reader};
 use super::keys::{Keys, ROOT, SHARED};
-use super::{CONFIG, head};
+use super::{CONFIG, head, replication};
 use crate::adapter::AdapterOptions;
 use crate::bag::TensorBag;
 use crate::change::Change;
@@ -78,6 +78,7 @@ impl Named for Module {
 pub(super) struct Reading<'a> {
     pub(super) config: Config<'a>,
     pub(super) spec: &'a ModelSpec,
+    copies: Option<Vec<u16>>,
     pub(super) options: &'a AdapterOptions,
     family: &'static Family,
     keys: Keys,
@@ -106,11 +107,15 @@ pub(super) fn read(
         }
     };
     let config = Config::parse(json, family, spec.arch)?;
+    let copies = replication::copies(&config, spec)?;
+    let replicated = copies.as_ref().map(|copies| spec.replicated(copies));
+    let spec = replicated.as_ref().unwrap_or(spec);
     let keys = Keys::new(&bag, spec, config.task.and_then(names::task_of_peft), family);
     keys.twins.iter().for_each(|name| bag.ignore(name));
     let head = head::own(&keys, &bag, spec);
     let (patches, missing, changed, rows) = Default::default();
-    let mut reading = Reading { config, spec, options, family, keys, bag, head, patches, missing, changed, rows };
+    let mut reading =
+        Reading { config, spec, copies, options, family, keys, bag, head, patches, missing, changed, rows };
     load(&mut reading)?;
     reading.finish()
 }
@@ -480,6 +485,7 @@ impl Reading<'_> {
             chains: false,
             fuses: None,
             rows: self.rows,
+            copies: self.copies,
             unused: left.extra,
             missing: left.missing,
         })
@@ -488,13 +494,23 @@ impl Reading<'_> {
     fn promised_biases(&mut self) {
         let wanted: Vec<(String, Site)> = match self.config.bias {
             Biases::None => Vec::new(),
-            Biases::OfTargets => self.changed.iter().map(|t| (t.path.clone(), Site::Linear(t.site))).collect(),
+            Biases::OfTargets => {
+                let biased = self.changed.iter().filter(|t| self.has_bias(t));
+                biased.map(|t| (t.path.clone(), Site::Linear(t.site))).collect()
+            }
             Biases::All => names::modules(self.spec)
                 .into_iter()
                 .filter_map(|(path, part)| match part {
-                    Part::Linear(site) => Some((path, Site::Linear(site))),
-                    Part::Norm(site) => Some((path, Site::Norm(site))),
-                    Part::Word | Part::Position | Part::TokenType | Part::Relative => None,
+                    Part::Linear(site) if self.spec.linears.get(&site).is_none_or(|l| l.bias.is_some()) => {
+                        Some((path, Site::Linear(site)))
+                    }
+                    Part::Norm(site) if self.norm_has_bias(site) => Some((path, Site::Norm(site))),
+                    Part::Linear(_)
+                    | Part::Norm(_)
+                    | Part::Word
+                    | Part::Position
+                    | Part::TokenType
+                    | Part::Relative => None,
                 })
                 .collect(),
         };

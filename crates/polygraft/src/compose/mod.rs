@@ -7,7 +7,7 @@ mod resolve;
 mod split;
 mod tree;
 
-pub use resolve::{Adapters, Grafted, Placed, Resolved, Setup, resolve};
+pub use resolve::{Adapters, Grafted, Placed, Resolved, Setup, Stack, resolve};
 pub use split::SplitPart;
 
 use resolve::Fusions;

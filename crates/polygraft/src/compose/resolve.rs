@@ -23,12 +23,30 @@ pub struct Grafted {
     pub chains: bool,
     /// What it makes of a row's shape.
     pub rows: RowChange,
+    /// Layers that run in the place of the base's.
+    pub stack: Option<Stack>,
     /// A fusion's adapters, by the names under which it was stored.
     pub fuses: Option<Vec<String>>,
     /// What its name stands for, when it is a set-up of several: they are loaded under the names in it.
     pub setup: Option<Setup>,
     /// What loading reported.
     pub report: LoadReport,
+}
+
+/// Copies of a base's layers, as a session numbers them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stack {
+    /// The number of the first copy: beyond the base's layers.
+    pub first: u16,
+    /// Which layer each is a copy of.
+    pub copies: Vec<u16>,
+}
+
+impl Stack {
+    /// The copies' numbers, in the order in which they run.
+    pub fn layers(&self) -> impl Iterator<Item = u16> + '_ {
+        (self.first..=u16::MAX).zip(&self.copies).map(|(layer, _)| layer)
+    }
 }
 
 /// Several adapters and the composition that they were saved in.
@@ -78,6 +96,8 @@ pub struct Resolved {
     pub unnormed: Vec<BlockSite>,
     /// What becomes of a row's shape.
     pub rows: RowChange,
+    /// Layers that run in the place of the base's.
+    pub stack: Option<Stack>,
     /// The head that its logits come from: the last leaf's that has one, else the base's.
     pub head: Option<HeadSpec>,
     /// Things the caller should know, such as a language vector used under another composition than it was made for.
@@ -104,10 +124,18 @@ pub fn resolve(compose: &Compose, adapters: &Adapters, spec: &ModelSpec) -> Resu
     let owner = leaves.iter().rposition(|l| l.leaf.adapter.head.is_some());
     let head = owner.map_or(spec.head.clone(), |i| leaves[i].leaf.adapter.head.clone());
     let warnings = warnings(compose, &leaves);
-    let mut out =
-        Resolved { placed: Vec::new(), unnormed: Vec::new(), rows: RowChange::default(), head, warnings, text };
+    let mut out = Resolved {
+        placed: Vec::new(),
+        unnormed: Vec::new(),
+        rows: RowChange::default(),
+        stack: None,
+        head,
+        warnings,
+        text,
+    };
     let Some(node) = node else { return Ok(out) };
     out.methods(&node, &leaves)?;
+    out.stack(&leaves)?;
     out.weights(&leaves, owner)?;
     out.rows(&leaves)?;
     out.blocks(&node, &leaves, adapters)?;
@@ -137,6 +165,27 @@ impl Resolved {
                 "fuse attends over bottleneck adapters, and {} has none; use stack, sum or mix",
                 bare.leaf.name
             );
+            return Err(undefined(&self.text, &why));
+        }
+        Ok(())
+    }
+
+    /// Layers in the place of the base's: all that change layers must have the same.
+    fn stack(&mut self, leaves: &[Placing<'_>]) -> Result<()> {
+        let Some(first) = leaves.iter().find(|l| l.leaf.adapter.stack.is_some()) else { return Ok(()) };
+        self.stack.clone_from(&first.leaf.adapter.stack);
+        let in_layers = |l: &&Placing<'_>| l.leaf.adapter.patches.iter().any(|(site, _)| site.layer().is_some());
+        let other =
+            |l: &&Placing<'_>| l.leaf.adapter.stack != self.stack && (l.leaf.adapter.stack.is_some() || in_layers(l));
+        if let Some(other) = leaves.iter().find(other) {
+            let why = format!(
+                "{} runs copies of the base's layers, and {} changes other layers than those; use them in rows of their own",
+                first.leaf.name, other.leaf.name
+            );
+            return Err(undefined(&self.text, &why));
+        }
+        if leaves.iter().any(|l| !l.part.is_empty()) {
+            let why = format!("{} runs layers of its own, and a split has only parts of rows", first.leaf.name);
             return Err(undefined(&self.text, &why));
         }
         Ok(())

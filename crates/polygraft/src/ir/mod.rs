@@ -103,6 +103,9 @@ pub struct AdapterIr {
     pub chains: bool,
     /// What it makes of a row's shape.
     pub rows: RowChange,
+    /// Copies of the base's layers that run in the place of its layers: which layer each is a copy of. Its patches' sites
+    /// number the copies.
+    pub copies: Option<Vec<u16>>,
     /// A fusion's adapters, by the names under which it was stored; its patches are [`Op::Fusion`] at sub-blocks.
     pub fuses: Option<Vec<String>>,
     /// BCP 47 tag, when the adapter is a language's.

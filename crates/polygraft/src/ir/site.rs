@@ -222,6 +222,32 @@ impl Site {
     }
 }
 
+impl Site {
+    /// The same site of layer `layer`, where the site is in one.
+    #[must_use]
+    pub fn at_layer(self, layer: u16) -> Self {
+        match self {
+            Self::Linear(LinearSite::Layer(_, which)) => Self::Linear(LinearSite::Layer(layer, which)),
+            Self::Block(BlockSite::Attention(_)) => Self::Block(BlockSite::Attention(layer)),
+            Self::Block(BlockSite::Ffn(_)) => Self::Block(BlockSite::Ffn(layer)),
+            Self::LayerOutput(_) => Self::LayerOutput(layer),
+            Self::Keys(_) => Self::Keys(layer),
+            Self::Norm(NormSite::BeforeAttention(_)) => Self::Norm(NormSite::BeforeAttention(layer)),
+            Self::Norm(NormSite::AfterAttention(_)) => Self::Norm(NormSite::AfterAttention(layer)),
+            Self::Norm(NormSite::BeforeFfn(_)) => Self::Norm(NormSite::BeforeFfn(layer)),
+            Self::Norm(NormSite::AfterFfn(_)) => Self::Norm(NormSite::AfterFfn(layer)),
+            Self::Linear(_)
+            | Self::Norm(_)
+            | Self::Word
+            | Self::Position
+            | Self::TokenType
+            | Self::Embeddings
+            | Self::Vocabulary
+            | Self::Pooled => self,
+        }
+    }
+}
+
 impl NormSite {
     /// The encoder layer that the norm is in.
     #[must_use]

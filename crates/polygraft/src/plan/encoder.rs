@@ -8,7 +8,7 @@ use super::{Shape, Want};
 use crate::error::Result;
 use crate::ir::{BlockSite, LayerLinear, LinearSite, NormSite};
 use crate::model::{ModelSpec, RelativeTerms, SentenceStage};
-use crate::program::{BufferId, Extent, OutputKind, Program, RelativeBuffers, Scope, StepKind, check};
+use crate::program::{BufferId, Extent, OutputKind, Program, Purpose, RelativeBuffers, Scope, StepKind, check};
 
 /// Plans the Program for `shape` on `spec`, leaving what `want` asks for. The Program has been checked.
 ///
@@ -71,11 +71,43 @@ fn encoder(b: &mut Builder<'_>) -> BufferId {
         halves: spec.gated.then(|| token(b, 2 * spec.ffn)),
         relative: positions(b),
     };
-    for (at, &layer) in spec.order.iter().enumerate() {
-        if spec.prenorm {
-            prenorm::layer(b, &buffers, layer);
+    let copies = b.shape.stacks.iter().map(|stack| (stack.first, stack.layers().collect()));
+    let mut stacks: Vec<(u16, Vec<u16>)> = copies.collect();
+    if b.shape.own || stacks.is_empty() {
+        stacks.push((0, spec.order.clone()));
+    }
+    if let [(_, order)] = &stacks[..] {
+        layers(b, &buffers, order, convolution);
+    } else {
+        // All rows run all of the stacks, each from the embeddings on, and keep what their own made: calls that mix them
+        // are rare, and no kernel has to know of them.
+        let [start, done] = [(); 2].map(|()| token(b, spec.hidden));
+        b.step(StepKind::Copy { x: h, first: 0, out: start }, Scope::All, None);
+        for (at, (first, order)) in stacks.iter().enumerate() {
+            if at > 0 {
+                b.step(StepKind::Copy { x: start, first: 0, out: h }, Scope::All, None);
+            }
+            layers(b, &buffers, order, convolution);
+            let own = b.table(Extent::Tokens, Purpose::Stack(*first));
+            let scope = if at == 0 { Scope::All } else { Scope::Only(own) };
+            b.step(StepKind::Copy { x: h, first: 0, out: done }, scope, None);
+        }
+        b.step(StepKind::Copy { x: done, first: 0, out: h }, Scope::All, None);
+    }
+    if spec.prenorm {
+        b.norm(NormSite::Final, h, At::ENCODER);
+    }
+    h
+}
+
+/// The layers of `order`, one after the other, on the residual stream. `convolution` joins the first one's output.
+fn layers(b: &mut Builder<'_>, buffers: &Buffers, order: &[u16], convolution: Option<BufferId>) {
+    let h = buffers.h;
+    for (at, &layer) in order.iter().enumerate() {
+        if b.spec.prenorm {
+            prenorm::layer(b, buffers, layer);
         } else {
-            postnorm(b, &buffers, layer);
+            postnorm(b, buffers, layer);
         }
         if let Some(branch) = convolution.filter(|_| at == 0) {
             b.step(StepKind::Add { a: h, b: branch, out: h }, Scope::All, None);
@@ -83,10 +115,6 @@ fn encoder(b: &mut Builder<'_>) -> BufferId {
         }
         b.layer_output(layer, h);
     }
-    if spec.prenorm {
-        b.norm(NormSite::Final, h, At::ENCODER);
-    }
-    h
 }
 
 /// A norm after each sub-block and its residual.

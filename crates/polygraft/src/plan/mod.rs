@@ -9,7 +9,7 @@ mod prenorm;
 
 pub use encoder::plan;
 
-use crate::compose::Resolved;
+use crate::compose::{Resolved, Stack};
 use crate::program::{HeadKey, Purpose};
 use std::collections::BTreeSet;
 
@@ -20,6 +20,10 @@ pub struct Shape {
     pub patches: BTreeSet<Purpose>,
     /// Every head that some row ends in.
     pub heads: BTreeSet<HeadKey>,
+    /// Copies of layers that some row runs in the place of the base's.
+    pub stacks: BTreeSet<Stack>,
+    /// Whether some row runs the base's own layers.
+    pub own: bool,
 }
 
 impl Shape {
@@ -31,6 +35,8 @@ impl Shape {
             out.patches.extend(r.placed.iter().map(crate::compose::Placed::purpose));
             out.patches.extend(r.unnormed.iter().map(|site| Purpose::Unnormed(*site)));
             out.heads.extend(r.head.as_ref().map(crate::model::HeadSpec::key));
+            out.stacks.extend(r.stack.clone());
+            out.own |= r.stack.is_none();
         }
         out
     }

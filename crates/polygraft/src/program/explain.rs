@@ -152,7 +152,7 @@ fn takes(
                 }
                 None => match desc.purpose {
                     Purpose::Head(_) => format!("{range}: head"),
-                    Purpose::Shifted | Purpose::Unnormed(_) | Purpose::Patches { .. } => range,
+                    Purpose::Shifted | Purpose::Unnormed(_) | Purpose::Stack(_) | Purpose::Patches { .. } => range,
                 },
             }
         })

@@ -71,6 +71,8 @@ pub enum Purpose {
     Shifted,
     /// Rows whose adapters leave out the residual and the norm that follow a sub-block.
     Unnormed(BlockSite),
+    /// Rows that run the layers that begin with this one: the base's own, or copies.
+    Stack(u16),
 }
 
 /// The shape of a head: rows whose heads have the same shape share its steps.

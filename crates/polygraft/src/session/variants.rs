@@ -138,7 +138,7 @@ impl<B: Backend> super::Session<B> {
             return Ok(found);
         }
         let ops = parts.iter().map(|p| (&p.payload.op, p.scale));
-        let base = base(&self.spec, &self.backend, site, parts)?;
+        let base = base(self.stacks.spec(), &self.backend, site, parts)?;
         let bias_only = !parts.iter().any(|p| match &p.payload.op {
             Op::Reweight(Reweight(change)) => change.changes_weight(),
             Op::LowRank(_) => true,
@@ -174,7 +174,8 @@ impl<B: Backend> super::Session<B> {
 
     /// At 8 bits where the base's own layer is quantized: a small change would drown in 4; else f32.
     fn stored(&self, site: LinearSite, (rows, cols): (usize, usize), weight: Vec<f32>) -> Option<Matrix> {
-        let scheme = self.spec.linears.get(&site).map(|l| self.spec.weight(l.weight).scheme);
+        let spec = self.stacks.spec();
+        let scheme = spec.linears.get(&site).map(|l| spec.weight(l.weight).scheme);
         let blocks = cols.is_multiple_of(BLOCK);
         let storage = match scheme {
             Some(Scheme::Q4_0 | Scheme::Q8_0) if blocks => {

@@ -2,7 +2,7 @@
 
 use super::numbers::Wire;
 use super::wire::{Reader, Writer, broken};
-use crate::compose::{Placed, Resolved};
+use crate::compose::{Placed, Resolved, Stack};
 use crate::error::Result;
 use crate::ir::{BlockSite, Dense, LayerLinear, LinearSite, Norm, NormSite, Offset, Op, Payload, Site};
 use crate::model::{Activation, HeadInput, HeadKind, HeadSpec, HeadTask};
@@ -23,6 +23,10 @@ pub(super) fn write_resolved(w: &mut Writer, resolved: &Resolved) {
     });
     resolved.unnormed.write(w);
     resolved.rows.write(w);
+    w.option(resolved.stack.as_ref(), |w, stack| {
+        w.u16(stack.first);
+        w.u16s(&stack.copies);
+    });
 }
 
 pub(super) fn read_resolved(r: &mut Reader<'_>, known: &[Arc<Payload>]) -> Result<Resolved> {
@@ -42,7 +46,8 @@ pub(super) fn read_resolved(r: &mut Reader<'_>, known: &[Arc<Payload>]) -> Resul
         Ok(Placed { site, ordinal, head, payload, adapter: String::new(), scale, chained: false, part })
     })?;
     let (unnormed, rows) = (Wire::read(r, known)?, Wire::read(r, known)?);
-    Ok(Resolved { text: String::new(), placed, unnormed, rows, head, warnings: Vec::new() })
+    let stack = r.option(|r| Ok(Stack { first: r.u16()?, copies: r.u16s()? }))?;
+    Ok(Resolved { text: String::new(), placed, unnormed, rows, stack, head, warnings: Vec::new() })
 }
 
 fn write_head(w: &mut Writer, HeadKey { kind, labels }: HeadKey) {

@@ -139,6 +139,7 @@ impl<B: Backend> LanguageVector<B> {
             fuses: None,
             chains: false,
             rows: crate::ir::RowChange::default(),
+            copies: None,
             family: "language-vector",
             base: self.base,
             patches: vec![Patch { site: Site::Pooled, op: Op::Offset(Offset { vector, query }) }],
