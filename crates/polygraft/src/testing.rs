@@ -439,6 +439,10 @@ pub fn graft<B: Backend>(session: &mut Session<B>, seed: u64) -> Result<()> {
         let adapter = make(session.spec(), seed + i as u64);
         session.graft(name, adapter, Graft::default())?;
     }
+    // Copies of layers, in another order than the layers.
+    let copies = vec![session.spec().layers - 1, 0, session.spec().layers - 1];
+    let of_copies = adapter(&session.spec().replicated(&copies), seed + 9);
+    session.graft("g", AdapterIr { copies: Some(copies), ..of_copies }, Graft::default())?;
     let fusion = fusion(session.spec(), seed, &["d", "e"]);
     session.graft("fusion", fusion, Graft::default())?;
     Ok(())
@@ -450,7 +454,7 @@ pub fn compositions<B: Backend>(session: &mut Session<B>) -> Vec<Compose> {
     known.filter(|compose| session.resolve(compose).is_ok()).collect()
 }
 
-const COMPOSITIONS: [&str; 28] = [
+const COMPOSITIONS: [&str; 30] = [
     "base",
     "a",
     "b",
@@ -464,6 +468,8 @@ const COMPOSITIONS: [&str; 28] = [
     "d",
     "e:0.5",
     "f",
+    "g",
+    "g:0.5",
     "d:0",
     "stack(d, e)",
     "stack(a, d, e)",
