@@ -201,7 +201,7 @@ fn payloads_are_sent_once_and_forgotten_when_they_are_gone() {
     engine.session.ungraft("b").unwrap();
     let fewer = run(&mut engine).2;
     assert!(fewer < held, "{fewer} payloads after {held}");
-    for name in ["a", "c", "d", "e", "f", "fusion"] {
+    for name in ["a", "c", "d", "e", "f", "g", "fusion"] {
         engine.session.ungraft(name).unwrap();
     }
     assert_eq!(run(&mut engine).2, 0);
