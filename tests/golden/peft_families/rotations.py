@@ -1,5 +1,8 @@
 """Orthogonal updates: OFT, BOFT, HRA."""
 
+import torch
+from peft.tuners.boft import layer as boft_layer
+
 from .registry import FEW, QV, SEQ, SIX, TOK, family
 
 
@@ -30,6 +33,26 @@ def boft(m):
     case("blocks", {"boft_block_size": 0, "boft_block_num": 2, "target_modules": QV}, types=True)
     case("bias_boft_only", {"bias": "boft_only", "boft_dropout": 0.1})
     case("seqcls", {"target_modules": ["query", "pooler.dense"], "task_type": "SEQ_CLS"}, cls=SEQ, labels=3)
+
+
+class BlockDiagonal:
+    """What the kernels compute that the library compiles for several butterfly factors, where it finds a GPU."""
+
+    @staticmethod
+    def forward(blocks):
+        return [torch.stack([torch.block_diag(*factor) for factor in blocks])]
+
+
+@family("boft_butterflies")
+def boft_butterflies(m):
+    case = lambda name, config, **how: m.case("boft_butterflies", name, "BOFT", config, **how)
+    plain, boft_layer._FBD_CUDA = boft_layer._FBD_CUDA, BlockDiagonal
+    try:
+        case("two", {"boft_block_size": 4, "boft_n_butterfly_factor": 2, "target_modules": FEW})
+        case("four_six", {"boft_block_size": 4, "boft_n_butterfly_factor": 4, "target_modules": SIX}, base="roberta")
+        case("three_of_eight_blocks", {"boft_block_size": 0, "boft_block_num": 8, "boft_n_butterfly_factor": 3, "target_modules": QV, "bias": "boft_only"}, types=True)
+    finally:
+        boft_layer._FBD_CUDA = plain
 
 
 @family("hra")

@@ -40,7 +40,9 @@ impl Split {
                     );
                 }
                 "loftq" => {
-                    return refused("loftq (LoftQ) rounded the base's own weights, by a quantizer that this is not");
+                    return refused(
+                        "loftq (LoftQ) rounds the base's own weights whenever PEFT loads it, by bitsandbytes on a GPU",
+                    );
                 }
                 name if name.starts_with("pissa_niter_") => {
                     return refused(
