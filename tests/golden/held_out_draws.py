@@ -2,8 +2,12 @@
 
 import math
 
+from peft.tuners.boft import layer as boft_layer
 from peft.tuners.lora.config import BdLoraConfig, KasaConfig, LoraGAConfig, MontecloraConfig, VeloraConfig
 from peft_families.products import prune  # noqa: F401
+from peft_families.rotations import BlockDiagonal
+
+boft_layer._FBD_CUDA = BlockDiagonal
 
 DRAWS = {}
 # Names of this table that are forks of a kind of the library's.
@@ -145,6 +149,16 @@ def _(d, r):
 @kind("BOFT")
 def _(d, r):
     return {"boft_block_size": r.choice([i for i in common(d, 2) if i % 2 == 0] or [2])}
+
+
+@kind("BUTTERFLIES", "BOFT")
+def _(d, r):
+    return {"boft_block_size": r.choice([2, 4]), "boft_n_butterfly_factor": r.randint(2, 4)}
+
+
+@kind("QALORA", "LORA")
+def _(d, r):
+    return lora(d, r) | {"use_qalora": True, "qalora_group_size": r.choice([1, 16])}
 
 
 @kind("HRA")
