@@ -27,8 +27,8 @@ pub(super) const XLORA: Family = Family::refused(
     "XLORA",
     "xlora",
     "X-LoRA (Buehler and Buehler 2024, arXiv 2402.07148)",
-    "X-LoRA is a router over other adapters for causal models, which runs the model twice; load its LoRAs by themselves \
-     and mix them",
+    "X-LoRA runs the model once to choose, for each token and layer, how much of each of its LoRAs a second run takes: \
+     this version has no such router. Load its LoRAs by themselves and mix them",
 );
 pub(super) const CPT: Family = Family::refused(
     "CPT",
