@@ -20,7 +20,7 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Token ids of each line of a text file, as JSON arrays.
     Tokenize(Tokenize),
-    /// Hidden states and logits for rows of token ids: the conformance interface.
+    /// Hidden states and logits for rows of token ids, or images: the conformance interface.
     Forward(Forward),
     /// L2-normalised sentence embeddings of each line of a text file.
     Embed(Embed),
@@ -124,7 +124,7 @@ pub(crate) struct Tokenize {
 
 #[derive(Debug, Args)]
 pub(crate) struct Forward {
-    /// JSON: base, adapters, compose, row_compose, rows, token_types; paths are relative to it.
+    /// JSON: base, adapters, compose, row_compose, rows, token_types or pixels; paths are relative to it.
     #[arg(long, value_name = "FILE")]
     pub(crate) request: PathBuf,
     /// A safetensors file: last_hidden_state.I and logits.I for row I.

@@ -132,6 +132,7 @@ impl<'a> Frame<'a> {
         let mut out = self.take(target);
         let ended = match step.kind {
             StepKind::Embed { .. } => rows::embed(self, step, &mut out, slices),
+            StepKind::Patches { .. } => rows::patches(self, &mut out),
             StepKind::LayerNorm { .. } => norm::layer_norm(self, step, &mut out, slices),
             // A kernel covers every linear layer.
             StepKind::Linear { .. } => Err(failed("a linear layer without a kernel".into())),

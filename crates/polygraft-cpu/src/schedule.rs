@@ -203,7 +203,7 @@ fn hand_over(program: &Program, store: &Store, precision: Precision, from: &Line
 
 fn reads(kind: &StepKind, buffer: BufferId) -> bool {
     match *kind {
-        StepKind::Embed { .. } | StepKind::Positions { .. } => false,
+        StepKind::Embed { .. } | StepKind::Patches { .. } | StepKind::Positions { .. } => false,
         StepKind::LayerNorm { x, .. }
         | StepKind::Linear { x, .. }
         | StepKind::Pool { x, .. }

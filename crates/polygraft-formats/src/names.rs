@@ -46,7 +46,7 @@ impl Param {
 pub fn task_of_architecture(name: &str) -> Option<HeadTask> {
     let (_, tail) = name.split_once("For")?;
     Some(match tail {
-        "SequenceClassification" => HeadTask::Sequence,
+        "SequenceClassification" | "ImageClassification" => HeadTask::Sequence,
         "TokenClassification" => HeadTask::Token,
         "QuestionAnswering" => HeadTask::Question,
         "MaskedLM" | "PreTraining" => HeadTask::MaskedLm,
@@ -59,6 +59,7 @@ pub fn task_of_architecture(name: &str) -> Option<HeadTask> {
 pub fn architecture(arch: Arch, task: Option<HeadTask>) -> String {
     let tail = match task {
         None => "Model",
+        Some(HeadTask::Sequence) if arch == Arch::Vit => "ForImageClassification",
         Some(HeadTask::Sequence) => "ForSequenceClassification",
         Some(HeadTask::Token) => "ForTokenClassification",
         Some(HeadTask::Question) => "ForQuestionAnswering",
@@ -238,7 +239,8 @@ pub fn path(arch: Arch, task: Option<HeadTask>, part: Part) -> String {
 /// The name under which a converted model stores a tensor.
 #[must_use]
 pub fn tensor_name(arch: Arch, task: Option<HeadTask>, part: Part, param: Param) -> String {
-    format!("{}.{}", path(arch, task, part), param.name())
+    let bare = of(arch).tensors.iter().find(|(_, p, q)| (*p, *q) == (part, param) && part.table().is_some());
+    bare.map_or_else(|| format!("{}.{}", path(arch, task, part), param.name()), |(name, ..)| (*name).to_owned())
 }
 
 fn head_path(names: &Architecture, task: Option<HeadTask>, part: Part) -> Option<&'static str> {
@@ -291,8 +293,10 @@ mod tests {
     #[test]
     fn names_and_parts_are_one_to_one() {
         let all = [Arch::Bert, Arch::Roberta, Arch::DistilBert, Arch::Electra, Arch::Albert { inner: 2 }, Arch::MpNet];
-        let all =
-            all.into_iter().chain([true, false].map(|legacy| Arch::DebertaV2 { legacy })).chain([Arch::ModernBert]);
+        let all = all
+            .into_iter()
+            .chain([true, false].map(|legacy| Arch::DebertaV2 { legacy }))
+            .chain([Arch::ModernBert, Arch::Vit]);
         for arch in all {
             for (name, part) in backbone(arch, 4) {
                 assert_eq!(super::part(arch, &name), Some(part), "{name}");

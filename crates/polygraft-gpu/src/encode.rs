@@ -95,12 +95,12 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Launches for every step but `Embed` and `Positions`, whose results are uploaded.
+    /// Launches for every step but `Embed`, `Patches` and `Positions`, whose results are uploaded.
     pub(crate) fn encode(&mut self) -> Result<()> {
         for (at, group) in schedule(self.program) {
             let step = &self.program.steps[at];
             match step.kind {
-                StepKind::Embed { .. } | StepKind::Positions { .. } => {}
+                StepKind::Embed { .. } | StepKind::Patches { .. } | StepKind::Positions { .. } => {}
                 StepKind::Linear { .. } => steps::linear::encode(self, step, group)?,
                 StepKind::LowRank { .. } => steps::low_rank::encode(self, step)?,
                 StepKind::Attention { .. } => steps::attention::encode(self, step)?,

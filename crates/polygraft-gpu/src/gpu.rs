@@ -206,10 +206,13 @@ impl Gpu {
         Readback::begin(&self.device, program, tables, &scratch.activations, commands)
     }
 
-    /// Gathers the rows of the embedding tables, adds them up as the step says, and sends them.
+    /// Gathers the rows of the embedding tables, adds them up as the step says, and sends them; and images' patches.
     fn upload<W: Weights>(&self, scratch: &Scratch, program: &Program, tables: &Tables, host: &W) -> Result<()> {
         for step in &program.steps {
-            let (StepKind::Embed { out, .. } | StepKind::Positions { out, .. }) = step.kind else { continue };
+            let (StepKind::Embed { out, .. } | StepKind::Patches { out } | StepKind::Positions { out, .. }) = step.kind
+            else {
+                continue;
+            };
             let desc = program.buffers[out.0 as usize];
             let (width, stride) = (desc.width, desc.width.next_multiple_of(4));
             let mut values = vec![0.0f32; tables.len(desc.extent) * stride];
@@ -225,6 +228,10 @@ impl Gpu {
                         }
                         embed_token(weights, tables.embedding(t), y, &mut row, |id, row, out| host.row(id, row, out))?;
                     }
+                }
+                StepKind::Patches { .. } => {
+                    let pixels = tables.pixels.as_deref().unwrap_or_default();
+                    rows.zip(pixels.chunks_exact(width)).for_each(|((_, y), patch)| y.copy_from_slice(patch));
                 }
                 StepKind::Positions { table, .. } => {
                     let buckets = tables.relative.as_ref().map_or(&[][..], |r| &r.buckets);

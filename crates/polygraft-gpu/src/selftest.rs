@@ -222,6 +222,7 @@ fn batch() -> Result<Tables> {
             blocks: vec![0, 1, 1],
             places: (1 - TOKENS as i32..TOKENS as i32).map(|distance| BUCKETS.row(distance)).collect(),
         }),
+        pixels: None,
         embedded: None,
     })
 }

@@ -3,24 +3,37 @@
 use crate::compose::{Resolved, SplitPart};
 use crate::error::{Error, Result};
 use crate::ir::{LayerLinear, LinearSite, NormSite, Payload, Positions, RowChange, Site};
-use crate::model::{ModelSpec, RelativeTerms};
+use crate::model::{Image, ModelSpec, RelativeTerms};
 use crate::program::{Extent, OpKind, Program, Purpose, Relative, Segment, Table, TableDesc, Tables};
+use crate::steps::NO_WORD;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// One sequence of a batch: token ids as they are run, special tokens included.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// One sequence of a batch: token ids as they are run, special tokens included, or an image.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Row {
     /// Token ids.
     pub ids: Vec<u32>,
     /// Token types; all 0 when empty.
     pub token_types: Vec<u32>,
+    /// An image, [`Image::numbers`](crate::model::Image::numbers) numbers; empty for text. Its tokens are the class token and its patches.
+    pub pixels: Vec<f32>,
+}
+
+impl Row {
+    /// An image's row on `spec`: the class token, then a token a patch, which is no word.
+    #[must_use]
+    pub fn image(pixels: Vec<f32>, spec: &ModelSpec) -> Self {
+        let patches = spec.image.map_or(0, |image| image.patches());
+        let ids = std::iter::once(0).chain(std::iter::repeat_n(NO_WORD, patches)).collect();
+        Self { ids, token_types: Vec::new(), pixels }
+    }
 }
 
 impl From<Vec<u32>> for Row {
     fn from(ids: Vec<u32>) -> Self {
-        Self { ids, token_types: Vec::new() }
+        Self { ids, ..Self::default() }
     }
 }
 
@@ -30,6 +43,17 @@ impl From<Vec<u32>> for Row {
 /// An empty row, an id or type outside its table, more tokens than positions.
 pub fn check_row(index: usize, row: &Row, spec: &ModelSpec, vocabulary: usize) -> Result<()> {
     let bad = |why: String| Err(Error::Row { row: index, why });
+    match (spec.image, row.pixels.as_slice()) {
+        (Some(image), pixels) => {
+            check_image(pixels, image, spec).or_else(bad)?;
+            let own = row.ids == Row::image(Vec::new(), spec).ids && row.token_types.is_empty();
+            return if own { Ok(()) } else { bad("it is an image with other tokens than its patches".into()) };
+        }
+        (None, []) => {}
+        (None, _) => {
+            return bad(format!("it is an image, and this base ({}) reads text: give token ids", spec.arch.name()));
+        }
+    }
     if row.ids.is_empty() {
         return bad("it has no token; a row needs at least one".into());
     }
@@ -50,6 +74,25 @@ pub fn check_row(index: usize, row: &Row, spec: &ModelSpec, vocabulary: usize) -
         return bad(format!("token type {t}; the model has {types} (0 to {})", types - 1));
     }
     Ok(())
+}
+
+/// Checks that `pixels` are what the base reads.
+fn check_image(pixels: &[f32], image: Image, spec: &ModelSpec) -> Result<(), String> {
+    let Image { channels, size: [height, width], .. } = image;
+    let want = format!("{channels} × {height} × {width} numbers (channels, height, width)");
+    if pixels.is_empty() {
+        return Err(format!("this base ({}) reads images: give `pixels`, {want} a row", spec.arch.name()));
+    }
+    if pixels.len() != image.numbers() {
+        return Err(format!(
+            "its image has {} numbers, this base reads {want}: resize it to the base's size and give all channels",
+            pixels.len()
+        ));
+    }
+    match pixels.iter().position(|x| !x.is_finite()) {
+        Some(at) => Err(format!("number {at} of its image is {}: give finite numbers", pixels[at])),
+        None => Ok(()),
+    }
 }
 
 /// The order in which rows are packed, and the way back.
@@ -163,6 +206,13 @@ pub fn fill(program: &Program, spec: &ModelSpec, rows: &[Row], layout: &Layout, 
     for (&index, &composition) in layout.order.iter().zip(&layout.compositions) {
         let laid = lay(&rows[index], resolved[composition].rows, spec);
         let start = out.ids.len();
+        if let Some(image) = spec.image {
+            // Patches are the last tokens of a row; those before them are none, and have zeros.
+            let own = laid.ids.len() - image.patches();
+            let pixels = out.pixels.get_or_insert_default();
+            pixels.resize((start + own) * image.width(), 0.0);
+            image.unfold(&rows[index].pixels, pixels);
+        }
         virtuals.push(start + laid.virtuals.start..start + laid.virtuals.end);
         out.ids.extend(laid.ids);
         out.positions.extend(laid.positions);
@@ -216,6 +266,11 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// The patches of the image whose tokens are `row`.
+    fn patches(&self, row: Range<usize>) -> Range<usize> {
+        row.end - self.spec.image.map_or(0, |image| image.patches())..row.end
+    }
+
     /// The part of packed row `packed`, whose tokens are `row`.
     fn of(&self, packed: usize, row: Range<usize>, part: &[SplitPart]) -> Range<usize> {
         let ids = &self.rows[self.order[packed]].ids;
@@ -245,6 +300,7 @@ fn entries(resolved: &Resolved, payloads: &mut Payloads) -> HashMap<Purpose, Vec
     }
     out.extend(resolved.unnormed.iter().map(|site| (Purpose::Unnormed(*site), rows())));
     out.insert(Purpose::Stack(resolved.stack.as_ref().map_or(0, |s| s.first)), rows());
+    out.insert(Purpose::Image, rows());
     if let Some(head) = &resolved.head {
         out.insert(Purpose::Head(head.key()), rows());
     }
@@ -265,6 +321,7 @@ fn table(
             .iter()
             .map(|entry| match desc.extent {
                 Extent::Tokens if is_prompt(desc.purpose) => (parts.virtuals[packed].clone(), entry),
+                Extent::Tokens if desc.purpose == Purpose::Image => (parts.patches(tables.row(packed)), entry),
                 Extent::Tokens => (parts.of(packed, tables.row(packed), &entry.part), entry),
                 Extent::Rows => (packed..packed + 1, entry),
                 Extent::Positions => (tables.relative.as_ref().map_or(0..0, |r| own_block(r, packed)), entry),

@@ -2,9 +2,11 @@
 
 mod attention;
 mod head;
+mod image;
 
 pub use attention::{Buckets, Places, Relative, RelativeTerms};
 pub use head::{HeadInput, HeadKind, HeadSpec, HeadTask};
+pub use image::Image;
 
 use crate::ir::{LinearSite, NormSite, Site};
 use crate::tensor::Scheme;
@@ -179,6 +181,8 @@ pub enum Arch {
     },
     /// `ModernBertModel`.
     ModernBert,
+    /// `ViTModel`.
+    Vit,
 }
 
 impl Arch {
@@ -195,6 +199,7 @@ impl Arch {
             Self::MpNet => "mpnet",
             Self::DebertaV2 { .. } => "deberta-v2",
             Self::ModernBert => "modernbert",
+            Self::Vit => "vit",
         }
     }
 }
@@ -364,6 +369,8 @@ pub struct ModelSpec {
     pub places: Vec<Places>,
     /// Embeddings of relative positions.
     pub relative: Option<Relative>,
+    /// What rows are where they are images rather than tokens. The word table then has the class token alone.
+    pub image: Option<Image>,
     /// After the convolution beside the first layer, where there is one.
     pub convolution: Option<Activation>,
     /// Special token ids.

@@ -131,6 +131,7 @@ pub fn model(dims: Dims, seed: u64) -> (ModelSpec, Vec<Matrix>) {
         attention_scale: 1.0 / ((h / dims.heads) as f32).sqrt(),
         places: Vec::new(),
         relative: None,
+        image: None,
         convolution: None,
         special: SpecialTokens { first: 0, separator: 2, pad: 1 },
         pair: Pair { separators: 1, types: true },
@@ -493,5 +494,6 @@ pub fn row(spec: &ModelSpec, len: usize, random: &mut Random) -> Row {
     Row {
         ids: (0..len).map(|_| random.below(spec.vocab) as u32).collect(),
         token_types: (0..len).map(|_| random.below(spec.token_types.max(1)) as u32).collect(),
+        pixels: Vec::new(),
     }
 }

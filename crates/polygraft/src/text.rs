@@ -14,7 +14,7 @@ pub trait Tokenizer {
 }
 
 /// A row made from text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Cut {
     /// What is run.
     pub row: Row,
@@ -118,7 +118,7 @@ fn join(spec: &ModelSpec, a: &[u32], b: &[u32]) -> Row {
     ids.push(spec.special.separator);
     let types = (0..ids.len()).map(|i| u32::from(i >= first));
     let token_types = if spec.pair.types { types.collect() } else { Vec::new() };
-    Row { ids, token_types }
+    Row { ids, token_types, pixels: Vec::new() }
 }
 
 #[cfg(test)]

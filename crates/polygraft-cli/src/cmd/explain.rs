@@ -13,7 +13,7 @@ pub(crate) fn run(args: Explain) -> Result<()> {
     let (base, adapters, rows) = match &args.request {
         Some(path) => {
             let r = request::read(path)?;
-            (r.base, r.adapters, Some(r.batch))
+            (r.base.clone(), r.adapters.clone(), Some(r))
         }
         None => {
             let model = Model {
@@ -29,12 +29,19 @@ pub(crate) fn run(args: Explain) -> Result<()> {
     for (name, path, options) in &adapters {
         load::adapter(&mut session, name, path, options)?;
     }
-    let batch = rows.unwrap_or_else(|| {
-        let composes = if args.compose.is_empty() { vec![polygraft::Compose::Base] } else { args.compose };
-        let tokens = (args.tokens as usize).min(session.spec().max_positions);
-        let row = Row::from(vec![session.spec().special.separator; tokens]);
-        Batch::by_row(vec![row; composes.len()], composes)
-    });
+    let batch = match rows {
+        Some(request) => request.into_batch(session.spec())?,
+        None => {
+            let composes = if args.compose.is_empty() { vec![polygraft::Compose::Base] } else { args.compose };
+            let tokens = (args.tokens as usize).min(session.spec().max_positions);
+            let spec = session.spec();
+            let row = match spec.image {
+                Some(image) => Row::image(vec![0.0; image.numbers()], spec),
+                None => Row::from(vec![spec.special.separator; tokens]),
+            };
+            Batch::by_row(vec![row; composes.len()], composes)
+        }
+    };
     let want = Want { hidden: true, embedding: true, logits: true };
     let compute = Compute { backend: BackendName::Cpu, precision: args.precision };
     let precision = AnyBackend::precision(&compute, session.spec());

@@ -14,12 +14,13 @@ pub(crate) fn run(args: &Forward) -> Result<()> {
     for (name, path, options) in &request.adapters {
         load::adapter(&mut session, name, path, options)?;
     }
+    let batch = request.into_batch(session.spec())?;
     let precision = AnyBackend::precision(&args.compute, session.spec());
-    for compose in &request.batch.compositions {
+    for compose in &batch.compositions {
         session.resolve(compose)?.warnings.iter().for_each(|w| eprintln!("polygraft: warning: {w}"));
     }
     let want = Want { hidden: true, embedding: false, logits: true };
-    let outputs = session.run(&request.batch, want, precision)?;
+    let outputs = session.run(&batch, want, precision)?;
     let hidden = session.spec().hidden;
     let mut file = TensorFile::new();
     for (i, output) in outputs.into_iter().enumerate() {

@@ -73,6 +73,7 @@ fn base(spec: &ModelSpec) -> Value {
         "kind": "base", "architecture": spec.arch.name(), "name": spec.fingerprint.name, "lineage": spec.fingerprint.lineage,
         "layers": spec.layers, "hidden": spec.hidden, "heads": spec.heads, "ffn": spec.ffn, "vocabulary": spec.vocab,
         "max_tokens": spec.max_tokens(), "parameters_by_scheme": schemes, "head": head,
+        "image": spec.image.map(|i| json!({"channels": i.channels, "size": i.size, "patch": i.patch, "patches": i.patches()})),
         "pooling": format!("{:?}", spec.sentence.pooling), "prompts": spec.sentence.prompts,
     })
 }

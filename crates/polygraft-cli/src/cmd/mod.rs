@@ -8,6 +8,7 @@ mod explain;
 mod forward;
 mod inspect;
 mod merge;
+mod pixels;
 mod quantize;
 mod request;
 mod rerank;

@@ -1,9 +1,11 @@
 //! The `forward` request: JSON with paths relative to it.
 
+use super::pixels::{self, Pixels};
 use crate::error::{Error, Result};
 use crate::files;
 use polygraft::Compose;
 use polygraft::batch::Row;
+use polygraft::model::ModelSpec;
 use polygraft::session::Batch;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -43,17 +45,32 @@ pub(crate) struct Request {
     pub(crate) base: PathBuf,
     /// Name, path, options.
     pub(crate) adapters: Vec<(String, PathBuf, Map<String, Value>)>,
-    pub(crate) batch: Batch,
+    /// Images in place of the batch's rows.
+    pixels: Option<Pixels>,
+    batch: Batch,
 }
 
 pub(crate) fn read(path: &Path) -> Result<Request> {
     let bad = |why: String| Error::Content { path: path.into(), why };
     let written: Written = serde_json::from_str(&files::text(path)?).map_err(|e| bad(e.to_string()))?;
     let root = path.parent().unwrap_or(Path::new(""));
-    if !written.pixels.is_null() {
-        return Err(bad("`pixels`: this version has no vision base; give `rows` of token ids".into()));
-    }
-    let ids = written.rows.ok_or_else(|| bad("`rows` is missing: give a list of rows of token ids".into()))?;
+    let pixels = match &written.pixels {
+        Value::Null => None,
+        Value::String(_) if written.rows.is_some() || written.token_types.is_some() => {
+            return Err(bad("`pixels` stand in for `rows` and `token_types`: give one or the other".into()));
+        }
+        Value::String(path) => Some(pixels::read(&root.join(path))?),
+        _ => return Err(bad("`pixels` is not a path: give a safetensors file with `pixel_values`".into())),
+    };
+    let ids = match (written.rows, &pixels) {
+        (Some(ids), _) => ids,
+        (None, Some(pixels)) => vec![Vec::new(); pixels.images.len()],
+        (None, None) => {
+            return Err(
+                bad("`rows` is missing: give a list of rows of token ids, or `pixels` on a vision base".into()),
+            );
+        }
+    };
     if ids.is_empty() {
         return Err(bad("`rows` is empty: give at least one row of token ids".into()));
     }
@@ -62,8 +79,10 @@ pub(crate) fn read(path: &Path) -> Result<Request> {
         return Err(bad(format!("`token_types` has {} rows, `rows` has {}", types.len(), ids.len())));
     }
     let mut types = types.into_iter();
-    let rows: Vec<Row> =
-        ids.into_iter().map(|ids| Row { ids, token_types: types.next().unwrap_or_default() }).collect();
+    let rows: Vec<Row> = ids
+        .into_iter()
+        .map(|ids| Row { ids, token_types: types.next().unwrap_or_default(), pixels: Vec::new() })
+        .collect();
     let whole = Compose::from_json(&written.compose)?;
     let composes = match written.row_compose {
         None => vec![whole; rows.len()],
@@ -101,7 +120,19 @@ pub(crate) fn read(path: &Path) -> Result<Request> {
         let name = (0..).map(|i| format!("fusion.{i}")).find(|n| !taken(n)).unwrap_or_default();
         adapters.push((name, root.join(path), Map::new()));
     }
-    Ok(Request { base: root.join(written.base), adapters, batch: Batch::by_row(rows, composes) })
+    Ok(Request { base: root.join(written.base), adapters, pixels, batch: Batch::by_row(rows, composes) })
+}
+
+impl Request {
+    /// Its rows and compositions, for a base that is `spec`.
+    pub(crate) fn into_batch(self, spec: &ModelSpec) -> Result<Batch> {
+        let mut batch = self.batch;
+        if let Some(pixels) = self.pixels {
+            pixels.check(spec)?;
+            batch.rows = pixels.images.into_iter().map(|image| Row::image(image, spec)).collect();
+        }
+        Ok(batch)
+    }
 }
 
 fn fusions(value: &Value) -> Option<Vec<&str>> {

@@ -8,6 +8,7 @@ mod electra;
 mod modernbert;
 mod mpnet;
 mod roberta;
+mod vit;
 
 use crate::base::config::EncoderConfig;
 use crate::base::fields::Fields;
@@ -85,6 +86,7 @@ pub(crate) fn of(arch: Arch) -> &'static Architecture {
         Arch::DebertaV2 { legacy: true } => &deberta::DEBERTA,
         Arch::DebertaV2 { legacy: false } => &deberta::DEBERTA_OWN,
         Arch::ModernBert => &modernbert::MODERNBERT,
+        Arch::Vit => &vit::VIT,
     }
 }
 
@@ -99,6 +101,7 @@ pub(crate) const ALL: &[&Architecture] = &[
     &mpnet::MPNET,
     &deberta::DEBERTA,
     &modernbert::MODERNBERT,
+    &vit::VIT,
 ];
 
 // What the tables below are written with.

@@ -150,6 +150,7 @@ pub(crate) fn spec(
         attention_scale: config.attention_scale,
         places: config.places,
         relative,
+        image: config.image,
         convolution: config.convolution.map(|c| c.activation),
         special,
         pair: config.pair,

@@ -4,7 +4,7 @@ use super::fields::{Fields, Special};
 use crate::architectures;
 use crate::error::{FormatError, Result, shown};
 use crate::json::Json;
-use polygraft::model::{Activation, Arch, Buckets, HeadKind, HeadTask, Pair, Places, RelativeTerms};
+use polygraft::model::{Activation, Arch, Buckets, HeadKind, HeadTask, Image, Pair, Places, RelativeTerms};
 use std::collections::BTreeMap;
 
 /// What `config.json` says, defaults filled in.
@@ -56,6 +56,8 @@ pub struct EncoderConfig {
     pub relative: Option<(Buckets, RelativeTerms)>,
     /// Whether they are normed.
     pub positions_norm: bool,
+    /// What rows are where they are images.
+    pub image: Option<Image>,
     /// The convolution beside the first layer.
     pub convolution: Option<Convolution>,
     /// Which modules have biases.

@@ -306,6 +306,7 @@ impl<'a> Fields<'a> {
             places: Vec::new(),
             relative: None,
             positions_norm: false,
+            image: None,
             convolution: None,
             biases: Biases::ALL,
             activation: self.activation(common.activation.0, common.activation.1)?,

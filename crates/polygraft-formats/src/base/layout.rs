@@ -60,6 +60,7 @@ pub(crate) fn shape(
         Part::Linear(LinearSite::Convolution) => (Some(h), h * config.convolution.map_or(0, |c| c.kernel)),
         Part::Linear(LinearSite::Layer(_, LayerLinear::FfnOut)) => (Some(h), config.ffn),
         Part::Linear(LinearSite::Embedding) => (Some(h), e),
+        Part::Linear(LinearSite::Patches) => (Some(h), config.image.map_or(0, |image| image.width())),
         Part::Linear(LinearSite::HeadOutput) => {
             (None, kind.and_then(|k| k.shape(LinearSite::HeadOutput, 0, h)).map_or(h, |(_, cols)| cols))
         }
@@ -118,7 +119,8 @@ pub(crate) fn check(
     }
 }
 
-/// The shape of a tensor as a matrix: a convolution of the file is one over its inputs side by side.
+/// The shape of a tensor as a matrix: a convolution of the file is one over its inputs side by side, a table of one
+/// sequence has a row a position.
 fn flat(info: &TensorInfo, slot: Slot, cols: usize) -> Vec<usize> {
     match (slot, info.shape.as_slice()) {
         // `[outputs, inputs of a group, kernel]`; the matrix has zeros for the other groups' inputs.
@@ -126,8 +128,18 @@ fn flat(info: &TensorInfo, slot: Slot, cols: usize) -> Vec<usize> {
             let whole = rows % (*inputs).max(1) == 0 && rows.checked_mul(*kernel) == Some(cols);
             if whole { vec![*rows, cols] } else { info.shape.clone() }
         }
+        (Slot { part: Part::Linear(LinearSite::Patches), param: Param::Weight }, [rows, inputs, height, width]) => {
+            vec![*rows, inputs * height * width]
+        }
+        (Slot { part: Part::Word | Part::Position, .. }, [1, rows, cols]) => vec![*rows, *cols],
         _ => info.shape.clone(),
     }
+}
+
+/// Whether a tensor is a convolution along tokens, whose numbers are put in another order; a table of one sequence has
+/// three dimensions too.
+pub(crate) fn is_convolution(info: &TensorInfo) -> bool {
+    matches!(info.shape[..], [rows, _, _] if rows > 1)
 }
 
 /// The weight of a convolution along tokens as a matrix over a token and its neighbours, one after the other.

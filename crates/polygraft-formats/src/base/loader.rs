@@ -15,7 +15,7 @@ use crate::json::Json;
 use crate::names::{self, Param, Part};
 use crate::source::{Files, SMALL};
 use polygraft::ir::LinearSite;
-use polygraft::model::{HeadTask, ModelSpec, SpecialTokens, WeightId, WeightInfo};
+use polygraft::model::{HeadTask, ModelSpec, Pooling, SpecialTokens, WeightId, WeightInfo};
 use polygraft::tensor::{Matrix, Scheme};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -90,7 +90,7 @@ impl BaseLoader {
     /// # Errors
     /// [`FormatError::FileMissing`], [`FormatError::Unsupported`], [`FormatError::ModelConfig`], [`FormatError::Json`].
     pub fn new(files: &dyn Files) -> Result<Self> {
-        let folder = sentence(files)?;
+        let mut folder = sentence(files)?;
         let name = format!("{}config.json", folder.transformer);
         if !files.has(&name) {
             if files.has("adapter_config.json") {
@@ -100,6 +100,10 @@ impl BaseLoader {
             return Err(crate::source::missing(&name, &files.names()));
         }
         let config = EncoderConfig::parse(&name, &files.read(&name, SMALL)?)?;
+        if config.image.is_some() && !files.has("modules.json") {
+            // What the library's classifiers read.
+            folder.spec.pooling = Pooling::Cls;
+        }
         let (mut shards, promised) = weight_files(files, &folder.transformer)?;
         let mut dense = BTreeMap::new();
         for (i, module) in folder.dense.iter().enumerate() {
@@ -315,7 +319,7 @@ impl BaseLoader {
         let vector = slot.is_vector();
         let scheme = match stored {
             // It is put in another order, in f32.
-            Stored::Dense(_) if info.shape.len() == 3 => Scheme::F32,
+            Stored::Dense(_) if layout::is_convolution(info) => Scheme::F32,
             Stored::Dense(Dtype::F16) if !vector => Scheme::F16,
             Stored::Dense(Dtype::Bf16) if !vector => Scheme::Bf16,
             Stored::Dense(_) => Scheme::F32,
@@ -405,7 +409,7 @@ impl BaseLoader {
             }
             Role::Whole { slot, id, rows, cols } => {
                 let vector = slot.is_vector();
-                if info.shape.len() == 3 {
+                if layout::is_convolution(info) {
                     return Ok(vec![(id, layout::convolution(shard, info, &bytes, cols)?)]);
                 }
                 let matrix = layout::dense(shard, info, &bytes, rows, cols, vector)?;

@@ -77,7 +77,7 @@ impl<'a> BaseRows<'a> {
             let scales = bytes(scales)?;
             return put(layout::codes(shard, &info.name, *scheme, *rows, *cols, bytes(info)?, &scales)?);
         }
-        if info.shape.len() == 3 {
+        if layout::is_convolution(info) {
             return put(layout::convolution(shard, info, &bytes(info)?, *cols)?);
         }
         if place.vector {

@@ -6,6 +6,7 @@ use crate::error::{FormatError, Result};
 use crate::json::Json;
 use crate::source::{Files, SMALL, TOKENIZER};
 use polygraft::model::SpecialTokens;
+use polygraft::steps::NO_WORD;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -25,6 +26,10 @@ struct AddedToken {
 /// # Errors
 /// A file that cannot be read; an id outside the vocabulary.
 pub fn special(files: &dyn Files, folder: &str, config: &EncoderConfig) -> Result<SpecialTokens> {
+    if config.image.is_some() {
+        // Images have a class token, and no other.
+        return Ok(SpecialTokens { first: 0, separator: NO_WORD - 1, pad: 0 });
+    }
     let lookup = Lookup { files, folder };
     let id = |special: Special| match special.known {
         Some(id) => Ok(id),

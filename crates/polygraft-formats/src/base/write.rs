@@ -120,6 +120,17 @@ fn tensors(spec: &ModelSpec) -> BTreeMap<WeightId, (String, bool)> {
     out
 }
 
+/// The shape of a matrix in floats, as the library has it.
+fn shape(spec: &ModelSpec, id: WeightId) -> Vec<usize> {
+    let (rows, cols) = (spec.weight(id).rows, spec.weight(id).cols);
+    let patches = spec.linears.get(&LinearSite::Patches).map(|l| l.weight);
+    match spec.image {
+        Some(image) if patches == Some(id) => vec![rows, image.channels, image.patch[0], image.patch[1]],
+        Some(_) if spec.embeddings.ids().any(|table| table == id) => vec![1, rows, cols],
+        _ => vec![rows, cols],
+    }
+}
+
 /// Writes `model.safetensors`: `get` gives each weight once, in the file's order.
 ///
 /// # Errors
@@ -145,9 +156,9 @@ pub fn by_rows<W: Write>(
         let info = spec.weight(id);
         let (dtype, shape) = match info.scheme {
             _ if vector => (Dtype::F32, vec![info.rows * info.cols]),
-            Scheme::F32 => (Dtype::F32, vec![info.rows, info.cols]),
-            Scheme::F16 => (Dtype::F16, vec![info.rows, info.cols]),
-            Scheme::Bf16 => (Dtype::Bf16, vec![info.rows, info.cols]),
+            Scheme::F32 => (Dtype::F32, shape(spec, id)),
+            Scheme::F16 => (Dtype::F16, shape(spec, id)),
+            Scheme::Bf16 => (Dtype::Bf16, shape(spec, id)),
             Scheme::Q8_0 => (Dtype::I8, vec![info.rows, info.cols]),
             Scheme::Q4_0 => (Dtype::U8, vec![info.rows, info.cols / 2]),
         };
@@ -238,8 +249,8 @@ impl<W: Write> Write for Hashing<W> {
 /// model's numbers. The rest goes to f16, vectors stay f32.
 #[must_use]
 pub fn is_bulk(spec: &ModelSpec, id: WeightId) -> bool {
-    id == spec.embeddings.word
-        || spec.linears.iter().any(|(site, l)| l.weight == id && matches!(site, LinearSite::Layer(..)))
+    let words = id == spec.embeddings.word && spec.image.is_none();
+    words || spec.linears.iter().any(|(site, l)| l.weight == id && matches!(site, LinearSite::Layer(..)))
 }
 
 /// Whether a weight is a vector: a bias, or half of a norm.

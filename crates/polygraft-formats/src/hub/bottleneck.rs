@@ -9,7 +9,7 @@ use super::{invertible, names, phm};
 use crate::error::Result;
 use crate::json::Json;
 use polygraft::ir::{BlockSite, Bottleneck, Gate, Op, OwnNorm, Residual, Rules, Site};
-use polygraft::model::Activation;
+use polygraft::model::{Activation, Arch, ModelSpec};
 use polygraft::tensor::Matrix;
 
 /// The method's row.
@@ -66,7 +66,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
-    let rules = rules(s)?;
+    let rules = rules(s, r.spec)?;
     let projections = Projections { phm: phm::Phm::read(r, s)?, settings: s };
     let sites = [("mh_adapter", true), ("output_adapter", false)];
     for layer in r.layers(s)? {
@@ -87,7 +87,7 @@ fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
     invertible::load(r, s)
 }
 
-fn rules(s: &Settings) -> Result<Rules> {
+fn rules(s: &Settings, spec: &ModelSpec) -> Result<Rules> {
     let norm_before = s.flag("original_ln_before", false)?;
     let norm_after = s.flag("original_ln_after", true)?;
     if s.flag("is_parallel", false)? {
@@ -108,7 +108,7 @@ fn rules(s: &Settings) -> Result<Rules> {
         None if s.has(key) => Residual::Input,
         None | Some(Json::Bool(true)) => Residual::Branch,
         Some(Json::Bool(false)) => Residual::Input,
-        Some(Json::Text(t)) if t == "post_add" && norm_before => Residual::Sum,
+        Some(Json::Text(t)) if t == "post_add" && norm_before && spec.arch != Arch::Vit => Residual::Sum,
         Some(other) => {
             let why = format!("{} leaves the residual undefined, in the library as well", other.brief());
             return Err(s.bad(key, why));

@@ -14,7 +14,10 @@ pub(super) fn block(spec: &ModelSpec, n: u16, attention: bool) -> String {
     let own = if attention { "attention_adapters" } else { "output_adapters" };
     match (spec.arch, attention) {
         (Arch::Albert { .. }, true) => format!("{}.{own}", self::attention(spec, n)),
-        (Arch::DistilBert | Arch::Albert { .. } | Arch::ModernBert, _) => format!("{}.{own}", layer(spec, n)),
+        (Arch::Vit, false) => format!("{}.output.{own}", layer(spec, n)),
+        (Arch::DistilBert | Arch::Albert { .. } | Arch::ModernBert | Arch::Vit, _) => {
+            format!("{}.{own}", layer(spec, n))
+        }
         // Beside the dense layer.
         (Arch::Bert | Arch::Roberta | Arch::XlmRoberta | Arch::Electra | Arch::MpNet | Arch::DebertaV2 { .. }, _) => {
             let dense = if attention { LayerLinear::AttentionOutput } else { LayerLinear::FfnOut };

@@ -26,7 +26,8 @@ pub(super) fn copies(config: &Config<'_>, spec: &ModelSpec) -> Result<Option<Vec
         | Arch::Electra
         | Arch::MpNet
         | Arch::DebertaV2 { .. }
-        | Arch::ModernBert => {}
+        | Arch::ModernBert
+        | Arch::Vit => {}
     }
     let mut out = Vec::new();
     for range in ranges.items() {

@@ -231,6 +231,9 @@ fn embeddings(b: &mut Builder<'_>) -> BufferId {
     let x = b.buffer(Extent::Tokens, spec.embedding);
     let e = spec.embeddings;
     b.step(StepKind::Embed { out: x, word: e.word, position: e.position, token_type: e.token_type }, Scope::All, None);
+    if let Some(image) = spec.image {
+        patches(b, x, image.width());
+    }
     let norm = spec.norms.get(&NormSite::Embeddings).map(|n| spec.weight(n.gamma).cols);
     // ALBERT and ELECTRA norm what they project, DeBERTa what it has projected.
     if norm == Some(spec.embedding) {
@@ -250,6 +253,15 @@ fn embeddings(b: &mut Builder<'_>) -> BufferId {
         b.embeddings(h);
     }
     h
+}
+
+/// The projections of an image's patches join their positions in `x`; the class token has no part in it.
+fn patches(b: &mut Builder<'_>, x: BufferId, width: usize) {
+    let (pixels, projected) = (b.buffer(Extent::Tokens, width), b.buffer(Extent::Tokens, b.spec.hidden));
+    b.step(StepKind::Patches { out: pixels }, Scope::All, None);
+    b.linear(LinearSite::Patches, pixels, projected, At::ENCODER);
+    let own = Scope::Only(b.table(Extent::Tokens, Purpose::Image));
+    b.step(StepKind::Add { a: x, b: projected, out: x }, own, None);
 }
 
 /// Pooling, the model's own modules, a final norm (an embedding is always L2-normalised), then the offsets.

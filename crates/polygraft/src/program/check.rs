@@ -40,6 +40,7 @@ impl StepKind {
     pub fn target(&self) -> BufferId {
         match *self {
             Self::Embed { out, .. }
+            | Self::Patches { out }
             | Self::LayerNorm { out, .. }
             | Self::Linear { out, .. }
             | Self::LowRank { out, .. }
@@ -67,6 +68,7 @@ impl StepKind {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Embed { .. } => "embed",
+            Self::Patches { .. } => "patches",
             Self::LayerNorm { .. } => "layer norm",
             Self::Linear { .. } => "linear",
             Self::LowRank { .. } => "low-rank",
@@ -143,6 +145,11 @@ impl Checker<'_> {
                 let table = |id: WeightId| self.spec.weights.get(id.0 as usize).is_some_and(|w| w.cols == out.width);
                 self.want(position.is_none_or(table), "the position table")?;
                 token_type.map_or(Ok(()), |t| self.weight(t, self.spec.token_types, out.width))
+            }
+            StepKind::Patches { out } => {
+                let width = self.spec.image.map(|image| image.width());
+                let out = self.buffer(out)?;
+                self.want(out.extent == Extent::Tokens && Some(out.width) == width, "the shape")
             }
             StepKind::LayerNorm { x, out, gamma, beta, replaced, .. } => {
                 let (x, out) = (self.buffer(x)?, self.buffer(out)?);

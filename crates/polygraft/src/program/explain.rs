@@ -74,7 +74,8 @@ fn weight_of(kind: &StepKind) -> Option<WeightId> {
         StepKind::Linear { weight, .. } => weight,
         StepKind::LayerNorm { gamma, .. } => gamma,
         StepKind::Positions { table, .. } => Some(table),
-        StepKind::LowRank { .. }
+        StepKind::Patches { .. }
+        | StepKind::LowRank { .. }
         | StepKind::MixedLowRank { .. }
         | StepKind::Bottleneck { .. }
         | StepKind::Couple { .. }
@@ -152,6 +153,7 @@ fn takes(
                 }
                 None => match desc.purpose {
                     Purpose::Head(_) => format!("{range}: head"),
+                    Purpose::Image => format!("{range}: patches"),
                     Purpose::Shifted | Purpose::Unnormed(_) | Purpose::Stack(_) | Purpose::Patches { .. } => range,
                 },
             }
@@ -216,6 +218,7 @@ fn macs(program: &Program, tables: &Tables, kind: &StepKind, n: usize) -> u64 {
             lengths.map(|l| products * l * seen(l) * width(out)).sum()
         }
         StepKind::Embed { .. }
+        | StepKind::Patches { .. }
         | StepKind::LayerNorm { .. }
         | StepKind::Offset { .. }
         | StepKind::Add { .. }

@@ -73,6 +73,8 @@ pub enum Purpose {
     Unnormed(BlockSite),
     /// Rows that run the layers that begin with this one: the base's own, or copies.
     Stack(u16),
+    /// The tokens that are patches of images.
+    Image,
 }
 
 /// The shape of a head: rows whose heads have the same shape share its steps.
@@ -161,6 +163,11 @@ pub enum StepKind {
         position: Option<WeightId>,
         /// Token-type table.
         token_type: Option<WeightId>,
+    },
+    /// `out = `[`Tables::pixels`]: the patches of images.
+    Patches {
+        /// `[T, numbers of a patch]`.
+        out: BufferId,
     },
     /// `out = (x − mean) / √(var + eps) · gamma + beta`, population variance.
     LayerNorm {

@@ -40,6 +40,8 @@ pub struct Tables {
     pub payloads: Vec<Arc<Payload>>,
     /// Relative positions, for a base that has embeddings of them.
     pub relative: Option<Relative>,
+    /// The patches of images, `[T, numbers of a patch]`, zeros for tokens that are none: what the `Patches` step gives.
+    pub pixels: Option<Vec<f32>>,
     /// What the `Embed` step gives, `[T, E]`: gathered by whoever holds the tables, for a backend that lacks them. A
     /// backend that has them may gather all the same, which gives the same bits.
     pub embedded: Option<Vec<f32>>,
@@ -138,6 +140,10 @@ impl Tables {
             Table { segments: table.segments.iter().filter_map(inside).collect() }
         };
         let first = self.cu_seqlens[rows.start];
+        let of_tokens = |values: &Vec<f32>| {
+            let width = values.len() / self.tokens().max(1);
+            values[tokens.start * width..tokens.end * width].to_vec()
+        };
         Self {
             ids: self.ids[tokens.clone()].to_vec(),
             positions: self.positions[tokens.clone()].to_vec(),
@@ -146,10 +152,8 @@ impl Tables {
             tables: self.tables.iter().zip(&program.tables).map(|(t, d)| cut(t, d.extent)).collect(),
             payloads: self.payloads.clone(),
             relative: self.relative.as_ref().map(|r| Relative { blocks: r.blocks[rows.clone()].to_vec(), ..r.clone() }),
-            embedded: self.embedded.as_ref().map(|values| {
-                let width = values.len() / self.tokens().max(1);
-                values[tokens.start * width..tokens.end * width].to_vec()
-            }),
+            pixels: self.pixels.as_ref().map(of_tokens),
+            embedded: self.embedded.as_ref().map(of_tokens),
         }
     }
 

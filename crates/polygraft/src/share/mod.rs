@@ -116,6 +116,7 @@ impl Parcel {
         w.list(&self.rows, |w, row| {
             w.u32s(&row.ids);
             w.u32s(&row.token_types);
+            w.f32s(&row.pixels);
         });
         w.f32s(&self.embedded);
         w.finish()
@@ -141,7 +142,7 @@ impl Parcel {
         let precision = if r.flag()? { Precision::Exact } else { Precision::Fast };
         let resolved = r.list(5, |r| patches::read_resolved(r, known))?;
         let of = r.list(4, Reader::size)?;
-        let rows = r.list(8, |r| Ok(Row { ids: r.u32s()?, token_types: r.u32s()? }))?;
+        let rows = r.list(12, |r| Ok(Row { ids: r.u32s()?, token_types: r.u32s()?, pixels: r.f32s()? }))?;
         let embedded = r.f32s()?;
         r.end()?;
         Ok(Self { ticket, forget, payloads, want, precision, resolved, of, rows, embedded })

@@ -1,9 +1,12 @@
 //! `out[t] = word[id] + position[pos] + type[tt]`.
 
 use super::{Machine, Weights};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{EmbeddingWeights, WeightId};
 use crate::program::{Step, StepKind};
+
+/// The id of a token that is no word, such as an image's patch: zeros stand for its row of the word table.
+pub const NO_WORD: u32 = u32::MAX;
 
 /// One token: `y = word[id] + position[pos] + type[tt]`, added in this order by whoever has the tables; `row` decodes a
 /// row of one, `scratch` is as long as `y`. `at` is id, position and type.
@@ -18,12 +21,24 @@ pub fn embed_token(
     mut row: impl FnMut(WeightId, usize, &mut [f32]) -> Result<()>,
 ) -> Result<()> {
     let [id, position, kind] = at.map(|index| index as usize);
-    row(tables.word, id, y)?;
+    if at[0] == NO_WORD {
+        y.fill(0.0);
+    } else {
+        row(tables.word, id, y)?;
+    }
     for (table, index) in [(tables.position, position), (tables.token_type, kind)] {
         let Some(table) = table else { continue };
         row(table, index, scratch)?;
         y.iter_mut().zip(&*scratch).for_each(|(y, x)| *y += x);
     }
+    Ok(())
+}
+
+/// `out` is the call's patches.
+pub(super) fn patches<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
+    let StepKind::Patches { out } = step.kind else { return Ok(()) };
+    let pixels = m.tables.pixels.as_ref().ok_or_else(|| Error::Program("patches without images".into()))?;
+    m.put(out, pixels.clone());
     Ok(())
 }
 

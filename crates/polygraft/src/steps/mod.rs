@@ -15,7 +15,7 @@ mod reft;
 
 pub use attention::prefixed;
 pub use block::{Factor, ModelNorm, Products, Tokens, by_row, couple, factor, gate, rewrite};
-pub use embed::embed_token;
+pub use embed::{NO_WORD, embed_token};
 pub use mixed::mixed;
 pub use norm::normalize;
 pub use places::{angles, rotate_head};
@@ -66,6 +66,7 @@ impl<'a, W: Weights> Machine<'a, W> {
     pub fn eval(&mut self, step: &Step) -> Result<()> {
         match step.kind {
             StepKind::Embed { .. } => embed::eval(self, step),
+            StepKind::Patches { .. } => embed::patches(self, step),
             StepKind::LayerNorm { .. } => norm::layer_norm(self, step),
             StepKind::Linear { .. } => linear::linear(self, step),
             StepKind::LowRank { .. } => linear::low_rank(self, step),
