@@ -3,7 +3,7 @@
 
 use super::config::names;
 use super::family::{Defaults, Family, Reader};
-use super::reading::Reading;
+use super::reading::{Named, Reading};
 use super::targets::Pattern;
 use crate::error::Result;
 use crate::json::Json;
@@ -42,12 +42,14 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
             Some(pattern) => pattern.whole(&t.module)?,
             None => endings.iter().any(|e| t.module.ends_with(e)),
         };
-        let shape = if inputs { [1, t.cols] } else { [t.rows, 1] };
+        // A convolution's inputs are its channels.
+        let each = r.spec.image.filter(|_| t.is_convolution()).map_or(1, |image| image.patch[0] * image.patch[1]);
+        let shape = if inputs { [1, t.cols / each] } else { [t.rows, 1] };
         let Some(l) = r.take(&t, "ia3_l", &shape)? else { continue };
         r.follows(&t, l.len(), move |layer| {
             let cols = layer.cols;
             for (row, w) in layer.weight.chunks_exact_mut(cols).enumerate() {
-                w.iter_mut().enumerate().for_each(|(col, w)| *w *= l[if inputs { col } else { row }]);
+                w.iter_mut().enumerate().for_each(|(col, w)| *w *= l[if inputs { col / each } else { row }]);
             }
             if let (Some(bias), false) = (&mut layer.bias, inputs) {
                 bias.iter_mut().zip(&l).for_each(|(b, l)| *b *= l);

@@ -3,6 +3,7 @@
 use super::family::{Family, Reader};
 use super::lora::Scales;
 use super::reading::Reading;
+use super::tucker;
 use crate::dense::product;
 use crate::error::Result;
 
@@ -20,6 +21,18 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
     let scales = Scales::of(r, "alpha", false)?;
     for t in r.targets()? {
         let (rank, s) = scales.at(&t.module)?;
+        if r.shape(&t, "hada_t1").is_some() {
+            let size = (rank, t.rows, t.cols);
+            let first = tucker::weight(r, &t, ["hada_t1", "hada_w1_a", "hada_w1_b"], size)?;
+            let second = tucker::weight(r, &t, ["hada_t2", "hada_w2_a", "hada_w2_b"], size)?;
+            let Some((mut delta, second)) = first.zip(second) else { continue };
+            delta.iter_mut().zip(second).for_each(|(d, other)| *d *= other);
+            r.adds(&t, delta.len(), move |layer| {
+                layer.add(&delta, s);
+                Ok(())
+            });
+            continue;
+        }
         let a1 = r.take(&t, "hada_w1_a", &[t.rows, rank])?;
         let b1 = r.take(&t, "hada_w1_b", &[rank, t.cols])?;
         let a2 = r.take(&t, "hada_w2_a", &[t.rows, rank])?;

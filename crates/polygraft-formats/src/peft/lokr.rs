@@ -3,6 +3,7 @@
 use super::family::{Family, Reader};
 use super::lora::Scales;
 use super::reading::{Reading, Target};
+use super::tucker;
 use crate::dense::product;
 use crate::error::Result;
 
@@ -73,6 +74,9 @@ fn factor(
 ) -> Result<Option<Vec<f32>>> {
     if r.shape(t, name).is_some() {
         return r.take(t, name, &[rows, cols]);
+    }
+    if name == "lokr_w2" && r.shape(t, "lokr_t2").is_some() {
+        return tucker::weight(r, t, ["lokr_t2", "lokr_w2_a", "lokr_w2_b"], (rank, rows, cols));
     }
     let a = r.take(t, &format!("{name}_a"), &[rows, rank])?;
     let b = r.take(t, &format!("{name}_b"), &[rank, cols])?;

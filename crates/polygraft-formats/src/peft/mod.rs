@@ -54,6 +54,7 @@ mod spiel;
 mod supertuning;
 mod tinylora;
 mod tokens;
+mod tucker;
 mod unilora;
 mod vblora;
 mod vera;

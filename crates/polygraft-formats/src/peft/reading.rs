@@ -54,6 +54,10 @@ pub(super) trait Named {
     fn path(&self) -> &str;
     /// Its path in the model that was wrapped.
     fn module(&self) -> &str;
+    /// Whether the library has a convolution there: its tensors have more dimensions than a matrix.
+    fn is_convolution(&self) -> bool {
+        false
+    }
 }
 
 impl Named for Target {
@@ -62,6 +66,9 @@ impl Named for Target {
     }
     fn module(&self) -> &str {
         &self.module
+    }
+    fn is_convolution(&self) -> bool {
+        self.site == LinearSite::Patches
     }
 }
 
@@ -244,7 +251,10 @@ impl Reading<'_> {
         shape: &[usize],
     ) -> Result<Option<Vec<f32>>> {
         let original = self.keys.original(&format!("{}.{name}", target.path()));
-        original.map_or(Ok(None), |original| self.bag.take(original, shape))
+        let Some(original) = original else { return Ok(None) };
+        let own = self.bag.shape(original).filter(|own| target.is_convolution() && unfolds(own, shape));
+        let shape = own.map_or_else(|| shape.to_vec(), <[usize]>::to_vec);
+        self.bag.take(original, &shape)
     }
 
     /// Takes `name` of the target's module as whole numbers, as [`Reading::take`] does floats.
@@ -526,6 +536,15 @@ impl Reading<'_> {
             }
         }
     }
+}
+
+/// Whether a convolution's tensor has the numbers of a matrix of shape `flat` in its order: dimensions of 1 more or less,
+/// and the last ones side by side.
+fn unfolds(own: &[usize], flat: &[usize]) -> bool {
+    let many = |s: &[usize]| s.iter().copied().filter(|n| *n != 1).collect::<Vec<usize>>();
+    let (own, flat) = (many(own), many(flat));
+    let Some((last, first)) = flat.split_last() else { return own.is_empty() };
+    own.strip_prefix(first).is_some_and(|rest| rest.iter().product::<usize>() == *last)
 }
 
 /// `(^|.*\.)ENTRY($|\..*)`: at or below a module that is saved whole.
