@@ -40,6 +40,12 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
                 "its rotations are stored as `oft_r`, by a PEFT before 0.16, and were others; PEFT 0.15.2 reads them";
             return Err(FormatError::Unsupported { file: t.module, why: why.into() });
         }
+        if t.is_convolution() {
+            // It rotates every window of the kernel's size, a pixel apart, and adds up where they overlap.
+            let why = "PEFT rotates overlapping windows of the whole image here, which no weight of the layer stands for; this \
+                       version rotates linear layers: leave the module out of target_modules";
+            return Err(FormatError::Unsupported { file: t.module, why: why.into() });
+        }
         let Some(blocks) = map.blocks(r, &t, t.cols, "oft_R.weight")? else { continue };
         // The inputs pass through the first of several first.
         r.precedes(&t, held(&blocks), move |layer| {
