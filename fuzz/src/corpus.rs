@@ -103,7 +103,8 @@ pub(crate) fn adapters() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn bases() -> Vec<Vec<u8>> {
-    folders("tests/golden/bases", "config.json")
+    let both = ["tests/golden/bases", "tests/golden/bases-pixels"].map(|root| folders(root, "config.json"));
+    both.concat()
 }
 
 pub(crate) fn tokenizers() -> Vec<Vec<u8>> {

@@ -146,12 +146,15 @@ pub(crate) fn named(model: &Model) -> Result<Vec<Named>> {
 pub(crate) fn engine(model: &Model) -> Result<Engine<AnyBackend>> {
     let adapters = named(model)?;
     let mut session = session(&model.base, model.compute.backend)?;
-    let tokenizer = text_of(&model.base, session.spec())?;
+    let tokenizer: Box<dyn polygraft::text::Tokenizer> = match session.spec().image {
+        Some(_) => Box::new(polygraft::text::Wordless),
+        None => Box::new(text_of(&model.base, session.spec())?),
+    };
     for (name, path, options) in &adapters {
         adapter(&mut session, name, path, options)?;
     }
     let precision = AnyBackend::precision(&model.compute, session.spec());
-    Ok(Engine::new(session, Box::new(tokenizer), precision))
+    Ok(Engine::new(session, tokenizer, precision))
 }
 
 fn text_of(path: &Path, spec: &ModelSpec) -> Result<Tokenizer> {

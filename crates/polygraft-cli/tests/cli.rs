@@ -72,6 +72,39 @@ fn requests_say_what_is_wrong() {
 }
 
 #[test]
+fn images_are_refused_with_what_the_base_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let [text, vision, other] = ["bases/bert", "bases-pixels/vit", "bases-pixels/vit_odd_patches"].map(fixture);
+    let pixels = fixture("base-families/vit/plain/pixels.safetensors");
+    let stray = fixture("base-families/vit/plain/expected.safetensors");
+    let out = dir.path().join("out.safetensors");
+    let cases: [(serde_json::Value, &[&str]); 8] = [
+        (serde_json::json!({"base": text, "pixels": pixels}), &["row 0", "reads text", "token ids"]),
+        (serde_json::json!({"base": vision, "rows": [[0, 5, 2]]}), &["row 0", "reads images", "3 × 12 × 12"]),
+        (serde_json::json!({"base": other, "pixels": pixels}), &["3 channels of 12 × 12", "1 of 15 × 15"]),
+        (serde_json::json!({"base": vision, "pixels": pixels, "rows": [[0]]}), &["one or the other"]),
+        (serde_json::json!({"base": vision, "pixels": [0.5]}), &["`pixels`", "pixel_values"]),
+        (serde_json::json!({"base": vision, "pixels": "nowhere.safetensors"}), &["nowhere"]),
+        (serde_json::json!({"base": vision, "pixels": stray}), &["pixel_values"]),
+        (serde_json::json!({"base": vision, "pixels": pixels, "row_compose": ["base"]}), &["row_compose", "3"]),
+    ];
+    for (request, parts) in cases {
+        let request = write(dir.path(), "request.json", &request.to_string());
+        fails(&["forward", "--request", request.to_str().unwrap(), "--output", out.to_str().unwrap()], 1, parts);
+        assert!(!out.exists());
+    }
+    let texts = write(dir.path(), "texts.txt", "hot water\n");
+    let [texts, out] = [texts, out].map(|p| p.display().to_string());
+    fails(&["embed", "--base", &vision, "--input", &texts, "--output", &out], 1, &["reads images"]);
+    for (what, part) in [("explain", "patches"), ("inspect", "\"patches\": 9")] {
+        let args = if what == "explain" { vec![what, "--base", &vision] } else { vec![what, &vision, "--json"] };
+        let done = polygraft(&args);
+        let text = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success() && text.contains(part), "{text}");
+    }
+}
+
+#[test]
 fn no_backend_stands_in_for_another() {
     let dir = tempfile::tempdir().unwrap();
     let base = fixture("bases/bert");
@@ -153,6 +186,9 @@ fn request(dir: &Path, case: &str, base: &Path, compose: &str) -> PathBuf {
     json["base"] = base.display().to_string().into();
     json["compose"] = compose.into();
     json.as_object_mut().unwrap().remove("adapters");
+    if let Some(pixels) = json.get_mut("pixels") {
+        *pixels = fixture(&format!("{case}/pixels.safetensors")).into();
+    }
     write(dir, "request.json", &json.to_string())
 }
 
@@ -163,13 +199,14 @@ fn worst(a: &[f32], b: &[f32]) -> f32 {
 
 #[test]
 fn a_merged_base_gives_what_the_adapter_gave() {
-    for case in ["six_linears", "seqcls_bias_all", "lora_bias"] {
-        let case = format!("peft-lora/{case}");
+    for case in
+        ["peft-lora/six_linears", "peft-lora/seqcls_bias_all", "peft-lora/lora_bias", "peft/on_vit/patches_lora"]
+    {
         let dir = tempfile::tempdir().unwrap();
         let merged = dir.path().join("merged");
         let text = std::fs::read_to_string(fixture(&format!("{case}/request.json"))).unwrap();
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let root = PathBuf::from(fixture(&case));
+        let root = PathBuf::from(fixture(case));
         let (name, adapter) = json["adapters"].as_object().unwrap().iter().next().unwrap();
         let done = polygraft(&[
             "merge",
@@ -183,7 +220,7 @@ fn a_merged_base_gives_what_the_adapter_gave() {
             &merged.display().to_string(),
         ]);
         assert!(done.status.success(), "{case}: {}", String::from_utf8_lossy(&done.stderr));
-        let got = forward(&request(dir.path(), &case, &merged, "base"), &dir.path().join("out"));
+        let got = forward(&request(dir.path(), case, &merged, "base"), &dir.path().join("out"));
         let want = numbers(Path::new(&fixture(&format!("{case}/expected.safetensors"))));
         let off = worst(&got, &want);
         assert!(off < 2e-4, "{case}: off by {off:e}");
@@ -192,20 +229,16 @@ fn a_merged_base_gives_what_the_adapter_gave() {
 
 #[test]
 fn quantized_bases_stay_close_and_load_again() {
-    let bases = [("bert", 0.02, 0.5), ("xlmr_seqcls", 0.02, 0.5), ("bert_mlm", 0.05, 0.8), ("roberta_qa", 0.02, 0.5)];
-    for (base, eight, four) in bases {
+    let text = [("bert", 0.02, 0.5), ("xlmr_seqcls", 0.02, 0.5), ("bert_mlm", 0.05, 0.8), ("roberta_qa", 0.02, 0.5)]
+        .map(|(base, eight, four)| (format!("bases/{base}"), format!("bases-forward/{base}"), eight, four));
+    let vision = [("vit_odd_patches", "odd_patches"), ("vit_image", "image")]
+        .map(|(base, case)| (format!("bases-pixels/{base}"), format!("base-families/vit/{case}"), 0.02, 0.5));
+    for (base, case, eight, four) in text.into_iter().chain(vision) {
         let dir = tempfile::tempdir().unwrap();
-        let case = format!("bases-forward/{base}");
         let want = numbers(Path::new(&fixture(&format!("{case}/expected.safetensors"))));
         for (bits, limit) in [("16", 5e-3), ("8", eight), ("4", four)] {
             let out = dir.path().join(bits);
-            let done = polygraft(&[
-                "quantize",
-                "--bits",
-                bits,
-                &fixture(&format!("bases/{base}")),
-                &out.display().to_string(),
-            ]);
+            let done = polygraft(&["quantize", "--bits", bits, &fixture(&base), &out.display().to_string()]);
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
             let got = forward(&request(dir.path(), &case, &out, "base"), &dir.path().join("out"));
             let mean = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).sum::<f32>() / want.len() as f32;

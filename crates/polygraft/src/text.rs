@@ -13,6 +13,17 @@ pub trait Tokenizer {
     fn encode(&self, text: &str) -> Result<Vec<u32>>;
 }
 
+/// The tokenizer of a base that reads images: it refuses every text.
+#[derive(Debug, Clone, Copy)]
+pub struct Wordless;
+
+impl Tokenizer for Wordless {
+    fn encode(&self, _text: &str) -> Result<Vec<u32>> {
+        let why = "this base reads images and no text: give it pixels".into();
+        Err(crate::Error::Argument { what: "text".into(), why })
+    }
+}
+
 /// A row made from text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cut {

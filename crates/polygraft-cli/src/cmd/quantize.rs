@@ -26,13 +26,13 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
     let disk = Disk::open(&args.source)?;
     // First and alone: reading a large vocabulary takes more memory than what comes after it.
     let kit = tokenizer::compact(&disk).map_err(format)?;
-    if kit.is_none() {
+    let mut source = Source::open(&args.source, &disk)?;
+    if kit.is_none() && source.spec().image.is_none() {
         eprintln!(
             "polygraft: warning: {} has no tokenizer: the model will run rows of ids, not texts",
             args.source.display()
         );
     }
-    let mut source = Source::open(&args.source, &disk)?;
     let mut spec = source.spec().clone();
     if spec.fingerprint.name.is_empty() {
         let name = std::fs::canonicalize(&args.source)

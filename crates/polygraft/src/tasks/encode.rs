@@ -198,7 +198,7 @@ impl<B: Backend> Encode<B> {
         let mut todo: Vec<usize> = Vec::with_capacity(self.rows.len());
         for (index, row) in self.rows.iter().enumerate() {
             let backbone = &self.resolved[self.of[index].1];
-            let known = if self.only_embeddings() && row.token_types.is_empty() {
+            let known = if self.only_embeddings() && has_key(row) {
                 engine.cache.get(&Cache::key(backbone, &row.ids, self.precision)).cloned()
             } else {
                 None
@@ -271,13 +271,16 @@ impl<B: Backend> Encode<B> {
         for (index, output) in chunk.into_iter().zip(outputs) {
             let row = &self.rows[index];
             self.done_tokens += row.ids.len();
-            if let (true, true, Some(embedding)) =
-                (self.only_embeddings(), row.token_types.is_empty(), &output.embedding)
-            {
+            if let (true, true, Some(embedding)) = (self.only_embeddings(), has_key(row), &output.embedding) {
                 let backbone = &self.resolved[self.of[index].1];
                 engine.cache.put(Cache::key(backbone, &row.ids, self.precision), embedding.clone());
             }
             self.outputs[index] = Some(output);
         }
     }
+}
+
+/// Whether its tokens alone say what a row is: a remembered embedding is found by them.
+fn has_key(row: &Row) -> bool {
+    row.token_types.is_empty() && row.pixels.is_empty()
 }
