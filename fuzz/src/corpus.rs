@@ -25,7 +25,10 @@ pub const NAMES: &[&str] = &[
     "polygraft.json",
     "modules.json",
     "1_Pooling/config.json",
+    "pytorch_diff.bin",
 ];
+/// Stands for a number: the name itself follows, its length first. Set-ups have folders of any name.
+pub const NAMED: u8 = 0xff;
 
 /// A path from the repository's root.
 #[must_use]
@@ -70,12 +73,17 @@ pub fn kept(target: &str) -> Vec<Vec<u8>> {
 /// One input that holds a folder's files (see `unfold`).
 fn fold(files: &MemoryFiles) -> Vec<u8> {
     let mut out = Vec::new();
-    for (number, name) in (0u8..).zip(NAMES) {
-        if let Some(bytes) = files.0.get(*name) {
-            out.push(number);
-            out.extend(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
-            out.extend(bytes);
+    for (name, bytes) in &files.0 {
+        match NAMES.iter().position(|n| n == name).and_then(|at| u8::try_from(at).ok()) {
+            Some(number) => out.push(number),
+            None if name.len() < 256 => {
+                out.extend([NAMED, u8::try_from(name.len()).unwrap_or(0)]);
+                out.extend(name.as_bytes());
+            }
+            None => continue,
         }
+        out.extend(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+        out.extend(bytes);
     }
     out
 }
@@ -99,6 +107,20 @@ pub(crate) fn safetensors() -> Vec<Vec<u8>> {
 pub(crate) fn adapters() -> Vec<Vec<u8>> {
     let mut out = folders("tests/golden/peft-lora", "adapter_config.json");
     out.extend(folders("tests/golden/hub", "adapter_config.json"));
+    out.extend(folders("tests/golden/hub", "adapter_fusion_config.json"));
+    out.extend(folders("tests/golden/hub/setup", "adapter_setup.json"));
+    out.extend(folders("tests/golden/sparse", "adapter_config.json"));
+    out.extend(folders("tests/golden/sparse", "pytorch_diff.bin"));
+    // One case of each method of PEFT's.
+    let root = repository("tests/golden/peft");
+    for family in std::fs::read_dir(&root).into_iter().flatten().flatten() {
+        let family = family.file_name();
+        out.extend(
+            folders(&format!("tests/golden/peft/{}", family.to_string_lossy()), "adapter_config.json")
+                .into_iter()
+                .take(2),
+        );
+    }
     out
 }
 

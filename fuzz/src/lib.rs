@@ -65,14 +65,21 @@ fn bag(data: &[u8]) -> String {
     said
 }
 
-/// Several files in one input: how many, then for each a name, a length and that many bytes, as far as there are any.
+/// Several files in one input: for each the number of its name, or [`corpus::NAMED`] and the name itself, then a length and
+/// that many bytes, as far as there are any.
 fn unfold(mut data: &[u8]) -> MemoryFiles {
     let mut out = MemoryFiles::default();
-    while let Some((head, rest)) = data.split_first_chunk::<5>() {
-        let name = corpus::NAMES.get(usize::from(head[0])).copied().unwrap_or("stray");
-        let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
-        let (body, rest) = rest.split_at(len.min(rest.len()));
-        out.0.insert(name.into(), body.to_vec());
+    while let Some((&number, rest)) = data.split_first() {
+        let (name, rest) = match (number, rest.split_first()) {
+            (corpus::NAMED, Some((&len, rest))) => {
+                let (name, rest) = rest.split_at(usize::from(len).min(rest.len()));
+                (String::from_utf8_lossy(name).into_owned(), rest)
+            }
+            _ => (corpus::NAMES.get(usize::from(number)).copied().unwrap_or("stray").to_owned(), rest),
+        };
+        let Some((len, rest)) = rest.split_first_chunk::<4>() else { break };
+        let (body, rest) = rest.split_at((u32::from_le_bytes(*len) as usize).min(rest.len()));
+        out.0.insert(name, body.to_vec());
         data = rest;
     }
     out
@@ -85,7 +92,7 @@ fn adapter(data: &[u8]) -> String {
         return "no base".into();
     };
     let files = unfold(data);
-    let strict = outcome(load_adapter(&files, spec, &AdapterOptions::default()));
+    let strict = outcome(polygraft_formats::load(&files, spec, &AdapterOptions::default()));
     let lenient = AdapterOptions { strict: false, ..AdapterOptions::default() };
     strict + &outcome(load_adapter(&files, spec, &lenient))
 }

@@ -10,6 +10,7 @@ mod architectures;
 pub mod bag;
 pub mod base;
 mod change;
+mod charsmap;
 pub mod combine;
 pub mod container;
 mod dense;
