@@ -168,7 +168,7 @@ impl<B: Backend> Session<B> {
     /// A name that no composition could spell; a patch that does not fit the base.
     pub fn graft(&mut self, name: &str, adapter: AdapterIr, options: Graft) -> Result<LoadReport> {
         compose::check_name(name)?;
-        let report = self.check(name, &adapter, options)?;
+        let report = ir::check(name, &adapter, &self.spec, options)?;
         let mut adapter = adapter;
         let stack = self.stacks.add(&mut adapter, &self.spec)?;
         embed::prepare(&mut adapter, &self.spec, &self.backend)?;
@@ -194,12 +194,6 @@ impl<B: Backend> Session<B> {
         };
         self.adapters.insert(name.into(), Arc::new(grafted));
         Ok(report)
-    }
-
-    /// What loading `adapter` would report.
-    fn check(&self, name: &str, adapter: &AdapterIr, options: Graft) -> Result<LoadReport> {
-        let own = adapter.copies.as_ref().map(|copies| self.spec.replicated(copies));
-        ir::check(name, adapter, own.as_ref().unwrap_or(&self.spec), options)
     }
 
     /// Unloads an adapter. Calls in flight end on their own copy.

@@ -56,6 +56,8 @@ pub struct Graft {
 /// The first site that is missing, shape that differs or number that is not finite, by name; a base of another lineage.
 pub fn check(name: &str, adapter: &AdapterIr, spec: &ModelSpec, options: Graft) -> Result<LoadReport> {
     let base = verdict(name, adapter, spec, options)?;
+    let replicated = adapter.copies.as_ref().map(|copies| spec.replicated(copies));
+    let spec = replicated.as_ref().unwrap_or(spec);
     for patch in &adapter.patches {
         fits(name, adapter, patch, spec)?;
     }
@@ -79,7 +81,7 @@ pub fn check(name: &str, adapter: &AdapterIr, spec: &ModelSpec, options: Graft) 
         head: adapter.head.as_ref().map(|h| h.labels),
         language: adapter.language.clone(),
         bytes: adapter.patches.iter().map(|p| p.op.bytes()).sum(),
-        notes: Vec::new(),
+        notes: adapter.copies.iter().map(|copies| format!("it runs copies of the base's layers: {copies:?}")).collect(),
     })
 }
 

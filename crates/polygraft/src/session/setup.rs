@@ -4,7 +4,7 @@ use super::Session;
 use crate::backend::Backend;
 use crate::compose::{self, Compose, Grafted, Setup};
 use crate::error::{Error, Result};
-use crate::ir::{AdapterIr, Graft, LoadReport, RowChange, Verdict};
+use crate::ir::{self, AdapterIr, Graft, LoadReport, RowChange, Verdict};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ impl<B: Backend> Session<B> {
             return Err(Error::AdapterName { name: taken.clone(), why });
         }
         for (part, adapter) in &parts {
-            self.check(&renamed(part), adapter, options)?;
+            ir::check(&renamed(part), adapter, &self.spec, options)?;
         }
         self.ungraft_if_loaded(name);
         let compose = compose.renamed(&renamed);
