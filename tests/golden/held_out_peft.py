@@ -172,14 +172,15 @@ class Draw:
 def adapter(d, name, task, like=None):
     """One adapter of this kind over the drawn base. `like`: the options that two adapters must share."""
     kind, options = draws.DRAWS[name](d)
-    if like:
-        options |= {k: like[k] for k in draws.SHARED.get(kind, ()) if k in like}
+    shared = {k: like[k] for k in draws.SHARED.get(kind, ()) if k in like} if like else {}
+    options |= shared
     if kind in PROMPTS:
         config = {**task, **options, **d.prompt_width(kind)}
     else:
         config = {**options, **d.targets(kind, options), **task}
         for key in NAMES & config.keys():
             config[key] = d.renamed(config[key])
+        config |= shared  # Which have their names already.
         if kind == "TRAINABLE_TOKENS":
             config.pop("task_type", None)
     how = {}
