@@ -32,6 +32,16 @@ pub(crate) fn panels<'a>(isa: Isa, packed: &'a Packed, panels: Range<usize>, scr
                 ((word >> (8 * (k % 4) + 4 * (k / 4))) & 15).cast_signed() as f32 - 8.0
             });
         }),
+        Form::Code(codes) => {
+            let mut row = vec![0.0; packed.cols];
+            for (panel, out) in panels.clone().zip(out.chunks_exact_mut(each.max(1))) {
+                out.fill(0.0);
+                for lane in 0..LANES.min(packed.rows - panel * LANES) {
+                    codes.decode_row(panel * LANES + lane, &mut row);
+                    out.iter_mut().skip(lane).step_by(LANES).zip(&row).for_each(|(o, x)| *o = *x);
+                }
+            }
+        }
     }
     out
 }

@@ -323,7 +323,7 @@ impl Pass<'_> {
         let (codes, factors, each) = match &weight.form {
             Form::Q4 { codes, scales } if rounding != Rounding::No => (codes, scales, Q4_WORDS),
             Form::Q8 { codes, scales } if rounding != Rounding::No => (codes, scales, Q8_WORDS),
-            Form::F32(_) | Form::F16(_) | Form::Bf16(_) | Form::Q8 { .. } | Form::Q4 { .. } => {
+            Form::F32(_) | Form::F16(_) | Form::Bf16(_) | Form::Q8 { .. } | Form::Q4 { .. } | Form::Code(_) => {
                 for (at, pair) in cut(panels.clone(), 2).enumerate() {
                     let weights = decode::panels(isa, weight, pair.clone(), decoded);
                     let bias = &bias[at * 2 * LANES..][..pair.len() * LANES];

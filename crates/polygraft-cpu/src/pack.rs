@@ -7,6 +7,7 @@
 
 use crate::math::{bf16_to_f32, f16_to_f32};
 use polygraft::quant::BLOCK;
+use polygraft::quant::codes::Codes;
 use polygraft::tensor::{Matrix, Storage};
 
 /// Outputs in a panel.
@@ -41,6 +42,8 @@ pub(crate) enum Form {
     Q8 { codes: Vec<u32>, scales: Vec<u16> },
     /// As `Q8`.
     Q4 { codes: Vec<u32>, scales: Vec<u16> },
+    /// Row after row, as the adapter has them: decoded for a call and forgotten.
+    Code(Codes),
 }
 
 /// Shift of input `k` of a block inside its 4-bit word.
@@ -84,6 +87,7 @@ impl Packed {
                 }
                 Form::Q4 { codes: words, scales: interleave(scales, rows, blocks) }
             }
+            Storage::Code(codes) => Form::Code(codes.clone()),
         };
         Self { rows, cols, form }
     }
@@ -109,11 +113,16 @@ impl Packed {
             Form::F32(v) => v.len() * 4,
             Form::F16(v) | Form::Bf16(v) => v.len() * 2,
             Form::Q8 { codes, scales } | Form::Q4 { codes, scales } => codes.len() * 4 + scales.len() * 2,
+            // The adapter's own, shared.
+            Form::Code(_) => 0,
         }
     }
 
     /// Decodes output `row` into `out`, `cols` long: the same numbers as the matrix it was packed from.
     pub(crate) fn decode_row(&self, row: usize, out: &mut [f32]) {
+        if let Form::Code(codes) = &self.form {
+            return codes.decode_row(row, out);
+        }
         let (panel, lane) = (row / LANES, row % LANES);
         let at = |k: usize| (panel * self.cols + k) * LANES + lane;
         let scale = |scales: &[u16], k: usize| f16_to_f32(scales[(panel * self.blocks() + k / BLOCK) * LANES + lane]);
@@ -134,6 +143,7 @@ impl Packed {
                     let code = (word(codes, Q4_WORDS, k) >> q4_shift(k % BLOCK)) & 15;
                     (code as f32 - 8.0) * scale(scales, k)
                 }
+                Form::Code(_) => *o,
             };
         }
     }

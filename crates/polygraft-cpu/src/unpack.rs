@@ -26,6 +26,7 @@ impl Packed {
                 let codes = words.chunks_exact(Q4_WORDS).flat_map(bytes).collect();
                 Storage::Q4_0 { codes, scales: separate(scales, self.rows, blocks) }
             }
+            Form::Code(codes) => Storage::Code(codes.clone()),
         };
         Matrix::new(self.rows, self.cols, storage)
     }
@@ -45,7 +46,7 @@ mod tests {
 
     #[test]
     fn every_form_comes_back_code_for_code() {
-        for scheme in [Scheme::F32, Scheme::F16, Scheme::Bf16, Scheme::Q8_0, Scheme::Q4_0] {
+        for scheme in [Scheme::F32, Scheme::F16, Scheme::Bf16, Scheme::Q8_0, Scheme::Q4_0, Scheme::Code(1)] {
             for (rows, cols) in [(1, 32), (8, 64), (13, 96)] {
                 let matrix = store(rows, cols, Random(3).vec(rows * cols, 2.0), scheme);
                 assert_eq!(Packed::new(&matrix).unpack().unwrap(), matrix, "{scheme:?} {rows}x{cols}");

@@ -3,7 +3,7 @@
 use crate::error::{FormatError, Result, shown};
 use crate::json::Json;
 use crate::source::{ADAPTER, Files, SMALL, Subfolder};
-use crate::{hub, language, peft, sparse};
+use crate::{hub, language, packed, peft, sparse};
 use polygraft::Session;
 use polygraft::backend::Backend;
 use polygraft::ir::{AdapterIr, Graft, LoadReport};
@@ -139,6 +139,9 @@ pub fn load_adapter(files: &dyn Files, spec: &ModelSpec, options: &AdapterOption
     if let Some(name) = diff.or(if let [name] = names.as_slice() { Some(name) } else { None }) {
         let data = files.read(name, ADAPTER)?;
         if !crate::container::torch::is_torch(&data) {
+            if let Some(adapter) = packed::load(name, &data, spec, options)? {
+                return Ok(adapter);
+            }
             return language::load(name, data);
         }
         return sparse::load(name, data, spec, options)?.ok_or_else(|| FormatError::NotAModel {

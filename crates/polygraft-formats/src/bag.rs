@@ -4,15 +4,35 @@ use crate::container::Header;
 use crate::container::torch::{self, View};
 use crate::error::{FormatError, Result, shown};
 use crate::numbers;
-use polygraft::tensor::Matrix;
+use crate::packed::{self, Stored};
+use polygraft::quant::codes::Codes;
+use polygraft::tensor::{Matrix, Storage};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// A tensor's numbers, with its shape.
+#[derive(Debug, Clone, PartialEq)]
+enum Held {
+    /// Somewhere in the file.
+    View(View),
+    /// In codes, which a packed adapter has.
+    Codes(Vec<usize>, Codes),
+}
+
+impl Held {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::View(view) => &view.shape,
+            Self::Codes(shape, _) => shape,
+        }
+    }
+}
 
 /// The tensors of one adapter file.
 #[derive(Debug, Clone)]
 pub struct TensorBag {
     file: String,
     data: Vec<u8>,
-    left: BTreeMap<String, View>,
+    left: BTreeMap<String, Held>,
     metadata: BTreeMap<String, String>,
 }
 
@@ -24,15 +44,28 @@ impl TensorBag {
     /// [`FormatError::PickleOp`], [`FormatError::Range`].
     pub fn open(file: &str, data: Vec<u8>) -> Result<Self> {
         if torch::is_torch(&data) {
-            let left = torch::tensors(file, &data)?.into_iter().collect();
+            let left = torch::tensors(file, &data)?.into_iter().map(|(name, view)| (name, Held::View(view))).collect();
             return Ok(Self { file: file.into(), data, left, metadata: BTreeMap::new() });
         }
         let header = Header::parse(file, &data, Some(data.len() as u64))?;
         let mut left = BTreeMap::new();
+        if let Some(tensors) = packed::contents(file, &header, &data)? {
+            for (name, (shape, stored)) in tensors {
+                let held = match stored {
+                    Stored::Codes(codes) => Held::Codes(shape, codes),
+                    Stored::Plain { dtype, offset } => {
+                        Held::View(View { dtype, strides: contiguous(&shape), shape, offset })
+                    }
+                };
+                left.insert(name, held);
+            }
+            return Ok(Self { file: file.into(), data, left, metadata: BTreeMap::new() });
+        }
         for t in header.tensors {
             // The header's ranges lie inside the file.
             let offset = usize::try_from(t.offset).unwrap_or(usize::MAX);
-            left.insert(t.name, View { dtype: t.dtype, strides: contiguous(&t.shape), shape: t.shape, offset });
+            let view = View { dtype: t.dtype, strides: contiguous(&t.shape), shape: t.shape, offset };
+            left.insert(t.name, Held::View(view));
         }
         Ok(Self { file: file.into(), data, left, metadata: header.metadata })
     }
@@ -62,7 +95,7 @@ impl TensorBag {
     /// The shape of `name`, if it has not been taken.
     #[must_use]
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.left.get(name).map(|t| t.shape.as_slice())
+        self.left.get(name).map(Held::shape)
     }
 
     /// Whether `a` and `b` are the very same numbers: two names of one stored tensor.
@@ -74,7 +107,10 @@ impl TensorBag {
     /// Whether `name` holds floats.
     #[must_use]
     pub fn is_float(&self, name: &str) -> bool {
-        self.left.get(name).is_some_and(|t| numbers::floats(t.dtype, &[]).is_some())
+        self.left.get(name).is_some_and(|t| match t {
+            Held::View(view) => numbers::floats(view.dtype, &[]).is_some(),
+            Held::Codes(..) => true,
+        })
     }
 
     /// Takes the floats of `name`, upcast to f32; `None` when it is not there.
@@ -82,7 +118,11 @@ impl TensorBag {
     /// # Errors
     /// [`FormatError::AdapterShape`] for another shape or a type that is not a float; [`FormatError::NotFinite`].
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
-        let Some(view) = self.claim(name, shape)? else { return Ok(None) };
+        let view = match self.claim(name, shape)? {
+            None => return Ok(None),
+            Some(Held::View(view)) => view,
+            Some(Held::Codes(shape, codes)) => return Ok(Some(decoded(&shape, codes))),
+        };
         let bytes = gather(&self.data, &view);
         let Some(values) = bytes.as_deref().and_then(|b| numbers::floats(view.dtype, b)) else {
             return Err(self.wrong(name, "floats (F32, F16, BF16 or F64)".into(), view.dtype.name().into()));
@@ -99,17 +139,21 @@ impl TensorBag {
     /// # Errors
     /// [`FormatError::AdapterShape`] for another shape, a type that is not whole numbers, or one beyond 2⁶³.
     pub fn take_ints(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<i64>>> {
-        let Some(view) = self.claim(name, shape)? else { return Ok(None) };
+        let view = match self.claim(name, shape)? {
+            None => return Ok(None),
+            Some(Held::View(view)) => view,
+            Some(Held::Codes(..)) => return Err(self.wrong(name, "whole numbers".into(), "codes".into())),
+        };
         let bytes = gather(&self.data, &view);
         let values = bytes.as_deref().and_then(|b| numbers::whole(view.dtype, b));
         let wrong = || self.wrong(name, "whole numbers below 2⁶³".into(), view.dtype.name().into());
         values.map(Some).ok_or_else(wrong)
     }
 
-    fn claim(&mut self, name: &str, shape: &[usize]) -> Result<Option<View>> {
+    fn claim(&mut self, name: &str, shape: &[usize]) -> Result<Option<Held>> {
         let Some(view) = self.left.remove(name) else { return Ok(None) };
-        if view.shape != shape {
-            return Err(self.wrong(name, format!("{shape:?}"), format!("{:?}", view.shape)));
+        if view.shape() != shape {
+            return Err(self.wrong(name, format!("{shape:?}"), format!("{:?}", view.shape())));
         }
         Ok(Some(view))
     }
@@ -118,11 +162,15 @@ impl TensorBag {
         FormatError::AdapterShape { file: self.file.clone(), tensor: shown(name), expected, found }
     }
 
-    /// Takes a matrix; `None` when it is not there.
+    /// Takes a matrix, in codes where the file has codes; `None` when it is not there.
     ///
     /// # Errors
     /// As [`TensorBag::take`].
     pub fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Option<Matrix>> {
+        if let Some(Held::Codes(..)) = self.left.get(name) {
+            let Some(Held::Codes(_, codes)) = self.claim(name, &[rows, cols])? else { return Ok(None) };
+            return Ok(Matrix::new(rows, cols, Storage::Code(codes)));
+        }
         Ok(self.take(name, &[rows, cols])?.and_then(|values| Matrix::dense(rows, cols, values)))
     }
 
@@ -167,6 +215,13 @@ pub struct Leftover {
     pub missing: Vec<String>,
     /// Present and unused.
     pub extra: Vec<String>,
+}
+
+/// The numbers of codes.
+fn decoded(shape: &[usize], codes: Codes) -> Vec<f32> {
+    let cols = shape.last().copied().unwrap_or(0);
+    let rows = shape.iter().product::<usize>() / cols.max(1);
+    Matrix::new(rows, cols, Storage::Code(codes)).map(|m| m.to_f32()).unwrap_or_default()
 }
 
 /// The strides of a tensor whose elements follow one another, last dimension fastest.

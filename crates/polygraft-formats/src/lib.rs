@@ -24,6 +24,7 @@ pub mod maths;
 pub mod names;
 mod numbers;
 mod output;
+pub mod packed;
 pub mod peft;
 pub mod quantize;
 pub mod source;

@@ -78,7 +78,7 @@ pub fn rows(name: &str, rows: Matrix, target: Scheme) -> Result<Matrix> {
             Storage::Q8_0 { codes, scales }
         }
         Scheme::F16 => Storage::F16(values.iter().map(|v| half::f16::from_f32(*v).to_bits()).collect()),
-        Scheme::F32 | Scheme::Bf16 => Storage::F32(values),
+        Scheme::F32 | Scheme::Bf16 | Scheme::Code(_) => Storage::F32(values),
     };
     let out = Matrix::new(rows.rows(), rows.cols(), storage).filter(|m| m.first_not_finite().is_none());
     out.ok_or_else(|| FormatError::NotFinite { file: "quantize".into(), tensor: name.into(), index: 0 })

@@ -188,7 +188,7 @@ impl Weight {
         let form = match matrix.storage() {
             Storage::Q4_0 { .. } => Form::Q4,
             Storage::Q8_0 { .. } => Form::Q8,
-            Storage::F32(_) | Storage::F16(_) | Storage::Bf16(_) => Form::F32,
+            Storage::F32(_) | Storage::F16(_) | Storage::Bf16(_) | Storage::Code(_) => Form::F32,
         };
         let columns = matrix.rows().div_ceil(4);
         let each = match form {
@@ -202,7 +202,9 @@ impl Weight {
             let (codes, scales) = match matrix.storage() {
                 Storage::Q4_0 { codes, scales } => (q4(matrix, codes, range.clone()), Some(scales)),
                 Storage::Q8_0 { codes, scales } => (q8(matrix, codes, range.clone()), Some(scales)),
-                Storage::F32(_) | Storage::F16(_) | Storage::Bf16(_) => (floats(matrix, range.clone()), None),
+                Storage::F32(_) | Storage::F16(_) | Storage::Bf16(_) | Storage::Code(_) => {
+                    (floats(matrix, range.clone()), None)
+                },
             };
             Part {
                 column: first as u32,

@@ -72,7 +72,7 @@ fn low_rank(
 fn stored(rows: usize, cols: usize, values: Vec<f32>, was: Scheme) -> Matrix {
     let storage = match was {
         Scheme::F32 => Storage::F32(values),
-        Scheme::F16 | Scheme::Bf16 | Scheme::Q8_0 | Scheme::Q4_0 => {
+        Scheme::F16 | Scheme::Bf16 | Scheme::Q8_0 | Scheme::Q4_0 | Scheme::Code(_) => {
             Storage::F16(values.iter().map(|v| half::f16::from_f32(*v).to_bits()).collect())
         }
     };

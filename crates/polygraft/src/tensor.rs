@@ -1,5 +1,6 @@
 //! A weight matrix as it is stored: dense or in blocks of 32, always decodable row by row.
 
+use crate::quant::codes::Codes;
 use crate::quant::{self, BLOCK};
 use std::ops::Range;
 
@@ -17,6 +18,8 @@ pub enum Scheme {
     /// Blocks of 32 along the input dimension: one f16 scale, 16 bytes; low nibbles are elements 0–15,
     /// high nibbles 16–31, value = (nibble − 8) × scale.
     Q4_0,
+    /// Codes of so many bits into a codebook ([`quant::codes`]): adapters alone.
+    Code(u8),
 }
 
 impl Scheme {
@@ -29,6 +32,10 @@ impl Scheme {
             Self::Bf16 => "bf16",
             Self::Q8_0 => "q8_0",
             Self::Q4_0 => "q4_0",
+            Self::Code(1) => "1 bit",
+            Self::Code(2) => "2 bits",
+            Self::Code(4) => "4 bits",
+            Self::Code(_) => "8 bits",
         }
     }
 
@@ -62,6 +69,8 @@ pub enum Storage {
         /// f16 bits, one a block.
         scales: Vec<u16>,
     },
+    /// Codes into a codebook.
+    Code(Codes),
 }
 
 /// A weight in torch's `nn.Linear` layout: `rows` outputs by `cols` inputs. A vector is one row.
@@ -84,6 +93,10 @@ impl Matrix {
             Storage::F16(v) | Storage::Bf16(v) => v.len() == n,
             Storage::Q8_0 { codes, scales } => whole && codes.len() == n && scales.len() == blocks,
             Storage::Q4_0 { codes, scales } => whole && codes.len() == n / 2 && scales.len() == blocks,
+            Storage::Code(codes) => {
+                codes.data().len() == quant::codes::bytes(n, codes.bits())
+                    && codes.stats().len() == codes.group().count(rows, cols)
+            }
         };
         fits.then_some(Self { rows, cols, storage })
     }
@@ -127,12 +140,13 @@ impl Matrix {
     /// How the numbers are stored.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
-        match self.storage {
+        match &self.storage {
             Storage::F32(_) => Scheme::F32,
             Storage::F16(_) => Scheme::F16,
             Storage::Bf16(_) => Scheme::Bf16,
             Storage::Q8_0 { .. } => Scheme::Q8_0,
             Storage::Q4_0 { .. } => Scheme::Q4_0,
+            Storage::Code(codes) => Scheme::Code(codes.bits()),
         }
     }
 
@@ -144,6 +158,7 @@ impl Matrix {
             Storage::F16(v) | Storage::Bf16(v) => v.len() * 2,
             Storage::Q8_0 { codes, scales } => codes.len() + scales.len() * 2,
             Storage::Q4_0 { codes, scales } => codes.len() + scales.len() * 2,
+            Storage::Code(codes) => codes.bytes(),
         }
     }
 
@@ -171,6 +186,7 @@ impl Matrix {
             Storage::Q4_0 { codes, scales } => {
                 quant::q4_0::decode(&codes[span.start / 2..span.end / 2], &scales[blocks], out);
             }
+            Storage::Code(codes) => codes.decode_row(row, out),
         }
     }
 
@@ -196,6 +212,10 @@ impl Matrix {
             Storage::F16(v) => half(v, 1),
             Storage::Bf16(v) => v.iter().position(|&b| !half::bf16::from_bits(b).is_finite()),
             Storage::Q8_0 { scales, .. } | Storage::Q4_0 { scales, .. } => half(scales, BLOCK),
+            Storage::Code(codes) => {
+                let numbers = codes.stats().iter().flatten().chain(codes.levels());
+                numbers.map(|x| x.is_finite()).position(|finite| !finite)
+            }
         }
     }
 }

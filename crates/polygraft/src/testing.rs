@@ -13,6 +13,7 @@ use crate::model::{
     Activation, Arch, EmbeddingWeights, Fingerprint, HeadInput, HeadKind, HeadSpec, HeadTask, LinearWeights, ModelSpec,
     NormWeights, Pair, SentenceSpec, SpecialTokens, WeightId, WeightInfo,
 };
+use crate::quant::codes::{Book, Codes, Group};
 use crate::quant::{q4_0, q8_0};
 use crate::session::Session;
 use crate::tensor::{Matrix, Scheme, Storage};
@@ -83,6 +84,10 @@ pub fn store(rows: usize, cols: usize, values: Vec<f32>, scheme: Scheme) -> Matr
         Scheme::Q4_0 => {
             let (codes, scales) = q4_0::encode(&values);
             Storage::Q4_0 { codes, scales }
+        }
+        Scheme::Code(bits) => {
+            let codes = Codes::encode((rows, cols), &values, bits, Group::Tensor, Book::Median);
+            Storage::Code(codes.expect("1, 2, 4 or 8 bits"))
         }
     };
     Matrix::new(rows, cols, storage).expect("shape fits the scheme")

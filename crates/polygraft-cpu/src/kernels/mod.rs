@@ -394,7 +394,7 @@ mod tests {
                 isa.gemm_q8(codes, panel, Some(&bias), &mut target);
             }
             Form::F32(w) => isa.gemm(rows, w, &bias, &mut target),
-            Form::F16(_) | Form::Bf16(_) => {
+            Form::F16(_) | Form::Bf16(_) | Form::Code(_) => {
                 isa.gemm(rows, decode::panels(isa, weight, 0..1, &mut scratch), &bias, &mut target)
             }
         }

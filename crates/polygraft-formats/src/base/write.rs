@@ -161,6 +161,7 @@ pub fn by_rows<W: Write>(
             Scheme::Bf16 => (Dtype::Bf16, shape(spec, id)),
             Scheme::Q8_0 => (Dtype::I8, vec![info.rows, info.cols]),
             Scheme::Q4_0 => (Dtype::U8, vec![info.rows, info.cols / 2]),
+            Scheme::Code(_) => return Err(codes(&name)),
         };
         if info.scheme.is_quantized() {
             entries.push(Entry {
@@ -203,6 +204,7 @@ pub fn by_rows<W: Write>(
                     let codes: Vec<u8> = codes.into_iter().map(i8::cast_unsigned).collect();
                     writer.part(&name, &codes)
                 }
+                Storage::Code(_) => Err(codes(&name)),
             }
         })?;
         if writer.rest().first().is_some_and(|e| e.name == name) {
@@ -258,4 +260,9 @@ pub fn is_bulk(spec: &ModelSpec, id: WeightId) -> bool {
 pub fn is_vector(spec: &ModelSpec, id: WeightId) -> bool {
     let norm = |n: &polygraft::model::NormWeights| n.gamma == id || n.beta == Some(id);
     spec.linears.values().any(|l| l.bias == Some(id)) || spec.norms.iter().any(|(_site, n): (&NormSite, _)| norm(n))
+}/// Codes are of adapters; nothing makes a base of them.
+fn codes(name: &str) -> FormatError {
+    FormatError::Argument { what: "weights".into(), why: format!("{name:?} is in an adapter's codes") }
 }
+
+

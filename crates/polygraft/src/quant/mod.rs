@@ -1,5 +1,6 @@
 //! Block layouts of quantized weights: one file each, encode and decode.
 
+pub mod codes;
 pub mod q4_0;
 pub mod q8_0;
 

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::ir::{BlockSite, Dense, LayerLinear, LinearSite, Norm, NormSite, Offset, Op, Payload, Site};
 use crate::model::{Activation, HeadInput, HeadKind, HeadSpec, HeadTask};
 use crate::program::HeadKey;
+use crate::quant::codes::{Codes, Group};
 use crate::tensor::{Matrix, Storage};
 use std::sync::Arc;
 
@@ -234,6 +235,18 @@ pub(super) fn write_matrix(w: &mut Writer, matrix: &Matrix) {
             w.bytes(codes);
             w.u16s(scales);
         }
+        Storage::Code(codes) => {
+            w.u8(5);
+            w.u8(codes.bits());
+            w.size(match codes.group() {
+                Group::Tensor => 0,
+                Group::Row => 1,
+                Group::Block(n) => 2 + usize::from(n),
+            });
+            w.bytes(codes.data());
+            w.f32s(codes.stats().as_flattened());
+            w.f32s(codes.levels());
+        }
     }
 }
 
@@ -248,6 +261,18 @@ pub(super) fn read_matrix(r: &mut Reader<'_>) -> Result<Matrix> {
             Storage::Q8_0 { codes, scales: r.u16s()? }
         }
         4 => Storage::Q4_0 { codes: r.bytes()?, scales: r.u16s()? },
+        5 => {
+            let bits = r.u8()?;
+            let group = match r.size()? {
+                0 => Group::Tensor,
+                1 => Group::Row,
+                n => Group::Block(u16::try_from(n - 2).map_err(|_| broken("a group is too large"))?),
+            };
+            let (data, stats, levels) = (r.bytes()?, r.f32s()?, r.f32s()?);
+            let stats: Vec<[f32; 2]> = stats.as_chunks().0.to_vec();
+            let codes = Codes::new((rows, cols), bits, group, data, stats, levels);
+            Storage::Code(codes.ok_or_else(|| broken("codes do not agree with their matrix"))?)
+        }
         other => return Err(broken(&format!("there is no storage {other}"))),
     };
     Matrix::new(rows, cols, storage).ok_or_else(|| broken("a matrix has another shape than its numbers"))

@@ -1,0 +1,78 @@
+//! Packed adapters: any folder of PEFT's or AdapterHub's as one file whose matrices are codes of a few bits. `docs/format.md`
+//! has the format to the byte.
+//!
+//! The file holds the folder's configurations and its tensors under their own names, so that a packed adapter is read by
+//! the reader of its family; a matrix that the reader takes as one stays in codes to the kernels.
+
+mod about;
+mod pack;
+
+pub use pack::{Options, Packed, Report, pack, unpack};
+
+use crate::adapter::AdapterOptions;
+use crate::error::{FormatError, Result, shown};
+use crate::source::{self, Files};
+use about::About;
+use polygraft::ir::{AdapterIr, BaseClaim};
+use polygraft::model::ModelSpec;
+
+pub(crate) use about::{Stored, contents};
+
+/// Reads a packed file, if it is one.
+///
+/// # Errors
+/// [`FormatError::Unsupported`] for a later format; [`FormatError::Range`] where lengths lie; what its family's reader
+/// finds.
+pub(crate) fn load(
+    name: &str,
+    bytes: &[u8],
+    spec: &ModelSpec,
+    options: &AdapterOptions,
+) -> Result<Option<AdapterIr>> {
+    let Some(about) = About::of(name, bytes)? else { return Ok(None) };
+    let claim = BaseClaim { name: about.base.clone(), lineage: about.lineage.clone() };
+    let mut adapter = crate::adapter::load_adapter(&Folder { about, bytes }, spec, options)?;
+    adapter.base = claim;
+    Ok(Some(adapter))
+}
+
+/// The folder that a packed file stands for: its texts, and under the names of its tensor files the packed file itself,
+/// of which [`crate::bag::TensorBag`] then takes that file's part.
+pub(crate) struct Folder<'a> {
+    pub(crate) about: About,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl Folder<'_> {
+    fn content(&self, name: &str) -> Result<std::borrow::Cow<'_, [u8]>> {
+        if let Some(text) = self.about.texts.get(name) {
+            return Ok(text.to_string().into_bytes().into());
+        }
+        if self.about.tensors.contains_key(name) {
+            return Ok(self.bytes.into());
+        }
+        Err(source::missing(name, &self.names()))
+    }
+}
+
+impl Files for Folder<'_> {
+    fn names(&self) -> Vec<String> {
+        self.about.texts.keys().chain(self.about.tensors.keys()).cloned().collect()
+    }
+
+    fn len(&self, name: &str) -> Result<u64> {
+        Ok(self.content(name)?.len() as u64)
+    }
+
+    fn range(&self, name: &str, offset: u64, len: u64) -> Result<Vec<u8>> {
+        let content = self.content(name)?;
+        let span = usize::try_from(offset).ok().zip(usize::try_from(offset.saturating_add(len)).ok());
+        let part = span.and_then(|(from, to)| content.get(from..to));
+        part.map(<[u8]>::to_vec).ok_or_else(|| source::past_end(name, offset, len, content.len() as u64))
+    }
+}
+
+/// An error about a packed file.
+fn bad(file: &str, why: impl std::fmt::Display) -> FormatError {
+    FormatError::Range { file: shown(file), why: format!("a packed adapter: {why}") }
+}
