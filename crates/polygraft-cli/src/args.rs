@@ -38,6 +38,10 @@ pub(crate) enum Command {
     Merge(Merge),
     /// Make one adapter of several: PEFT's weighted combinations, and averages.
     Combine(Combine),
+    /// Make one small file of an adapter's folder: its matrices in codes of 1, 2, 4 or 8 bits.
+    Pack(Pack),
+    /// Give back the folder of a packed adapter, for PEFT or AdapterHub to load.
+    Unpack(Unpack),
 }
 
 /// Where numbers are computed.
@@ -304,4 +308,47 @@ fn kind() -> impl TypedValueParser<Value = Kind> {
 fn majority() -> impl TypedValueParser<Value = Majority> {
     PossibleValuesParser::new(["total", "frequency"])
         .map(|given| if given == "total" { Majority::Total } else { Majority::Frequency })
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pack {
+    /// The adapter's folder, of PEFT or AdapterHub.
+    pub(crate) source: PathBuf,
+    /// The file to write.
+    pub(crate) output: PathBuf,
+    /// The base that the adapter is for; the file then refuses others.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) base: PathBuf,
+    /// Bits a number of its matrices. 16: half precision, no codes.
+    #[arg(long, value_parser = ["1", "2", "4", "8", "16"])]
+    pub(crate) bits: String,
+    /// The levels of 1, 2 and 4 bits: those of the least absolute error on normal numbers, or of the least squared error.
+    #[arg(long, default_value = "median", value_parser = ["median", "least-squares"])]
+    pub(crate) levels: String,
+    /// What shares a mean and a deviation, 8 bytes: a matrix, an output (row), or 32 or 64 numbers of one.
+    #[arg(long, default_value = "tensor", value_parser = ["tensor", "row", "32", "64"])]
+    pub(crate) per: String,
+    /// Bits of what is not coded: biases, norms, scales.
+    #[arg(long, default_value = "16", value_parser = ["16", "32"])]
+    pub(crate) rest: String,
+    /// Code heads and modules that are saved whole, too.
+    #[arg(long)]
+    pub(crate) heads: bool,
+    /// Write over a file that is there.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// An option of the adapter, such as reft=direft, for reading it once before it is packed. Repeatable.
+    #[arg(long = "option", value_name = "KEY=VALUE")]
+    pub(crate) options: Vec<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Unpack {
+    /// A packed adapter.
+    pub(crate) source: PathBuf,
+    /// The folder to write; it must not exist or be empty.
+    pub(crate) output: PathBuf,
 }

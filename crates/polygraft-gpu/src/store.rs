@@ -204,7 +204,7 @@ impl Weight {
                 Storage::Q8_0 { codes, scales } => (q8(matrix, codes, range.clone()), Some(scales)),
                 Storage::F32(_) | Storage::F16(_) | Storage::Bf16(_) | Storage::Code(_) => {
                     (floats(matrix, range.clone()), None)
-                },
+                }
             };
             Part {
                 column: first as u32,

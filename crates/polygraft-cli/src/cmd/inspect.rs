@@ -43,6 +43,13 @@ fn about(args: &Inspect, disk: &Disk) -> Result<Value> {
     let format = |source| Error::Format { path: args.path.clone(), source };
     if let [name] = disk.names().as_slice() {
         let bytes = disk.read(name, polygraft_formats::source::ADAPTER).map_err(format)?;
+        if let Some(packed) = polygraft_formats::packed::contents_of(name, &bytes).map_err(format)? {
+            return Ok(json!({
+                "kind": "packed adapter", "base": packed.base, "lineage": packed.lineage, "bits": packed.bits, "bytes": bytes.len(),
+                "configurations": packed.texts, "tensors": packed.tensors.into_iter().collect::<BTreeMap<_, _>>(),
+                "more": "give --base DIR to see what it changes, layer by layer; polygraft unpack gives the library's folder back",
+            }));
+        }
         return match language::load(name, bytes) {
             Ok(ir) => Ok(json!({
                 "kind": "adapter", "family": ir.family, "language": ir.language, "made_under": ir.made_under,

@@ -8,6 +8,7 @@ mod explain;
 mod forward;
 mod inspect;
 mod merge;
+mod pack;
 mod pixels;
 mod quantize;
 mod request;
@@ -31,6 +32,8 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Quantize(args) => quantize::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Combine(args) => combine::run(&args),
+        Command::Pack(args) => pack::pack(&args),
+        Command::Unpack(args) => pack::unpack(&args),
     }
 }
 

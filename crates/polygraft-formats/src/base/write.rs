@@ -260,9 +260,8 @@ pub fn is_bulk(spec: &ModelSpec, id: WeightId) -> bool {
 pub fn is_vector(spec: &ModelSpec, id: WeightId) -> bool {
     let norm = |n: &polygraft::model::NormWeights| n.gamma == id || n.beta == Some(id);
     spec.linears.values().any(|l| l.bias == Some(id)) || spec.norms.iter().any(|(_site, n): (&NormSite, _)| norm(n))
-}/// Codes are of adapters; nothing makes a base of them.
+}
+/// Codes are of adapters; nothing makes a base of them.
 fn codes(name: &str) -> FormatError {
     FormatError::Argument { what: "weights".into(), why: format!("{name:?} is in an adapter's codes") }
 }
-
-

@@ -80,7 +80,8 @@ impl About {
             return Ok(None);
         }
         if let Some(other) = json.get("format").filter(|f| f.whole() != Some(FORMAT as usize)) {
-            let why = format!("a packed adapter of format {}; this version reads {FORMAT}: update polygraft", other.brief());
+            let why =
+                format!("a packed adapter of format {}; this version reads {FORMAT}: update polygraft", other.brief());
             return Err(FormatError::Unsupported { file: file.into(), why });
         }
         serde_json::from_str(text).map(Some).map_err(|e| crate::json::problem(file, text.as_bytes(), &e))
@@ -106,7 +107,11 @@ pub(super) fn sides(shape: &[usize]) -> Option<(usize, usize)> {
 ///
 /// # Errors
 /// As [`super::load`].
-pub(crate) fn contents(file: &str, header: &Header, data: &[u8]) -> Result<Option<BTreeMap<String, (Vec<usize>, Stored)>>> {
+pub(crate) fn contents(
+    file: &str,
+    header: &Header,
+    data: &[u8],
+) -> Result<Option<BTreeMap<String, (Vec<usize>, Stored)>>> {
     let Some(about) = About::in_header(file, header)? else { return Ok(None) };
     let part = |name: &str, dtype: Dtype| -> Result<(usize, usize)> {
         let Some(t) = header.tensors.iter().find(|t| t.name == name) else { return Ok((0, 0)) };

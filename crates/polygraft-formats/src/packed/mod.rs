@@ -10,11 +10,14 @@ mod pack;
 pub use pack::{Options, Packed, Report, pack, unpack};
 
 use crate::adapter::AdapterOptions;
+use crate::container::Header;
 use crate::error::{FormatError, Result, shown};
 use crate::source::{self, Files};
 use about::About;
 use polygraft::ir::{AdapterIr, BaseClaim};
 use polygraft::model::ModelSpec;
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 pub(crate) use about::{Stored, contents};
 
@@ -23,17 +26,48 @@ pub(crate) use about::{Stored, contents};
 /// # Errors
 /// [`FormatError::Unsupported`] for a later format; [`FormatError::Range`] where lengths lie; what its family's reader
 /// finds.
-pub(crate) fn load(
-    name: &str,
-    bytes: &[u8],
-    spec: &ModelSpec,
-    options: &AdapterOptions,
-) -> Result<Option<AdapterIr>> {
+pub(crate) fn load(name: &str, bytes: &[u8], spec: &ModelSpec, options: &AdapterOptions) -> Result<Option<AdapterIr>> {
     let Some(about) = About::of(name, bytes)? else { return Ok(None) };
     let claim = BaseClaim { name: about.base.clone(), lineage: about.lineage.clone() };
     let mut adapter = crate::adapter::load_adapter(&Folder { about, bytes }, spec, options)?;
     adapter.base = claim;
     Ok(Some(adapter))
+}
+
+/// What a packed file holds, for `inspect`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contents {
+    /// The base's name.
+    pub base: Option<String>,
+    /// The digest of the base's weights.
+    pub lineage: Option<String>,
+    /// Bits a code.
+    pub bits: u8,
+    /// The configurations, by file.
+    pub texts: BTreeMap<String, Value>,
+    /// The tensors: name, and shape with how it is stored.
+    pub tensors: Vec<(String, String)>,
+}
+
+/// What a packed file holds; `None` when it is none.
+///
+/// # Errors
+/// What its lengths are refused for.
+pub fn contents_of(name: &str, bytes: &[u8]) -> Result<Option<Contents>> {
+    let Some(about) = About::of(name, bytes)? else { return Ok(None) };
+    let header = Header::parse(name, bytes, Some(bytes.len() as u64))?;
+    let mut tensors = Vec::new();
+    for file in about.tensors.keys() {
+        for (tensor, (shape, stored)) in contents(file, &header, bytes)?.unwrap_or_default() {
+            let how = match stored {
+                Stored::Codes(codes) => format!("{} bits", codes.bits()),
+                Stored::Plain { dtype, .. } => dtype.name().to_owned(),
+            };
+            tensors.push((tensor, format!("{shape:?} {how}")));
+        }
+    }
+    let About { base, lineage, bits, texts, .. } = about;
+    Ok(Some(Contents { base, lineage, bits, texts, tensors }))
 }
 
 /// The folder that a packed file stands for: its texts, and under the names of its tensor files the packed file itself,

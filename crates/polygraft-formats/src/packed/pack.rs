@@ -1,9 +1,10 @@
 //! Packing a folder, and giving it back.
 
-use super::about::{
-    About, CODES, FLOATS, FORMAT, HALVES, IN_CODES, IN_FLOATS, IN_HALVES, IN_WHOLE, KEY, KIND, Row, SAME, STATS, WHOLE, sides,
-};
 use super::Folder;
+use super::about::{
+    About, CODES, FLOATS, FORMAT, HALVES, IN_CODES, IN_FLOATS, IN_HALVES, IN_WHOLE, KEY, KIND, Row, SAME, STATS, WHOLE,
+    sides,
+};
 use crate::bag::TensorBag;
 use crate::container::Dtype;
 use crate::container::write::{Entry, whole};
@@ -75,7 +76,10 @@ pub fn pack(files: &dyn Files, spec: &ModelSpec, options: &Options) -> Result<(V
     if let [name] = names.as_slice()
         && About::of(name, &files.read(name, ADAPTER)?)?.is_some()
     {
-        return Err(unsupported(name, "it is packed already: unpack it first, or pack the folder that it was made from"));
+        return Err(unsupported(
+            name,
+            "it is packed already: unpack it first, or pack the folder that it was made from",
+        ));
     }
     if !names.iter().any(|n| n == TEXTS[0]) {
         return Err(crate::source::missing(TEXTS[0], &names));
@@ -97,13 +101,21 @@ pub fn pack(files: &dyn Files, spec: &ModelSpec, options: &Options) -> Result<(V
     for (found, written) in TENSOR_FILES {
         if names.iter().any(|n| n == found) && !tensors.contains_key(written) {
             let bag = TensorBag::open(found, files.read(found, ADAPTER)?)?;
-            let own = |tensor: &str| written != HEAD && markers.is_none_or(|m| m.iter().any(|m| tensor.contains(m)));
+            // Prompts have no marker; what stands beside them is a module of the base.
+            let own = |tensor: &str| match markers {
+                None => written != HEAD,
+                Some([]) => !tensor.starts_with("base_model."),
+                Some(markers) => markers.iter().any(|m| tensor.contains(m)),
+            };
             tensors.insert(written.to_owned(), writing.file(bag, &own)?);
         }
     }
     let Writing { parts, report, .. } = writing;
     if report.packed.is_empty() && options.bits != 16 {
-        return Err(unsupported(TEXTS[0], "there is nothing to pack: it has no matrix of its own (vectors and heads stay as they are; --heads packs heads)"));
+        return Err(unsupported(
+            TEXTS[0],
+            "there is nothing to pack: it has no matrix of its own (vectors and heads stay as they are; --heads packs heads)",
+        ));
     }
     let about = About {
         format: FORMAT,
@@ -206,7 +218,11 @@ impl Writing<'_> {
             let o = self.options;
             let codes = Codes::encode((rows, cols), &values, o.bits, o.group, o.book)
                 .ok_or_else(|| unsupported(name, &format!("{} bits are none of 1, 2, 4, 8, 16", o.bits)))?;
-            self.report.packed.push(Packed { name: name.to_owned(), shape: shape.to_vec(), error: error(&codes, cols, &values) });
+            self.report.packed.push(Packed {
+                name: name.to_owned(),
+                shape: shape.to_vec(),
+                error: error(&codes, cols, &values),
+            });
             self.parts.codes.extend_from_slice(codes.data());
             self.parts.stats.extend(codes.stats().as_flattened());
             return Ok(IN_CODES);

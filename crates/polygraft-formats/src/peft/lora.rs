@@ -12,7 +12,7 @@ use super::split::Split;
 use super::tokens;
 use crate::dense::{scale_rows, transposed};
 use crate::error::Result;
-use polygraft::ir::Meeting;
+use polygraft::ir::{LowRank, Meeting, Op, Site};
 
 /// The family's row.
 pub(super) const FAMILY: Family = Family {
@@ -94,12 +94,9 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
         let taken: Vec<String> = targets.iter().map(|t| t.module.clone()).collect();
         on_parameters(r, &taken, &scales, split, variant.or(with_bias.then_some("lora_bias")))?;
     }
+    let plain = split.is_none() && !dora && blocks.is_none() && group == 1;
     for t in targets {
         let (rank, scale) = scales.at(&t.module)?;
-        let pair = match &blocks {
-            Some(blocks) => blocks.take(r, &t, rank)?,
-            None => pooled(r, &t, rank, group)?.zip(r.take(&t, "lora_B.weight", &[t.rows, rank])?),
-        };
         // A block-diagonal factor has no bias.
         let bias = if with_bias && (blocks.is_none() || r.shape(&t, "lora_B.bias").is_some()) {
             r.take(&t, "lora_B.bias", &[t.rows])?
@@ -108,6 +105,18 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
         };
         // What VeLoRA and MonteCLoRA train with, and leave in the file.
         ["lora_velora_embed", "lora_monteclora_sampler."].into_iter().for_each(|name| r.ignore_all(&t, name));
+        if plain {
+            // As it is stored, be it in codes.
+            let a = r.matrix(&t, "lora_A.weight", rank, t.cols)?;
+            if let Some((a, b)) = a.zip(r.matrix(&t, "lora_B.weight", t.rows, rank)?) {
+                r.patch(Site::Linear(t.site), Op::LowRank(LowRank { a, b, bias, scale }));
+            }
+            continue;
+        }
+        let pair = match &blocks {
+            Some(blocks) => blocks.take(r, &t, rank)?,
+            None => pooled(r, &t, rank, group)?.zip(r.take(&t, "lora_B.weight", &[t.rows, rank])?),
+        };
         let diag = if kasa { r.take(&t, "lora_diag", &[rank])? } else { None };
         let Some((mut a, b)) = pair.filter(|_| !kasa || diag.is_some()) else { continue };
         if let Some(diag) = diag {

@@ -238,6 +238,16 @@ impl Reading<'_> {
         Ok(taken)
     }
 
+    /// Takes `name` of the target's module as a matrix, in codes where the file has codes.
+    pub(super) fn matrix(&mut self, target: &Target, name: &str, rows: usize, cols: usize) -> Result<Option<Matrix>> {
+        let original = self.keys.original(&format!("{}.{name}", target.path()));
+        let taken = original.map_or(Ok(None), |original| self.bag.matrix(original, rows, cols))?;
+        if taken.is_none() {
+            self.missing(target, name);
+        }
+        Ok(taken)
+    }
+
     /// Notes that `name` of the target's module is not there.
     pub(super) fn missing(&mut self, target: &(impl Named + ?Sized), name: &str) {
         self.missing.push(format!("{ROOT}{}.{name}", target.module()));

@@ -121,7 +121,11 @@ impl Codes {
     /// 1, 2 and 4 bits: standardised by the group's mean and unbiased deviation, `u = (x − mean) / (deviation + 1e-5)`,
     /// then the level between whose edges `u` lies, the lower one on an edge.
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "8-bit codes are clamped; statistics are f32")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "8-bit codes are clamped; statistics are f32"
+    )]
     pub fn encode((rows, cols): (usize, usize), values: &[f32], bits: u8, group: Group, book: Book) -> Option<Self> {
         let levels = levels(bits, book);
         if values.len() != rows.checked_mul(cols)? || levels.is_empty() {
@@ -287,7 +291,9 @@ mod tests {
         // Φ by Abramowitz and Stegun 7.1.26 to 1.5e-7, enough to see a wrong digit.
         let phi = |x: f64| {
             let t = 1.0 / (1.0 + 0.327_591_1 * x.abs() / std::f64::consts::SQRT_2);
-            let poly = t * (0.254_829_592 + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+            let poly = t
+                * (0.254_829_592
+                    + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
             let tail = poly * (-x * x / 2.0).exp() / 2.0;
             if x < 0.0 { tail } else { 1.0 - tail }
         };

@@ -1,0 +1,66 @@
+"""Reads a packed adapter (docs/format.md): read(path) gives the configurations, and the tensors of each file by name."""
+
+import json
+import struct
+import sys
+
+
+def f32(x):
+    return struct.unpack("<f", struct.pack("<f", x))[0]
+
+
+def read(path):
+    data = open(path, "rb").read()
+    (n,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + n])
+    about = json.loads(header["__metadata__"]["polygraft"])
+    if about["kind"] != "packed-adapter" or about["format"] != 1:
+        raise ValueError("not a packed adapter of format 1")
+    types = {"codes": "B", "stats": "f", "halves": "e", "floats": "f", "whole": "q"}
+    left = {}
+    for name, kind in types.items():
+        start, end = header.get(name, {"data_offsets": [0, 0]})["data_offsets"]
+        part = data[8 + n + start : 8 + n + end]
+        left[name] = iter(struct.unpack(f"<{len(part) // struct.calcsize(kind)}{kind}", part))
+    bits, group = about["bits"], about["group"]
+    levels = [f32(x) for x in about.get("levels") or [f32(k / 127) for k in range(-128, 128)]]
+
+    def coded(rows, cols):
+        count = rows * cols
+        packed = [next(left["codes"]) for _ in range((count * bits + 7) // 8)]
+        codes = [packed[i * bits // 8] >> (i * bits % 8) & (1 << bits) - 1 for i in range(count)]
+        span = cols if group < 2 else group
+        stats, values = None, []
+        for i, code in enumerate(codes):
+            row, col = divmod(i, cols)
+            if col % span == 0 and (group or row == 0):
+                stats = next(left["stats"]), next(left["stats"])
+            values.append(f32(f32(levels[code] * stats[1]) + stats[0]))
+        return values
+
+    files = {}
+    for file in sorted(about["tensors"], key=str.encode):
+        tensors, name = [], b""
+        for shared, rest, shape, place in about["tensors"][file]:
+            name = name[:shared] + rest.encode()
+            count = 1
+            for side in shape:
+                count *= side
+            if place == 0:
+                values = coded(count // shape[-1], shape[-1])
+            elif place < 4:
+                part = left[("halves", "floats", "whole")[place - 1]]
+                values = [next(part) for _ in range(count)]
+            else:
+                values = tensors[place - 4][2]
+            tensors.append((name.decode(), shape, values))
+        files[file] = {name: (shape, values) for name, shape, values in tensors}
+    if any(next(part, None) is not None for part in left.values()):
+        raise ValueError("something is left over: the lengths lie")
+    return about["texts"], files
+
+
+if __name__ == "__main__":
+    for file, tensors in read(sys.argv[1])[1].items():
+        for name, (shape, values) in tensors.items():
+            print(file, name, shape, f"{sum(values):.6g}")
