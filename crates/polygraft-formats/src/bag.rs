@@ -72,7 +72,12 @@ impl TensorBag {
 
     /// Tensors of a file that are already known.
     pub(crate) fn of(file: &str, data: Vec<u8>, tensors: impl IntoIterator<Item = (String, View)>) -> Self {
-        Self { file: file.into(), data, left: tensors.into_iter().collect(), metadata: BTreeMap::new() }
+        Self {
+            file: file.into(),
+            data,
+            left: tensors.into_iter().map(|(name, view)| (name, Held::View(view))).collect(),
+            metadata: BTreeMap::new(),
+        }
     }
 
     /// The file's name, for errors.

@@ -102,16 +102,15 @@ pub(super) fn sides(shape: &[usize]) -> Option<(usize, usize)> {
     Some((rows.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?, *cols))
 }
 
+/// Tensors by name, with their shapes.
+pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Stored)>;
+
 /// The tensors that the packed file has for the folder's file `file`, with their shapes; `None` when it is no packed
 /// file. Everything in the file must be of some tensor.
 ///
 /// # Errors
 /// As [`super::load`].
-pub(crate) fn contents(
-    file: &str,
-    header: &Header,
-    data: &[u8],
-) -> Result<Option<BTreeMap<String, (Vec<usize>, Stored)>>> {
+pub(crate) fn contents(file: &str, header: &Header, data: &[u8]) -> Result<Option<Tensors>> {
     let Some(about) = About::in_header(file, header)? else { return Ok(None) };
     let part = |name: &str, dtype: Dtype| -> Result<(usize, usize)> {
         let Some(t) = header.tensors.iter().find(|t| t.name == name) else { return Ok((0, 0)) };

@@ -56,12 +56,14 @@ pub enum Book {
     LeastSquares,
 }
 
-/// The upper half of the levels for the normal distribution; the lower is its mirror.
+// The upper half of the levels for the normal distribution; the lower is its mirror.
+#[allow(clippy::excessive_precision, reason = "as the fixed point gives them; f32 takes the nearest")]
 const MEDIAN: [&[f32]; 3] = [
     &[0.674_489_75],
     &[0.377_754_16, 1.265_720_33],
     &[0.105_550_29, 0.319_036_01, 0.540_072_08, 0.775_192_07, 1.034_006_3, 1.333_106_71, 1.707_737_59, 2.265_490_64],
 ];
+#[allow(clippy::excessive_precision, reason = "as the fixed point gives them; f32 takes the nearest")]
 const LEAST_SQUARES: [&[f32]; 3] = [
     &[0.797_884_56],
     &[0.452_780_03, 1.510_417_61],

@@ -277,3 +277,22 @@ pub(super) fn read_matrix(r: &mut Reader<'_>) -> Result<Matrix> {
     };
     Matrix::new(rows, cols, storage).ok_or_else(|| broken("a matrix has another shape than its numbers"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::codes::Book;
+    use crate::testing::Random;
+
+    #[test]
+    fn codes_arrive_as_they_were() {
+        for (bits, group) in [(1, Group::Tensor), (2, Group::Row), (4, Group::Block(32)), (8, Group::Tensor)] {
+            let codes = Codes::encode((5, 70), &Random(3).vec(350, 1.0), bits, group, Book::Median).unwrap();
+            let sent = Matrix::new(5, 70, Storage::Code(codes)).unwrap();
+            let mut w = Writer::default();
+            write_matrix(&mut w, &sent);
+            let bytes = w.finish();
+            assert_eq!(read_matrix(&mut Reader::new(&bytes)).unwrap(), sent, "{bits} bits");
+        }
+    }
+}
