@@ -21,8 +21,10 @@ const LARGE = 1024;
 export interface Keeping {
   /** Tells the page where calls run from now on. */
   announce(state: DeviceState): void;
-  /** Embeds these texts from scratch; milliseconds of computing. */
+  /** Embeds these texts from scratch, or as many images; milliseconds of computing. */
   time(texts: string[]): Promise<number>;
+  /** Tokens of an image, on a base that reads images; else 1. */
+  unit: number;
   /** Whether measurements may be remembered between visits. */
   remember: boolean;
 }
@@ -120,7 +122,8 @@ export class DeviceKeeper {
   /** Milliseconds of a batch of `tokens`, none of it remembered, on the GPU or without it. */
   #time(seed: number, tokens: number, gpu: boolean): Promise<number> {
     this.#model.crossAt(gpu ? 0 : Number.MAX_SAFE_INTEGER);
-    return this.#around.time(soup(seed, tokens));
+    const { unit } = this.#around;
+    return this.#around.time(soup(seed, tokens, unit > 1 ? unit : Math.min(64, tokens)));
   }
 
   /** Times a small and a large batch on both, and lets the GPU have the calls that it does faster. */
@@ -131,21 +134,22 @@ export class DeviceKeeper {
     let crossover = known;
     let how = 'remembered from an earlier visit';
     if (Number.isNaN(known)) {
-      await this.#time(1, SMALL, false);
-      const cpu = await this.#time(2, LARGE, false);
+      const [less, more] = [SMALL, LARGE].map((tokens) => Math.ceil(tokens / this.#around.unit) * this.#around.unit) as [number, number];
+      await this.#time(1, less, false);
+      const cpu = await this.#time(2, more, false);
       // Twice on the GPU: the first call makes its pipelines.
-      await this.#time(3, SMALL, true);
-      const small = await this.#time(4, SMALL, true);
+      await this.#time(3, less, true);
+      const small = await this.#time(4, less, true);
       // One that is behind already is not worth more of the user's time.
       const hopeless = small > cpu;
-      if (!hopeless) await this.#time(5, LARGE, true);
-      const large = hopeless ? (small / SMALL) * LARGE : await this.#time(6, LARGE, true);
-      const slope = Math.max(0, (large - small) / (LARGE - SMALL));
-      const fixed = Math.max(0, small - slope * SMALL);
-      const gain = cpu / LARGE - slope;
+      if (!hopeless) await this.#time(5, more, true);
+      const large = hopeless ? (small / less) * more : await this.#time(6, more, true);
+      const slope = Math.max(0, (large - small) / (more - less));
+      const fixed = Math.max(0, small - slope * less);
+      const gain = cpu / more - slope;
       crossover = gain > 0 ? Math.ceil(fixed / gain) : Number.MAX_SAFE_INTEGER;
-      const gpu = hopeless ? `${SMALL} tokens took ${small.toFixed(0)} ms` : `${LARGE} tokens took ${large.toFixed(0)} ms`;
-      how = `${gpu} on the GPU, ${LARGE} took ${cpu.toFixed(0)} ms on the CPU`;
+      const gpu = hopeless ? `${less} tokens took ${small.toFixed(0)} ms` : `${more} tokens took ${large.toFixed(0)} ms`;
+      how = `${gpu} on the GPU, ${more} took ${cpu.toFixed(0)} ms on the CPU`;
       await cache?.put(key, new Response(String(crossover))).catch(() => {});
     }
     // Beyond any batch that a page makes.
@@ -166,10 +170,9 @@ export class DeviceKeeper {
 }
 
 /** Texts of about `tokens` tokens in all that no cache has seen. */
-function soup(seed: number, tokens: number): string[] {
-  const each = Math.min(64, tokens);
+function soup(seed: number, tokens: number, each: number): string[] {
   const words = (row: number) => Array.from({ length: each - 4 }, (_, i) => (i % 3 === 0 ? 'a' : 'the')).join(' ') + ` ${seed} ${row}`;
-  return Array.from({ length: tokens / each }, (_, row) => words(row));
+  return Array.from({ length: Math.max(1, Math.floor(tokens / each)) }, (_, row) => words(row));
 }
 
 function asError(error: unknown): { code: string; message: string } {

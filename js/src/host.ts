@@ -5,8 +5,8 @@ import { Crew } from './crew.js';
 import { DeviceKeeper } from './device.js';
 import { PolygraftError } from './errors.js';
 import { loadModel, readAdapter, release, type ModelIo } from './loading.js';
-import type { Call, Reply, Request, TaskName, TaskResult } from './protocol.js';
-import type { DeviceState, Memory, Progress } from './types.js';
+import type { Call, Reply, Request, TaskResult } from './protocol.js';
+import type { DeviceState, Memory, ModelInfo, Progress } from './types.js';
 import { abortError, toWire } from './wire.js';
 import * as wasm from './wasm/polygraft.js';
 
@@ -32,6 +32,9 @@ export interface Surroundings {
 
 /** Set once the WebAssembly instance of this thread has trapped: nothing in it can be trusted any more. */
 let dead: PolygraftError | undefined;
+
+/** A task with its arguments. */
+type Work = Omit<Call & { op: 'run' }, 'op'>;
 
 /** One model and its queue. */
 export class Host {
@@ -137,7 +140,7 @@ export class Host {
       case 'unloadAdapter':
         return this.#need().unloadAdapter(call.name);
       case 'run':
-        return this.#run(call.task, call.args, this.#io(pending), transfer);
+        return this.#run(call, this.#io(pending), transfer);
       case 'explain':
         return JSON.parse(this.#need().explain(JSON.stringify(call.args)));
       case 'memory':
@@ -163,12 +166,17 @@ export class Host {
   /** Chooses where calls run; what changes later is told as an event. */
   async #startDevice(model: wasm.Model, call: Call & { op: 'load' }, pending: Pending): Promise<DeviceState> {
     let started = false;
+    const { image, maxTokens } = JSON.parse(model.info()) as ModelInfo;
     const { signal } = this.#io(pending);
     this.#keeper = new DeviceKeeper(model, {
       announce: (device) => started && this.#around.post({ device }, []),
+      unit: image ? maxTokens : 1,
       time: async (texts) => {
         const begin = performance.now();
-        model.result(await this.#advance(model, 'embed', { texts, adapters: [null] }, signal)).free();
+        const size = image ? image.channels * image.height * image.width * texts.length : 0;
+        const items = image ? { texts: [], images: texts.length } : { texts };
+        const work = { task: 'embed' as const, args: { ...items, adapters: [null] }, pixels: new Float32Array(size) };
+        model.result(await this.#advance(model, work, signal)).free();
         return performance.now() - begin;
       },
       remember: call.cache,
@@ -178,10 +186,10 @@ export class Host {
     return this.#keeper.state;
   }
 
-  async #run(task: TaskName, args: object, io: ModelIo, transfer: Transferable[]): Promise<TaskResult> {
+  async #run(work: Work, io: ModelIo, transfer: Transferable[]): Promise<TaskResult> {
     const started = performance.now();
     const model = this.#need();
-    const job = await this.#completed(model, task, args, io);
+    const job = await this.#completed(model, work, io);
     if (this.#profiles) this.#around.post({ profile: JSON.parse(model.takeProfile()) as Record<string, number> }, []);
     const output = model.result(job);
     const [bytes, floats] = [output.takeBytes(), output.takeFloats()];
@@ -192,10 +200,10 @@ export class Host {
   }
 
   /** A job that is done. One whose GPU was lost is begun again, on the GPU once more or on the CPU. */
-  async #completed(model: wasm.Model, task: TaskName, args: object, { signal, progress }: ModelIo): Promise<number> {
+  async #completed(model: wasm.Model, work: Work, { signal, progress }: ModelIo): Promise<number> {
     for (;;) {
       try {
-        return await this.#advance(model, task, args, signal, progress);
+        return await this.#advance(model, work, signal, progress);
       } catch (error) {
         if (signal.aborted || !(await this.#keeper?.recover(error))) throw error;
       }
@@ -204,12 +212,11 @@ export class Host {
 
   async #advance(
     model: wasm.Model,
-    task: TaskName,
-    args: object,
+    { task, args, pixels }: Work,
     signal: AbortSignal,
     progress?: (progress: Progress) => void,
   ): Promise<number> {
-    const job = model.start(task, JSON.stringify(args));
+    const job = model.start(task, JSON.stringify(args), pixels ?? new Float32Array());
     try {
       for (;;) {
         this.#crew?.feed(model, job);

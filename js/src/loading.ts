@@ -45,10 +45,16 @@ async function streamed(folder: Folder, loader: wasm.Loader, io: ModelIo): Promi
   return loader;
 }
 
+/** Whether a base's configuration is of one that reads images: it has no tokenizer. */
+async function seesImages(folder: Folder, config: string): Promise<boolean> {
+  return new TextDecoder().decode(await folder.whole(config, SMALL_LIMIT)).includes('"image_size"');
+}
+
 /** The files that the loader reads at once; weights are announced by name and length. */
 async function smallFiles(folder: Folder, crew?: Crew): Promise<wasm.Folder> {
   const names = [...folder.entries.keys()];
-  if (!names.some((name) => /tokenizer\.(kit|json)$/.test(name))) {
+  const config = names.find((name) => /(^|\/)config\.json$/.test(name));
+  if (!names.some((name) => /tokenizer\.(kit|json)$/.test(name)) && !(config && (await seesImages(folder, config)))) {
     const why = names.includes('adapter_config.json') ? 'this is an adapter; load it with model.loadAdapter' : CONVERT;
     throw new PolygraftError('FILE_MISSING', 'tokenizer.kit is missing: without a tokenizer a model cannot read text', { hint: why });
   }

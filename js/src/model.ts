@@ -160,16 +160,18 @@ export class RemoteModel implements T.Model {
     return ranking(await this.#run('rerank', args, o), wanted ? [...documents] : undefined);
   }
 
-  async embed(texts: string | readonly string[], options?: T.EmbedOptions): Promise<T.Embeddings> {
+  async embed<D extends string | T.Picture>(texts: D | readonly D[], options?: T.EmbedOptions<D>): Promise<T.Embeddings> {
     const o = check.checkOptions('embed', options, [...COMMON, 'side', 'adapters', 'precision']);
-    const list = check.textsOf('embed: texts', typeof texts === 'string' ? [texts] : texts);
+    const list = (Array.isArray(texts) ? texts : [texts]) as readonly D[];
+    const pixels = check.pixelsOf('embed: texts', list);
     const args = {
-      texts: list,
+      texts: pixels ? [] : check.textsOf('embed: texts', list),
+      images: pixels ? list.length : 0,
       side: check.choiceOf('embed: side', o.side, ['query', 'document']) ?? null,
       adapters: perItem('embed: adapters', o.adapters, list),
       precision: precision('embed', o.precision),
     };
-    const { answer, floats: data, ms } = await this.#run('embed', args, o);
+    const { answer, floats: data, ms } = await this.#run('embed', args, o, pixels);
     const { rows, width, report, warnings } = answer as { rows: number; width: number; report: TextReport; warnings: string[] };
     const embeddings = Array.from({ length: rows }, (_, i) => data.subarray(i * width, (i + 1) * width));
     return { embeddings, data, width, truncated: report.truncated, warnings, timing: timing(report, ms) };
@@ -238,8 +240,9 @@ export class RemoteModel implements T.Model {
     return report;
   }
 
-  async #run(task: TaskName, args: object, options: T.Common): Promise<TaskResult> {
-    return (await this.#link.call({ op: 'run', task, args }, this.#common(task, options))) as TaskResult;
+  async #run(task: TaskName, args: object, options: T.Common, pixels?: Float32Array): Promise<TaskResult> {
+    const call = { op: 'run' as const, task, args, ...(pixels ? { pixels } : {}) };
+    return (await this.#link.call(call, this.#common(task, options))) as TaskResult;
   }
 
   #common(call: string, options: T.Common) {

@@ -64,6 +64,25 @@ export function textsOf(what: string, value: unknown): string[] {
   return listOf(what, value).map((text, i) => textOf(`${what}[${i}]`, text));
 }
 
+/** The numbers of images, one after the other, where the first of `list` is an image; all are then, and of one size. */
+export function pixelsOf(what: string, list: readonly unknown[]): Float32Array | undefined {
+  const isImage = (item: unknown) => typeof item === 'object' && item !== null && 'pixels' in item;
+  if (!isImage(list[0])) return undefined;
+  const images = list.map((item, i) => {
+    const pixels = isImage(item) ? (item as { pixels: unknown }).pixels : undefined;
+    if (pixels instanceof Float32Array) return pixels;
+    throw new PolygraftError('ARGUMENT', `${what}[${i}] must be an object with \`pixels\`, a Float32Array, as the others are`);
+  });
+  const size = images[0]?.length ?? 0;
+  const other = images.findIndex((image) => image.length !== size);
+  if (other >= 0) {
+    throw new PolygraftError('ARGUMENT', `${what}[${other}] has ${images[other]?.length} numbers, the first has ${size}: give images of one size`);
+  }
+  const out = new Float32Array(size * images.length);
+  images.forEach((image, i) => out.set(image, i * size));
+  return out;
+}
+
 /** A list of texts or of objects with a `text`. */
 export function documentTexts(what: string, value: unknown): string[] {
   return listOf(what, value).map((item, i) => {

@@ -19,7 +19,8 @@ export type Call =
   | { op: 'load'; module: WebAssembly.Module; place: Place; precision: Precision; cache: boolean; thread: 'worker' | 'inline'; device: DeviceChoice; profile: boolean; satellites: MessagePort[] }
   | { op: 'loadAdapter'; name: string; place: Place; options: WireAdapterOptions }
   | { op: 'unloadAdapter'; name: string }
-  | { op: 'run'; task: TaskName; args: object }
+  /** `pixels`: the images that the arguments speak of, one after the other. */
+  | { op: 'run'; task: TaskName; args: object; pixels?: Float32Array }
   | { op: 'explain'; args: { texts: string[]; adapters: Composition[] } }
   | { op: 'memory' }
   | { op: 'saveIndex'; index: number }

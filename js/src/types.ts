@@ -141,7 +141,7 @@ export interface AdapterReport {
 export interface ModelInfo {
   /** Name in the model's own files. */
   name: string;
-  /** `bert`, `roberta`, `xlm-roberta`. */
+  /** `bert`, `xlm-roberta`, `vit` and others: the `model_type` of its configuration. */
   arch: string;
   /** sha256 of the source's tensors, when the folder says so. */
   lineage: string | null;
@@ -155,6 +155,8 @@ export interface ModelInfo {
   maxTokens: number;
   /** Width of an embedding. */
   embeddingWidth: number;
+  /** The images that it reads, where it reads images; it then reads no text. */
+  image: { channels: number; height: number; width: number } | null;
   /** Outputs of the base's own head; 0 without one. */
   headLabels: number;
   /** What computes, in words, at the time of loading. */
@@ -238,12 +240,20 @@ export interface Ranking<D = Doc> {
   timing: Timing;
 }
 
+/**
+ * An image for a base that reads them: channels × height × width numbers, row major, of the size that
+ * {@link ModelInfo.image} says, resized and normalised as the base's own `preprocessor_config.json` does it.
+ */
+export interface Picture {
+  readonly pixels: Float32Array;
+}
+
 /** Options of {@link Model.embed}. */
-export interface EmbedOptions extends Common {
+export interface EmbedOptions<D = string> extends Common {
   /** Which of the model's prompts goes in front; none when absent. */
   side?: 'query' | 'document' | undefined;
   /** One composition for all texts, or a function from a text and its index. Default: none. */
-  adapters?: Composition | ((text: string, index: number) => Composition) | undefined;
+  adapters?: Composition | ((text: D, index: number) => Composition) | undefined;
   /** Instead of the model's. */
   precision?: Precision | undefined;
 }
@@ -416,8 +426,8 @@ export interface Model {
   languageVector(texts: readonly string[], options: LanguageVectorOptions): Promise<LanguageVector>;
   /** Ranks passages for a query. */
   rerank<D extends Doc>(options: RerankOptions<D>): Promise<Ranking<D>>;
-  /** Embeds texts. */
-  embed(texts: string | readonly string[], options?: EmbedOptions): Promise<Embeddings>;
+  /** Embeds texts, or, on a base that reads them, images: all of one call. */
+  embed<D extends string | Picture>(texts: D | readonly D[], options?: EmbedOptions<D>): Promise<Embeddings>;
   /** Embeds documents for many searches. */
   index<D extends Doc>(documents: readonly D[], options?: IndexOptions<D>): Promise<Index<D>>;
   /**

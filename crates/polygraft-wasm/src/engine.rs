@@ -4,6 +4,7 @@ use crate::failure::{Failure, Result};
 use crate::folder::Folder;
 use crate::requests::{self, EmbedArgs, ExplainArgs, IndexArgs, LanguageArgs, RerankArgs, SearchArgs, SideName};
 use polygraft::backend::{Backend, Poll, Precision};
+use polygraft::batch::Row;
 use polygraft::compose::{Compose, Resolved};
 use polygraft::ir::{Graft, LoadReport};
 use polygraft::model::Side;
@@ -94,6 +95,7 @@ impl Core {
             "vocabulary": spec.vocab,
             "maxTokens": spec.max_tokens(),
             "embeddingWidth": spec.embedding_width(),
+            "image": spec.image.map(|i| json!({"channels": i.channels, "height": i.size[0], "width": i.size[1]})),
             "headLabels": spec.head.as_ref().map_or(0, |h| h.labels),
             "backend": self.engine.session.backend().describe(),
             "precision": match self.engine.precision { Precision::Exact => "exact", Precision::Fast => "fast" },
@@ -157,10 +159,11 @@ impl Core {
         Ok(self.engine.session.ungraft(name)?)
     }
 
-    /// Checks the arguments of `op` and prepares the job; gives its handle.
-    pub(crate) fn start(&mut self, op: &str, args: &str) -> Result<u32> {
+    /// Checks the arguments of `op` and prepares the job; gives its handle. `pixels` are the images that they speak of,
+    /// all of one size, one after the other.
+    pub(crate) fn start(&mut self, op: &str, args: &str, pixels: &[f32]) -> Result<u32> {
         let job = match op {
-            "embed" => Job::Embed(Box::new(self.embed(requests::parse(op, args)?)?)),
+            "embed" => Job::Embed(Box::new(self.embed(requests::parse(op, args)?, pixels)?)),
             "rerank" => {
                 let request = requests::parse::<RerankArgs>(op, args)?.into_request()?;
                 Job::Rerank(Box::new(Rerank::new(&mut self.engine, request)?))
@@ -195,8 +198,8 @@ impl Core {
         Ok(handle)
     }
 
-    fn embed(&mut self, args: EmbedArgs) -> Result<Embed> {
-        if args.texts.is_empty() {
+    fn embed(&mut self, args: EmbedArgs, pixels: &[f32]) -> Result<Embed> {
+        if args.items() == 0 {
             return Err(Failure::argument("texts", "the list is empty; there is nothing to embed"));
         }
         let mut distinct: Vec<Compose> = Vec::new();
@@ -208,14 +211,17 @@ impl Core {
             }
             of.push(at);
         }
-        of.resize(args.texts.len(), 0);
+        of.resize(args.items(), 0);
         let resolved: Vec<Resolved> =
             distinct.iter().map(|c| self.engine.session.resolve(c)).collect::<Result<_, polygraft::Error>>()?;
         let side = if args.side == Some(SideName::Query) { Side::Query } else { Side::Document };
         let prompt = if args.side.is_some() { self.engine.session.spec().prompt(side) } else { "" };
         let precision = args.precision().unwrap_or(self.engine.precision);
-        let source = |text| Source::Text(prompt.to_owned(), text);
-        let items = args.texts.into_iter().zip(&of).map(|(text, &compose)| Item { source: source(text), compose });
+        let texts = args.texts.into_iter().map(|text| Source::Text(prompt.to_owned(), text));
+        let spec = self.engine.session.spec();
+        let images = pixels.chunks((pixels.len() / args.images.max(1)).max(1));
+        let images = images.map(|image| Source::Row(Row::image(image.to_vec(), spec)));
+        let items = texts.chain(images).zip(&of).map(|(source, &compose)| Item { source, compose });
         let want = Want { embedding: true, ..Want::default() };
         let encode = Encode::new(items.collect(), &resolved, want, precision, false);
         Ok(Embed { encode, resolved, of, side })

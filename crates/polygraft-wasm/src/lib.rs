@@ -303,12 +303,13 @@ impl Model {
         self.0.unload_adapter(name).map_err(throw)
     }
 
-    /// Prepares `embed`, `rerank`, `index`, `search` or `languageVector`; gives the job's handle.
+    /// Prepares `embed`, `rerank`, `index`, `search` or `languageVector`; gives the job's handle. `pixels`: the images of
+    /// `embed`, one after the other.
     ///
     /// # Errors
     /// Thrown for arguments that make no sense.
-    pub fn start(&mut self, operation: &str, arguments: &str) -> Result<u32, JsValue> {
-        self.0.start(operation, arguments).map_err(throw)
+    pub fn start(&mut self, operation: &str, arguments: &str, pixels: &[f32]) -> Result<u32, JsValue> {
+        self.0.start(operation, arguments, pixels).map_err(throw)
     }
 
     /// Works on a job for about `ms` milliseconds; gives `[state, tokens so far, tokens in all]`: state 0 there is more,

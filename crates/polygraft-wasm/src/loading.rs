@@ -9,6 +9,7 @@ use polygraft::session::Session;
 use polygraft::share::{self, Satellite};
 use polygraft::tasks::Engine;
 use polygraft::tensor::Matrix;
+use polygraft::text::Wordless;
 use polygraft_formats::base::write::{self, Written};
 use polygraft_formats::quantize::{self, Bits};
 use polygraft_formats::{BaseLoader, Tokenizer, tokenizer};
@@ -106,9 +107,12 @@ impl Loading {
             return Err(Failure::argument("finish", "this model is on its way to be converted"));
         };
         let spec = self.loader.finish()?;
-        let tokenizer = Tokenizer::load(&self.files, spec.vocab)?;
+        let tokenizer: Box<dyn polygraft::text::Tokenizer> = match spec.image {
+            Some(_) => Box::new(Wordless),
+            None => Box::new(Tokenizer::load(&self.files, spec.vocab)?),
+        };
         let session = Session::new(spec, *backend)?;
-        Ok(Core::new(Engine::new(session, Box::new(tokenizer), precision)))
+        Ok(Core::new(Engine::new(session, tokenizer, precision)))
     }
 
     /// The layers, once every tensor of theirs has passed.

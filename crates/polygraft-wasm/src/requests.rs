@@ -40,11 +40,14 @@ fn compositions(values: &[Value]) -> Result<Vec<Compose>> {
     values.iter().map(composition).collect()
 }
 
-/// `embed`: texts under one composition, or one each.
+/// `embed`: texts, or images, under one composition, or one each.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct EmbedArgs {
     pub(crate) texts: Vec<String>,
+    /// How many images the call brings in place of texts.
+    #[serde(default)]
+    pub(crate) images: usize,
     pub(crate) side: Option<SideName>,
     adapters: Vec<Value>,
     precision: Option<Mode>,
@@ -59,13 +62,18 @@ pub(crate) enum SideName {
 }
 
 impl EmbedArgs {
-    /// One composition for all texts, or one each.
+    /// Texts, or images.
+    pub(crate) fn items(&self) -> usize {
+        self.texts.len() + self.images
+    }
+
+    /// One composition for all, or one each.
     pub(crate) fn compositions(&self) -> Result<Vec<Compose>> {
-        if self.adapters.len() != 1 && self.adapters.len() != self.texts.len() {
+        if self.adapters.len() != 1 && self.adapters.len() != self.items() {
             let why = format!(
-                "{} compositions for {} texts; give one for all, or one each",
+                "{} compositions for {} items; give one for all, or one each",
                 self.adapters.len(),
-                self.texts.len()
+                self.items()
             );
             return Err(Failure::argument("adapters", why));
         }

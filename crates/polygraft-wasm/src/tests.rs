@@ -12,6 +12,7 @@ use polygraft::tasks::Engine;
 use polygraft::tensor::{Matrix, Scheme};
 use polygraft::testing::{self, Dims};
 use polygraft::text::Tokenizer;
+use polygraft_formats::bag::TensorBag;
 use polygraft_formats::base::write;
 use serde_json::{Value, json};
 
@@ -38,7 +39,7 @@ fn core() -> Core {
 
 /// Runs a job to its end, pausing at every chance.
 fn run(core: &mut Core, op: &str, args: &Value) -> Result<(Value, Vec<u8>, Vec<f32>), Failure> {
-    let job = core.start(op, &args.to_string())?;
+    let job = core.start(op, &args.to_string(), &[])?;
     let mut last = 0;
     loop {
         let (poll, tokens, _) = core.step(job, &mut || true)?;
@@ -93,7 +94,7 @@ fn every_operation_answers() {
 #[test]
 fn arguments_are_read_strictly() {
     let mut core = core();
-    let code = |core: &mut Core, op: &str, args: Value| core.start(op, &args.to_string()).unwrap_err().code;
+    let code = |core: &mut Core, op: &str, args: Value| core.start(op, &args.to_string(), &[]).unwrap_err().code;
     let embed = |extra: (&str, Value)| {
         let mut args = json!({"texts": ["a"], "side": null, "adapters": [null], "precision": null});
         args[extra.0] = extra.1;
@@ -106,7 +107,7 @@ fn arguments_are_read_strictly() {
     assert_eq!(code(&mut core, "embed", embed(("adapters", json!(["gone"])))), "ADAPTER_UNKNOWN");
     assert_eq!(code(&mut core, "embed", embed(("adapters", json!(["a b"])))), "COMPOSE_INVALID");
     assert_eq!(code(&mut core, "translate", json!({})), "ARGUMENT");
-    assert_eq!(core.start("embed", "{").unwrap_err().code, "ARGUMENT");
+    assert_eq!(core.start("embed", "{", &[]).unwrap_err().code, "ARGUMENT");
     let files = Folder::default();
     assert_eq!(core.load_adapter("a", &files, r#"{"Strict": true}"#).unwrap_err().code, "ARGUMENT");
 }
@@ -115,10 +116,10 @@ fn arguments_are_read_strictly() {
 fn jobs_that_are_gone_say_so() {
     let mut core = core();
     let args = json!({"texts": ["a"], "side": null, "adapters": [null], "precision": null}).to_string();
-    let job = core.start("embed", &args).unwrap();
+    let job = core.start("embed", &args, &[]).unwrap();
     assert_eq!(core.result(job).unwrap_err().code, "ARGUMENT");
     assert_eq!(core.step(job, &mut || false).unwrap_err().code, "ARGUMENT");
-    let job = core.start("embed", &args).unwrap();
+    let job = core.start("embed", &args, &[]).unwrap();
     core.cancel(job);
     core.cancel(job);
     assert_eq!(core.result(job).unwrap_err().code, "ARGUMENT");
@@ -160,7 +161,7 @@ fn satellite() -> Satellite<Host> {
 /// A job run to its end by the owner and `crew`; gives its answer and how many parcels the crew answered.
 fn run_shared(core: &mut Core, crew: &mut [Satellite<Host>], op: &str, args: &Value) -> ((Value, Vec<f32>), usize) {
     core.set_satellites(crew.len());
-    let job = core.start(op, &args.to_string()).unwrap();
+    let job = core.start(op, &args.to_string(), &[]).unwrap();
     let mut answered = 0;
     loop {
         for (s, satellite) in crew.iter_mut().enumerate() {
@@ -223,7 +224,7 @@ fn what_is_given_up_is_computed_here() {
     core.set_satellites(1);
     let texts: Vec<String> = (0..40).map(|i| "many people, some water".to_owned() + &i.to_string()).collect();
     let args = json!({"texts": texts, "side": null, "adapters": [null], "precision": null});
-    let job = core.start("embed", &args.to_string()).unwrap();
+    let job = core.start("embed", &args.to_string(), &[]).unwrap();
     core.step(job, &mut || false).unwrap();
     let mut taken = 0;
     while core.share(job, 0).unwrap().is_some() {
@@ -232,11 +233,78 @@ fn what_is_given_up_is_computed_here() {
     assert!(taken > 0);
     assert_eq!(core.step(job, &mut || false).unwrap().0, Poll::Waiting);
     assert_eq!(core.result(job).err().unwrap().code, "ARGUMENT");
-    let job = core.start("embed", &args.to_string()).unwrap();
+    let job = core.start("embed", &args.to_string(), &[]).unwrap();
     core.step(job, &mut || false).unwrap();
     core.share(job, 0).unwrap().unwrap();
     core.take_back(job, 0).unwrap();
     assert_eq!(core.step(job, &mut || false).unwrap().0, Poll::Done);
     assert_eq!(core.result(job).unwrap().floats.len(), 40 * 32);
     assert_eq!(core.share(job, 0).unwrap_err().code, "ARGUMENT");
+}
+
+/// A fixture's files.
+fn fixture(folder: &str) -> Folder {
+    let mut out = Folder::default();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(folder);
+    for entry in std::fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        out.add(path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap());
+    }
+    out
+}
+
+#[test]
+fn images_are_embedded_as_the_library_sees_them() {
+    let mut loading = Loading::to_run(fixture("bases-pixels/vit")).unwrap();
+    let bytes = fixture("bases-pixels/vit").take("model.safetensors").unwrap();
+    let header = Loading::header_length("model.safetensors", &bytes[..16]).unwrap() as usize;
+    let plans = loading.begin("model.safetensors", &bytes[..header], bytes.len() as u64).unwrap();
+    for plan in plans.chunks(3) {
+        let (at, length) = (plan[1] as usize, plan[2] as usize);
+        loading.part(&bytes[at..at + length]);
+        loading.tensor("model.safetensors", plan[0] as usize).unwrap();
+    }
+    let mut core = loading.finish("exact").unwrap();
+    assert_eq!(core.info()["image"], json!({"channels": 3, "height": 12, "width": 12}));
+    core.load_adapter("a", &fixture("peft/on_vit/lora/adapter"), "{}").unwrap();
+    // What the library's class tokens are, for the base and under the adapter.
+    let (numbers, width, patches) = (3 * 12 * 12, 32, 9);
+    let floats = |case: &str, file: &str, tensor: &str, shape: &[usize]| {
+        let mut bag = TensorBag::open(file, fixture(case).take(file).unwrap()).unwrap();
+        bag.take(tensor, shape).unwrap().unwrap()
+    };
+    let mut pixels = Vec::new();
+    let mut wanted = Vec::new();
+    for case in ["base-families/vit/plain", "peft/on_vit/lora"] {
+        let count = if case.starts_with("peft") { 2 } else { 3 };
+        pixels.extend(floats(case, "pixels.safetensors", "pixel_values", &[count, 3, 12, 12])[..numbers].to_vec());
+        let hidden = floats(case, "expected.safetensors", "last_hidden_state.0", &[patches + 1, width]);
+        let norm = hidden[..width].iter().map(|x| x * x).sum::<f32>().sqrt();
+        wanted.extend(hidden[..width].iter().map(|x| x / norm));
+    }
+    // Twice: nothing that was remembered of one image is another's.
+    for _ in 0..2 {
+        let args = json!({"texts": [], "images": 2, "side": null, "adapters": [null, "a"], "precision": null});
+        let job = core.start("embed", &args.to_string(), &pixels).unwrap();
+        while core.step(job, &mut || false).unwrap().0 != Poll::Done {}
+        let found = core.result(job).unwrap().floats;
+        assert_eq!(found.len(), wanted.len());
+        let worst = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 5e-4, "{worst}");
+    }
+    // Texts, and images of another size, are refused with what to do.
+    let refused = |core: &mut Core, args: Value, pixels: &[f32]| {
+        let job = core.start("embed", &args.to_string(), pixels).unwrap();
+        loop {
+            match core.step(job, &mut || false) {
+                Ok((poll, ..)) => assert_ne!(poll, Poll::Done),
+                Err(failure) => break failure,
+            }
+        }
+    };
+    let text = refused(&mut core, json!({"texts": ["hot"], "side": null, "adapters": [null], "precision": null}), &[]);
+    assert!(text.code == "ARGUMENT" && text.message.contains("pixels"), "{}", text.message);
+    let args = json!({"texts": [], "images": 1, "side": null, "adapters": [null], "precision": null});
+    let small = refused(&mut core, args, &pixels[..numbers - 1]);
+    assert!(small.code == "ARGUMENT" && small.message.contains("12 × 12"), "{}", small.message);
 }
