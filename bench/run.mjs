@@ -107,12 +107,14 @@ async function bytes() {
   const dist = `${home}/web/node_modules/onnxruntime-web/dist`;
   const wasm = own.filter((f) => f.endsWith('.wasm'));
   const code = await size([...own.filter((f) => f.endsWith('.js')), wasm[0]]);
+  const compiled = Math.max(...(await Promise.all(wasm.map(async (f) => (await size([f])).gzip))));
   const peer = await size(['ort.wasm.min.mjs', 'ort-wasm-simd-threaded.mjs', 'ort-wasm-simd-threaded.wasm'].map((f) => `${dist}/${f}`));
   const gpu = await size(['ort.webgpu.min.mjs', 'ort-wasm-simd-threaded.asyncify.mjs', 'ort-wasm-simd-threaded.asyncify.wasm'].map((f) => `${dist}/${f}`));
   const model = await size((await readdir(at('models/multilingual-e5-small'))).map((f) => `models/multilingual-e5-small/${f}`));
   const models = Object.fromEntries(await Promise.all(['plain-u8', 'plain-q4'].map(async (name) => [name, await size([`${home}/onnx/${name}.onnx`])])));
   const line = (name, ours, theirs, peerName) => ({ name, own: ours, peer: theirs, peerName, unit: 'bytes', single: theirs / ours });
   return [
+    { name: 'compiled WebAssembly, gzip -9, the larger of the builds', own: compiled, unit: 'bytes' },
     line(`code, gzip -9 (of ${wasm.length === 1 ? 'the' : `${wasm.length} builds, one`} .wasm)`, code.gzip, peer.gzip, 'onnxruntime-web, WebAssembly only'),
     line('the same against the WebGPU build', code.gzip, gpu.gzip, 'onnxruntime-web, WebGPU'),
     line('model with tokenizer, as it is downloaded', model.raw, models['plain-q4'].raw, '4-bit, without a tokenizer'),
