@@ -116,13 +116,15 @@ pub(crate) fn bottleneck(frame: &mut Frame<'_>, step: &Step, h: &mut [f32], slic
     let (isa, payloads, own) = (frame.isa, &frame.call.tables.payloads, frame.own);
     slices.each(tasks, |(payload, scale, row)| {
         let at = row.start * width..row.end * width;
-        let mine = replaced.iter().find(|(rows, _)| rows.contains(&row.start)).map(|(_, own)| *own);
-        let norm = norm.zip(base.as_ref()).map(|(n, (gamma, beta))| ModelNorm {
-            gamma: mine.and_then(|m| m.gamma.as_deref()).unwrap_or(gamma),
-            beta: mine.and_then(|m| m.beta.as_deref()).unwrap_or(beta),
-            eps: f32::from_bits(n.eps_bits),
-        });
-        let tokens = Tokens { x: &input[at.clone()], width, norm };
+        let norms = match norm.zip(base.as_ref()) {
+            Some((n, (gamma, beta))) => {
+                let model = ModelNorm { gamma, beta, eps: f32::from_bits(n.eps_bits) };
+                let own = |t| Ok(replaced.iter().find(|(rows, _)| rows.contains(&t)).map(|(_, own)| *own));
+                steps::norms(row.clone(), model, own)?
+            }
+            None => Vec::new(),
+        };
+        let tokens = Tokens { x: &input[at.clone()], width, norms: &norms };
         let (panels, bias, tile) = (&mut scratch.panels, &mut scratch.bias, &mut scratch.tile);
         let mut products = Simd { isa, payloads, own, panels, bias, tile };
         steps::rewrite(payload, scale, &mut h[at], &tokens, &mut products)

@@ -2,7 +2,7 @@
 
 use crate::compose::{Resolved, SplitPart};
 use crate::error::{Error, Result};
-use crate::ir::{LayerLinear, LinearSite, NormSite, Payload, Positions, RowChange, Site};
+use crate::ir::{LayerLinear, LinearSite, NormSite, Op, Payload, Positions, RowChange, Site};
 use crate::model::{Image, ModelSpec, RelativeTerms};
 use crate::program::{Extent, OpKind, Program, Purpose, Relative, Segment, Table, TableDesc, Tables};
 use crate::steps::NO_WORD;
@@ -237,7 +237,7 @@ struct Payloads {
 impl Payloads {
     fn index(&mut self, payload: &Arc<Payload>) -> u32 {
         // What a blend is made of comes along: backends pack it by its own identity.
-        if let crate::ir::Op::Blend(blend) = &payload.op {
+        if let Op::Blend(blend) = &payload.op {
             blend.payloads().for_each(|p| {
                 self.index(p);
             });
@@ -254,6 +254,8 @@ struct Entry {
     payload: Option<u32>,
     scale: f32,
     part: Vec<SplitPart>,
+    /// Positions at a row's end that it does not count.
+    short: usize,
 }
 
 /// What cuts rows into the parts of a split.
@@ -289,10 +291,13 @@ impl Parts<'_> {
 /// What a composition puts into each kind of table.
 fn entries(resolved: &Resolved, payloads: &mut Payloads) -> HashMap<Purpose, Vec<Entry>> {
     let mut out: HashMap<Purpose, Vec<Entry>> = HashMap::new();
-    let rows = || vec![Entry { payload: None, scale: 1.0, part: Vec::new() }];
+    let rows = || vec![Entry { payload: None, scale: 1.0, part: Vec::new(), short: 0 }];
     for placed in &resolved.placed {
         let payload = Some(payloads.index(&placed.payload));
-        let entry = Entry { payload, scale: placed.scale, part: placed.part.clone() };
+        // The library counts a row's last positions by its own tokens, wherever virtual ones stand.
+        let last = matches!(&placed.payload.op, Op::Reft(r) if r.suffix > 0);
+        let short = if last { resolved.rows.virtual_tokens as usize } else { 0 };
+        let entry = Entry { payload, scale: placed.scale, part: placed.part.clone(), short };
         out.entry(placed.purpose()).or_default().push(entry);
         if placed.site == Site::Pooled {
             out.insert(Purpose::Shifted, rows());
@@ -322,7 +327,10 @@ fn table(
             .map(|entry| match desc.extent {
                 Extent::Tokens if is_prompt(desc.purpose) => (parts.virtuals[packed].clone(), entry),
                 Extent::Tokens if desc.purpose == Purpose::Image => (parts.patches(tables.row(packed)), entry),
-                Extent::Tokens => (parts.of(packed, tables.row(packed), &entry.part), entry),
+                Extent::Tokens => {
+                    let row = tables.row(packed);
+                    (parts.of(packed, row.start..row.end - entry.short, &entry.part), entry)
+                }
                 Extent::Rows => (packed..packed + 1, entry),
                 Extent::Positions => (tables.relative.as_ref().map_or(0..0, |r| own_block(r, packed)), entry),
             })
@@ -393,10 +401,33 @@ pub fn check_splits(index: usize, row: &Row, resolved: &Resolved, spec: &ModelSp
         }
         let mut ids = row.ids.as_slice();
         for step in &placed.part {
-            let cut = step
-                .range(ids.len(), ids, spec.special.separator)
-                .map_err(|why| Error::Row { row: index, why: format!("{} cannot split it: {why}", resolved.text) })?;
+            let cut = step.range(ids.len(), ids, spec.special.separator).map_err(|why| Error::ComposeUndefined {
+                text: resolved.text.clone(),
+                why: format!("it cannot split row {index}: {why}"),
+            })?;
             ids = &ids[cut];
+        }
+    }
+    Ok(())
+}
+
+/// Checks that `row` is long enough for interventions at its ends, where virtual tokens are among its positions.
+///
+/// # Errors
+/// Fewer tokens than positions that are intervened in.
+pub fn check_interventions(index: usize, row: &Row, resolved: &Resolved) -> Result<()> {
+    if resolved.rows.virtual_tokens == 0 {
+        return Ok(());
+    }
+    for placed in &resolved.placed {
+        let Op::Reft(own) = &placed.payload.op else { continue };
+        let (tokens, needed) = (row.ids.len(), own.prefix.max(own.suffix));
+        if own.suffix > 0 && tokens < needed as usize {
+            let why = format!(
+                "it has {tokens} tokens, and {} intervenes in its first {} and last {}: beside virtual tokens, a row that short is not supported",
+                placed.adapter, own.prefix, own.suffix
+            );
+            return Err(Error::Row { row: index, why });
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 mod chains;
 mod embed;
+mod factors;
 mod setup;
 mod stacks;
 mod variants;
@@ -212,10 +213,20 @@ impl<B: Backend> Session<B> {
         for part in old.setup.iter().flat_map(|s| &s.parts) {
             self.ungraft_if_loaded(part);
         }
-        for (_, payload) in &old.patches {
-            self.blends.retain(|key, _| !key.contains(&payload.id.0));
-            self.variants.forget(payload.id).into_iter().for_each(|id| self.backend.forget(id));
-            self.backend.forget(payload.id);
+        // What compositions made of its payloads goes with them, and what they made of that.
+        let mut gone: Vec<PayloadId> = old.patches.iter().map(|(_, payload)| payload.id).collect();
+        // A blend of nobody's has nothing to go with.
+        let nobodys = |p: &Payload| matches!(&p.op, Op::Blend(blend) if blend.payloads().next().is_none());
+        gone.extend(self.blends.values().filter(|p| nobodys(p)).map(|p| p.id));
+        self.blends.retain(|_, p| !nobodys(p));
+        let mut at = 0;
+        while let Some(&id) = gone.get(at) {
+            let of = |key: &Vec<u64>| key.contains(&id.0);
+            gone.extend(self.blends.iter().filter(|(key, _)| of(key)).map(|(_, blend)| blend.id));
+            self.blends.retain(|key, _| !of(key));
+            gone.extend(self.variants.forget(id));
+            self.backend.forget(id);
+            at += 1;
         }
         true
     }
@@ -300,6 +311,7 @@ impl<B: Backend> Session<B> {
         for (i, row) in rows.iter().enumerate() {
             batch::check_row(i, row, &self.spec, embed::vocabulary(resolved[of[i]], &self.spec))?;
             batch::check_splits(i, row, resolved[of[i]], &self.spec)?;
+            batch::check_interventions(i, row, resolved[of[i]])?;
             batch::check_room(i, row, resolved[of[i]].rows, &self.spec)?;
         }
         resolved.iter().filter_map(|r| r.stack.as_ref()).for_each(|s| self.stacks.know(s, &self.spec));
@@ -442,12 +454,24 @@ impl<B: Backend> Session<B> {
     pub fn explain(&self, program: &Program, tables: &Tables) -> Vec<program::Line> {
         let owners: HashMap<PayloadId, &str> =
             self.adapters.iter().flat_map(|(name, a)| a.patches.iter().map(|(_, p)| (p.id, name.as_str()))).collect();
-        let owner = |id: PayloadId| owners.get(&id).copied().unwrap_or("(unloaded)");
-        program::explain(program, tables, self.stacks.spec(), &|id| match self.variants.parts(id) {
-            // A changed layer is of all that changed it.
-            Some(parts) => parts.iter().map(|(part, _)| owner(*part)).collect::<Vec<_>>().join(" + "),
-            None => owner(id).to_owned(),
+        program::explain(program, tables, self.stacks.spec(), &|id| {
+            let mut names = Vec::new();
+            self.owners(id, &owners, &mut names);
+            names.join(" + ")
         })
+    }
+
+    /// The adapters that payload `id` is of: a changed layer is of all that changed it.
+    fn owners<'a>(&self, id: PayloadId, known: &HashMap<PayloadId, &'a str>, out: &mut Vec<&'a str>) {
+        match self.variants.parts(id) {
+            Some(parts) => parts.into_iter().for_each(|part| self.owners(part, known, out)),
+            None => {
+                let name = known.get(&id).copied().unwrap_or("(unloaded)");
+                if !out.contains(&name) {
+                    out.push(name);
+                }
+            }
+        }
     }
 }
 

@@ -321,7 +321,12 @@ pub fn layered_adapter(spec: &ModelSpec, seed: u64) -> AdapterIr {
             patches.push(Patch { site: Site::Keys(layer), op: Op::Prefix(Prefix { keys, values, gates }) });
         }
         if intervenes {
-            patches.push(Patch { site: Site::LayerOutput(layer), op: Op::Reft(r.reft(width)) });
+            let mut reft = r.reft(width);
+            if rows.virtual_tokens > 0 {
+                // Beside virtual tokens, short rows have no last positions to intervene in.
+                reft.suffix = 0;
+            }
+            patches.push(Patch { site: Site::LayerOutput(layer), op: Op::Reft(reft) });
         }
     }
     AdapterIr { rows, ..bare(patches) }
@@ -460,7 +465,7 @@ pub fn compositions<B: Backend>(session: &mut Session<B>) -> Vec<Compose> {
     known.filter(|compose| session.resolve(compose).is_ok()).collect()
 }
 
-const COMPOSITIONS: [&str; 30] = [
+const COMPOSITIONS: [&str; 35] = [
     "base",
     "a",
     "b",
@@ -491,6 +496,11 @@ const COMPOSITIONS: [&str; 30] = [
     "stack(fuse(d, e), f)",
     "split(d:1, e:*)",
     "stack(f, split(d:1, stack(e, f):*))",
+    "split(stack(d):1, stack(e, f):*)",
+    "average(split(stack(d):1, stack(e):*), f)",
+    "mix(split(stack(d):1, stack(f):*), e:0.5)",
+    "stack(d, mix(e, f:0.5))",
+    "stack(split(a:1, b:*), d)",
 ];
 
 /// A random row of `len` tokens.

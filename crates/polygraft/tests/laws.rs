@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use polygraft::backend::{Backend, Call, Poll, Precision};
-use polygraft::ir::PayloadId;
+use polygraft::ir::{AdapterIr, BlockSite, Bottleneck, Graft, Norm, NormSite, Op, Patch, PayloadId, RowChange, Site};
 use polygraft::model::{ModelSpec, Side, WeightId};
 use polygraft::plan::Want;
 use polygraft::program::BufferId;
@@ -188,4 +188,41 @@ fn explain_names_the_adapters() {
     let used: Vec<&str> = batch.compositions.iter().flat_map(Compose::names).collect();
     assert!(used.iter().all(|n| text.iter().any(|l| l.contains(&format!(": {n}")))), "{text:#?}");
     assert!(text.iter().any(|l| l.contains("layer 1 ffn out")));
+}
+
+/// The last sub-block's norm and bottleneck see one token at a time: each is as if the whole row took what it takes.
+#[test]
+fn a_norm_inside_a_bottleneck_is_each_tokens_own() {
+    let mut s = session(Reference::new(), 5);
+    let (spec, last) = (s.spec().clone(), s.spec().layers - 1);
+    let reads_norm = |p: &Patch| {
+        let own = |b: &Bottleneck| b.rules.norm_before && !b.rules.parallel && b.gate.is_none();
+        p.site == Site::Block(BlockSite::Ffn(last)) && matches!(&p.op, Op::Bottleneck(b) if own(b))
+    };
+    let bottleneck =
+        (0..100).find_map(|seed| testing::layered_adapter(&spec, seed).patches.into_iter().find(reads_norm));
+    let mut random = Random(6);
+    let mut norm = || {
+        let [gamma, beta] = [(); 2].map(|()| Some(random.vec(spec.hidden, 1.0)));
+        Patch { site: Site::Norm(NormSite::AfterFfn(last)), op: Op::ReplaceNorm(Norm { gamma, beta }) }
+    };
+    for (name, patch) in [("n", norm()), ("m", norm()), ("x", bottleneck.unwrap())] {
+        let adapter = AdapterIr {
+            patches: vec![patch],
+            head: None,
+            rows: RowChange::default(),
+            ..testing::layered_adapter(&spec, 0)
+        };
+        s.graft(name, adapter, Graft::default()).unwrap();
+    }
+    let row = testing::row(&spec, 5, &mut random);
+    let mut run = |text: &str| {
+        let batch = Batch::uniform(vec![row.clone()], text.parse().unwrap());
+        let want = Want { hidden: true, ..Want::default() };
+        s.run(&batch, want, Precision::Exact).unwrap().remove(0).hidden.unwrap()
+    };
+    let (split, n, m) = (run("stack(split(n:2, m:*), x)"), run("stack(n, x)"), run("stack(m, x)"));
+    let at = 2 * spec.hidden;
+    assert_eq!((&split[..at], &split[at..]), (&n[..at], &m[at..]));
+    assert_ne!(n, m);
 }

@@ -188,7 +188,7 @@ fn payloads_are_sent_once_and_forgotten_when_they_are_gone() {
         drive(&mut shared, engine, &mut crew);
         (first.len(), rows(shared), crew[0].payloads())
     };
-    let (whole, outputs, held) = run(&mut engine);
+    let (whole, outputs, _) = run(&mut engine);
     assert_eq!(outputs, alone(3, 40, ALL));
     let (again, outputs, _) = run(&mut engine);
     assert_eq!(outputs, alone(3, 40, ALL));
@@ -196,7 +196,7 @@ fn payloads_are_sent_once_and_forgotten_when_they_are_gone() {
     // Another adapter under an old name: its numbers are new.
     let adapter = testing::adapter(engine.session.spec(), 99);
     engine.session.graft("a", adapter, Graft::default()).unwrap();
-    let (_, changed, _) = run(&mut engine);
+    let (_, changed, held) = run(&mut engine);
     assert_ne!(changed, outputs);
     engine.session.ungraft("b").unwrap();
     let fewer = run(&mut engine).2;

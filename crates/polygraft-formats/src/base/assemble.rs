@@ -9,8 +9,8 @@ use crate::error::{FormatError, Result};
 use crate::names::{self, Param, Part};
 use polygraft::ir::LinearSite;
 use polygraft::model::{
-    EmbeddingWeights, Fingerprint, HeadInput, HeadKind, HeadSpec, HeadTask, LinearWeights, ModelSpec, NormWeights,
-    Relative, SentenceSpec, SentenceStage, SpecialTokens, WeightId, WeightInfo,
+    Arch, EmbeddingWeights, Fingerprint, HeadInput, HeadKind, HeadSpec, HeadTask, LinearWeights, ModelSpec,
+    NormWeights, Relative, SentenceSpec, SentenceStage, SpecialTokens, WeightId, WeightInfo,
 };
 use std::collections::BTreeMap;
 
@@ -186,7 +186,8 @@ fn head_spec(config: &EncoderConfig, task: HeadTask, placed: &BTreeMap<Slot, Pla
         kind,
         task,
         labels: u32::try_from(labels).unwrap_or(u32::MAX),
-        uncouples: false,
+        // AdapterHub hooks its adapters into this model, and there undoes an invertible one before any vocabulary.
+        uncouples: config.arch == Arch::ModernBert && task == HeadTask::MaskedLm,
         label_names: if named { config.labels.clone() } else { Vec::new() },
         score_activation: config.score_activation,
     })

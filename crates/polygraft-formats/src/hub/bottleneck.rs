@@ -61,12 +61,17 @@ pub(super) const FAMILY: Family = Family {
         "stochastic_depth",
     ],
     ops: "bottleneck; coupling with an invertible block",
+    hooks: true,
     merges: false,
     load,
 };
 
 fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
     let rules = rules(s, r.spec)?;
+    if names::hooked(r.spec) && !rules.norm_after {
+        let why = "the library has no adapter without it where it hooks adapters into a model, which adds the residual itself";
+        return Err(s.bad("original_ln_after", why));
+    }
     let projections = Projections { phm: phm::Phm::read(r, s)?, settings: s };
     let sites = [("mh_adapter", true), ("output_adapter", false)];
     for layer in r.layers(s)? {
@@ -244,9 +249,17 @@ fn scaled(up: Matrix, bias: Vec<f32>, scaling: &[f32]) -> (Matrix, Vec<f32>) {
 impl Reading<'_> {
     /// `gate.{weight, bias}`: a number a row of the batch.
     pub(super) fn gate(&mut self, path: &str, inputs: usize) -> Result<Option<Gate>> {
-        let weight = self.tensors.need(&format!("{path}.gate.weight"), &[1, inputs])?;
-        let bias = self.tensors.need(&format!("{path}.gate.bias"), &[1])?;
-        Ok(weight.zip(bias).map(|(weight, bias)| Gate { weight, bias: bias.first().copied().unwrap_or_default() }))
+        Ok(self.gates(&format!("{path}.gate"), inputs, 1)?.and_then(|gates| gates.into_iter().next()))
+    }
+
+    /// `{weight, bias}` of `count` gates.
+    pub(super) fn gates(&mut self, path: &str, inputs: usize, count: usize) -> Result<Option<Vec<Gate>>> {
+        let weight = self.tensors.need(&format!("{path}.weight"), &[count, inputs])?;
+        let bias = self.tensors.need(&format!("{path}.bias"), &[count])?;
+        Ok(weight.zip(bias).map(|(weight, bias)| {
+            let rows = weight.chunks_exact(inputs).zip(bias);
+            rows.map(|(weight, bias)| Gate { weight: weight.to_vec(), bias }).collect()
+        }))
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Family {
     pub silent: &'static [&'static str],
     /// The patches that it becomes, for the documents.
     pub ops: &'static str,
+    /// Whether the library has it where it hooks adapters into a model ([`names::hooked`](super::names::hooked)).
+    pub hooks: bool,
     /// Whether it can be folded into the base's weights.
     pub merges: bool,
     /// Collects its patches.

@@ -237,9 +237,10 @@ fn fixed(s: &Settings, spec: &ModelSpec, tensors: &mut Tensors) -> Result<Head> 
     }
     for site in kind.linears().filter(|s| *s != LinearSite::Pooler) {
         let there = linears.get(&site);
+        let biased = spec.head_biases || site == LinearSite::HeadOutput;
         for (gone, param) in [
             (there.is_none_or(|d| d.weight.is_none()), Param::Weight),
-            (there.is_none_or(|d| d.bias.is_none()), Param::Bias),
+            (biased && there.is_none_or(|d| d.bias.is_none()), Param::Bias),
         ] {
             if gone {
                 tensors.miss(&format!("{}.{}", names::path(spec.arch, Some(task), Part::Linear(site)), param.name()));
@@ -254,7 +255,8 @@ fn fixed(s: &Settings, spec: &ModelSpec, tensors: &mut Tensors) -> Result<Head> 
         task,
         labels: to_u32(labels),
         label_names: label_names(s),
-        uncouples: false,
+        // Where the library hooks adapters into a model, it undoes an invertible one before any vocabulary.
+        uncouples: task == HeadTask::MaskedLm && super::names::hooked(spec),
         score_activation: None,
     };
     Ok(Head { spec: Some(spec), patches, ..Head::default() })

@@ -5,7 +5,7 @@ use super::config::Settings;
 use super::family::Family;
 use super::lora::{READS, SILENT};
 use super::reading::{Linears, Reading};
-use crate::change::Change;
+use crate::change::Factors;
 use crate::error::Result;
 use polygraft::ir::{Layer, Meeting};
 
@@ -18,6 +18,7 @@ pub(super) const FAMILY: Family = Family {
     reads: READS,
     silent: SILENT,
     ops: "change of weights",
+    hooks: true,
     merges: true,
     load,
 };
@@ -30,24 +31,36 @@ fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
     if s.flag("use_dora", false)? {
         return Err(s.bad("use_dora", "composition_mode \"scale\" has no DoRA"));
     }
-    if s.flag("use_gating", false)? {
-        return Err(s.bad("use_gating", "not supported by this version"));
-    }
+    let gated = s.flag("use_gating", false)?;
     let alpha = s.number("alpha")?.unwrap_or(8.0) as f32;
     for t in r.linears(s, Linears { attention: &["q", "v"], intermediate: false })? {
-        let Some(l) = r.tensors.need(&format!("{}.lora_B", t.path), &[t.rows, 1])? else { continue };
-        let held = l.len();
-        let apply = move |layer: &mut Layer, _: &Layer| {
-            for (row, l) in layer.weight.chunks_exact_mut(layer.cols).zip(&l) {
-                row.iter_mut().for_each(|w| *w *= l * alpha);
-            }
-            if let Some(bias) = &mut layer.bias {
-                bias.iter_mut().zip(&l).for_each(|(b, l)| *b *= l * alpha);
-            }
-            Ok(())
+        let l = r.tensors.need(&format!("{}.lora_B", t.path), &[t.changed(), 1])?;
+        let gates = if gated { r.gates(&format!("{}.gate", t.path), t.cols, t.parts.len())? } else { Some(Vec::new()) };
+        let (Some(l), Some(gates)) = (l, gates) else { continue };
+        let (family, shape, held) = ("ia3", (t.rows, t.cols), t.rows);
+        let mut push = |gate, factors: Vec<f32>| {
+            let factors = move |_: &Layer| factors.clone();
+            r.factors(&t, Factors { family, shape, meeting: Meeting::Scales, gate, held, factors });
         };
-        let (family, shape) = ("ia3", (t.rows, t.cols));
-        r.change(&t, Change { family, shape, meeting: Meeting::Follows, changes_weight: true, held, apply });
+        if !gated {
+            // Outputs that it leaves out are times alpha all the same.
+            let mut factors = vec![alpha; t.rows];
+            t.parts.iter().cloned().flatten().zip(&l).for_each(|(row, l)| factors[row] = l * alpha);
+            push(None, factors);
+            continue;
+        }
+        // With a gate, alpha is dropped, and each part has a gate of its own; what they give is summed.
+        let mut rest = vec![1.0; t.rows];
+        let mut l = l.iter();
+        for (part, gate) in t.parts.iter().zip(gates) {
+            rest[part.clone()].fill(0.0);
+            let mut factors = vec![0.0; t.rows];
+            factors[part.clone()].iter_mut().zip(&mut l).for_each(|(f, l)| *f = *l);
+            push(Some(gate), factors);
+        }
+        if rest.iter().any(|f| *f != 0.0) {
+            push(None, rest);
+        }
     }
     Ok(())
 }

@@ -4,11 +4,12 @@
 use super::config::Settings;
 use super::family::Family;
 use super::reading::{Linears, Reading, Target};
-use crate::change::Change;
+use crate::change::Factors;
 use crate::dense;
 use crate::error::Result;
 use polygraft::ir::{Gate, Layer, LowRank, Meeting, MixedLowRank, Mixing, Op, Site};
 use polygraft::tensor::Matrix;
+use std::ops::Range;
 
 /// The method's row.
 pub(super) const FAMILY: Family = Family {
@@ -19,6 +20,7 @@ pub(super) const FAMILY: Family = Family {
     reads: READS,
     silent: SILENT,
     ops: "low-rank; change of weights with DoRA",
+    hooks: true,
     merges: true,
     load,
 };
@@ -56,22 +58,46 @@ fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
     let vera = s.number("vera_d")?.is_some() || s.number("vera_b")?.is_some();
     let shared = if vera { shared(r, rank, &targets)? } else { None };
     for t in &targets {
-        let factors = if vera { r.vera(t, rank, shared.as_ref())? } else { r.factors(t, rank)? };
+        if t.joint() && vera {
+            let why = "the library cannot run VeRA where query, key and value are one layer: leave selfattn_lora out";
+            return Err(s.bad("vera_d", why));
+        }
+        let factors = if vera { r.vera(t, rank, shared.as_ref())?.map(|f| vec![f]) } else { r.factors_of(t, rank)? };
         let magnitude = if dora { r.tensors.need(&format!("{}.m.weight", t.path), &[t.rows, 1])? } else { None };
-        let gate = if gated { r.gate(&t.path, t.cols)? } else { None };
-        let Some((a, b)) = factors else { continue };
-        match (magnitude, gate) {
-            (None, None) if !dora && !gated => {
-                r.patch(Site::Linear(t.site), Op::LowRank(LowRank { a, b, bias: None, scale }))
-            }
-            (None, Some(gate)) if !dora => r.gated(t, a, b, gate),
-            (Some(m), None) if !gated => r.dora(t, a, b, scale, m),
-            (Some(_), Some(_)) => return Err(s.bad("use_gating", "a gate on DoRA is not supported by this version")),
+        let gates = if gated { r.gates(&format!("{}.gate", t.path), t.cols, t.parts.len())? } else { None };
+        let (Some(factors), true, true) = (factors, magnitude.is_some() == dora, gates.is_some() == gated) else {
             // Something was missing, which is noted.
-            _ => {}
+            continue;
+        };
+        // A layer that is query, key and value has the magnitudes, and the library does not use them.
+        let magnitude = magnitude.filter(|_| !t.joint());
+        let close = magnitude.zip(factors.first().cloned());
+        match gates {
+            Some(gates) => factors.into_iter().zip(gates).for_each(|((a, b), gate)| r.gated(t, a, b, gate)),
+            None => {
+                if let Some((a, b)) = joined(factors) {
+                    r.patch(Site::Linear(t.site), Op::LowRank(LowRank { a, b, bias: None, scale }));
+                }
+            }
+        }
+        if let Some((m, (a, b))) = close {
+            r.closed(t, a, b, m);
         }
     }
     Ok(())
+}
+
+/// One pair of factors for several: the down-projections one after the other, the up-projections side by side.
+fn joined(mut pairs: Vec<(Matrix, Matrix)>) -> Option<(Matrix, Matrix)> {
+    if pairs.len() == 1 {
+        return pairs.pop();
+    }
+    let (rows, cols) = (pairs.first()?.1.rows(), pairs.first()?.0.cols());
+    let rank: usize = pairs.iter().map(|(a, _)| a.rows()).sum();
+    let a = pairs.iter().flat_map(|(a, _)| a.to_f32()).collect();
+    let wide: Vec<(Vec<f32>, usize)> = pairs.iter().map(|(_, b)| (b.to_f32(), b.cols())).collect();
+    let row = |row: usize| wide.iter().flat_map(move |(b, n)| b[row * n..(row + 1) * n].iter().copied());
+    Matrix::dense(rank, cols, a).zip(Matrix::dense(rows, rank, (0..rows).flat_map(row).collect()))
 }
 
 /// `alpha / r`.
@@ -90,11 +116,21 @@ fn shared(r: &mut Reading<'_>, rank: usize, targets: &[Target]) -> Result<Option
 }
 
 impl Reading<'_> {
-    /// `lora_A` `[rank, inputs]`, `lora_B` `[outputs, rank]`.
-    fn factors(&mut self, t: &Target, rank: usize) -> Result<Option<(Matrix, Matrix)>> {
-        let a = self.tensors.matrix(&format!("{}.lora_A", t.path), rank, t.cols)?;
-        let b = self.tensors.matrix(&format!("{}.lora_B", t.path), t.rows, rank)?;
-        Ok(a.zip(b))
+    /// `lora_A` `[parts · rank, inputs]`, `lora_B` `[outputs that change, rank]`: a pair for each part, whose `B` has zeros
+    /// for the outputs of the others.
+    fn factors_of(&mut self, t: &Target, rank: usize) -> Result<Option<Vec<(Matrix, Matrix)>>> {
+        let a = self.tensors.need(&format!("{}.lora_A", t.path), &[t.parts.len() * rank, t.cols])?;
+        let b = self.tensors.need(&format!("{}.lora_B", t.path), &[t.changed(), rank])?;
+        let Some((a, b)) = a.zip(b) else { return Ok(None) };
+        let mut b = b.as_slice();
+        let pair = |(a, part): (&[f32], &Range<usize>)| {
+            let (own, rest) = b.split_at(part.len() * rank);
+            b = rest;
+            let mut wide = vec![0.0; t.rows * rank];
+            wide[part.start * rank..part.end * rank].copy_from_slice(own);
+            Matrix::dense(rank, t.cols, a.to_vec()).zip(Matrix::dense(t.rows, rank, wide))
+        };
+        Ok(a.chunks_exact(rank * t.cols).zip(&t.parts).map(pair).collect())
     }
 
     /// `vera_B · B · vera_D · A`: the "vectors" are stored as whole matrices, and trained as such.
@@ -122,28 +158,20 @@ impl Reading<'_> {
         self.patch(Site::Linear(t.site), Op::MixedLowRank(MixedLowRank { lora, mixing: Mixing::Gate(gate) }));
     }
 
-    /// `(m / ‖W + B A‖) ⊙ (W x + b + s · B A x)`: the norm is of the update without its scale, and the bias is scaled too.
-    fn dora(&mut self, t: &Target, a: Matrix, b: Matrix, scale: f32, m: Vec<f32>) {
+    /// `(m / ‖W + B A‖) ⊙ (W x + b + …)`: the norm is of the update without its scale, and the bias is scaled too.
+    fn closed(&mut self, t: &Target, a: Matrix, b: Matrix, m: Vec<f32>) {
         let held = m.len() + a.rows() * a.cols() + b.rows() * b.cols();
-        let delta = product(&b, &a);
-        let apply = move |layer: &mut Layer, _: &Layer| {
-            let delta = delta.to_f32();
-            let mut rows = layer.weight.chunks_exact_mut(layer.cols).zip(delta.chunks_exact(layer.cols));
-            for (row, m) in m.iter().enumerate() {
-                let Some((w, d)) = rows.next() else { break };
+        let factors = move |base: &Layer| {
+            let delta = product(&b, &a).to_f32();
+            let rows = base.weight.chunks_exact(base.cols).zip(delta.chunks_exact(base.cols));
+            let factor = |((w, d), m): ((&[f32], &[f32]), &f32)| {
                 let square = |(w, d): (&f32, &f32)| (f64::from(*w) + f64::from(*d)).powi(2);
-                let norm = w.iter().zip(d).map(square).sum::<f64>().sqrt();
-                let factor = f64::from(*m) / norm;
-                let change = |w: f32, d: f32| (factor * (f64::from(w) + f64::from(scale) * f64::from(d))) as f32;
-                w.iter_mut().zip(d).for_each(|(w, d)| *w = change(*w, *d));
-                if let Some(b) = layer.bias.as_mut().and_then(|b| b.get_mut(row)) {
-                    *b = (factor * f64::from(*b)) as f32;
-                }
-            }
-            Ok(())
+                (f64::from(*m) / w.iter().zip(d).map(square).sum::<f64>().sqrt()) as f32
+            };
+            rows.zip(&m).map(factor).collect()
         };
         let (family, shape) = ("dora", (t.rows, t.cols));
-        self.change(t, Change { family, shape, meeting: Meeting::Follows, changes_weight: true, held, apply });
+        self.factors(t, Factors { family, shape, meeting: Meeting::Closes, gate: None, held, factors });
     }
 }
 

@@ -97,6 +97,10 @@ fn read(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions, alone: bo
     for method in &methods {
         let row = family::of(method)?;
         method.only(row.reads, row.silent)?;
+        if !row.hooks && names::hooked(spec) {
+            let why = format!("the library has no {} for {:?}", row.name, spec.arch.name());
+            return Err(method.bad("architecture", why));
+        }
         (row.load)(&mut reading, method)?;
         if methods.len() == 1 {
             family = row.name;

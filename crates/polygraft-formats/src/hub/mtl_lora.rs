@@ -33,6 +33,7 @@ pub(super) const FAMILY: Family = Family {
     ],
     silent: SILENT,
     ops: "low-rank",
+    hooks: true,
     merges: true,
     load,
 };
@@ -50,6 +51,10 @@ fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
     let scale = lora::scale(s, rank)?;
     let sharpness = s.number("weights_sharpness")?.unwrap_or(0.05);
     for t in r.linears(s, Linears { attention: &["q", "v"], intermediate: false })? {
+        if t.joint() {
+            let why = "the library cannot run MTL-LoRA where query, key and value are one layer: leave it out";
+            return Err(s.bad("selfattn_lora", why));
+        }
         let a = r.tensors.need(&format!("{}.lora_A", t.path), &[rank, t.cols])?;
         let b = r.tensors.need(&format!("{}.lora_B", t.path), &[experts, t.rows, rank])?;
         let values = r.tensors.need(&format!("{}.task_specific.values", t.path), &[rank])?;

@@ -26,6 +26,11 @@ pub(super) fn block(spec: &ModelSpec, n: u16, attention: bool) -> String {
     }
 }
 
+/// Whether the library knows the model by its modules' names alone, and hooks adapters into them.
+pub(super) fn hooked(spec: &ModelSpec) -> bool {
+    spec.arch == Arch::ModernBert
+}
+
 /// The module of the layer itself.
 pub(super) fn layer(spec: &ModelSpec, n: u16) -> String {
     names::layer_path(spec.arch, n).trim_end_matches('.').to_owned()

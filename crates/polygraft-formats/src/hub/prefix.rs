@@ -29,6 +29,7 @@ pub(super) const FAMILY: Family = Family {
     // Encoders have neither cross-attention nor a decoder.
     silent: &["cross_prefix", "dropout", "encoder_prefix", "init_weights_seed"],
     ops: "prefix",
+    hooks: false,
     merges: false,
     load,
 };
@@ -116,13 +117,6 @@ fn expanded(r: &mut Reading<'_>, s: &Settings, own: &str, slots: usize, width: u
 fn gates(r: &mut Reading<'_>, layer: u16, shared: bool) -> Result<Option<[Gate; 2]>> {
     let path = format!("{}.prefix_tuning.prefix_gates.{}", names::attention(r.spec, layer), r.name);
     let (count, hidden) = (if shared { 1 } else { 2 }, r.spec.hidden);
-    let weight = r.tensors.need(&format!("{path}.weight"), &[count, hidden])?;
-    let bias = r.tensors.need(&format!("{path}.bias"), &[count])?;
-    Ok(weight.zip(bias).map(|(weight, bias)| {
-        let gate = |which: usize| {
-            let row = which.min(count - 1);
-            Gate { weight: weight[row * hidden..(row + 1) * hidden].to_vec(), bias: bias[row] }
-        };
-        [gate(0), gate(1)]
-    }))
+    let gates = r.gates(&path, hidden, count)?;
+    Ok(gates.and_then(|gates| Some([gates.first()?.clone(), gates.last()?.clone()])))
 }

@@ -16,6 +16,7 @@ pub(super) const FAMILY: Family = Family {
     reads: &["architecture", "combine", "prompt_length"],
     silent: &["init_weights_seed", "prompt_init", "prompt_init_text", "random_uniform_scale"],
     ops: "prompt",
+    hooks: false,
     merges: false,
     load,
 };

@@ -4,10 +4,11 @@ use super::config::Settings;
 use super::names;
 use super::tensors::Tensors;
 use crate::adapter::AdapterOptions;
-use crate::change::Change;
+use crate::change::Factors;
 use crate::error::Result;
-use polygraft::ir::{AdapterIr, BaseClaim, LayerLinear, LinearSite, Op, Patch, Reweight, RowChange, Site};
+use polygraft::ir::{AdapterIr, BaseClaim, Layer, LayerLinear, LinearSite, Op, Patch, Reweight, RowChange, Site};
 use polygraft::model::{HeadSpec, ModelSpec};
+use std::ops::Range;
 
 /// What a method's reader works with.
 pub(super) struct Reading<'a> {
@@ -42,6 +43,21 @@ pub(super) struct Target {
     pub(super) path: String,
     pub(super) rows: usize,
     pub(super) cols: usize,
+    /// The outputs that the method changes, each range with factors of its own: all of them, or those of some of query,
+    /// key and value where the three are one layer.
+    pub(super) parts: Vec<Range<usize>>,
+}
+
+impl Target {
+    /// Outputs that change.
+    pub(super) fn changed(&self) -> usize {
+        self.parts.iter().map(ExactSizeIterator::len).sum()
+    }
+
+    /// Whether query, key and value are one layer here.
+    pub(super) fn joint(&self) -> bool {
+        matches!(self.site, LinearSite::Layer(_, LayerLinear::Qkv))
+    }
 }
 
 impl<'a> Reading<'a> {
@@ -74,11 +90,14 @@ impl<'a> Reading<'a> {
                 letters.ok_or_else(|| settings.bad("attn_matrices", format!("{} is not letters", list.brief())))?
             }
         };
+        let known = [("q", LayerLinear::Query), ("k", LayerLinear::Key), ("v", LayerLinear::Value)];
+        // Any other letter names nothing, in the library as well.
+        let named = known.map(|(l, _)| letters.iter().any(|x| x == l));
+        let attention = settings.flag("selfattn_lora", true)?;
         let mut which = Vec::new();
-        if settings.flag("selfattn_lora", true)? {
-            // Any other letter names nothing, in the library as well.
-            let known = [("q", LayerLinear::Query), ("k", LayerLinear::Key), ("v", LayerLinear::Value)];
-            which.extend(known.iter().filter(|(l, _)| letters.iter().any(|x| x == l)).map(|(_, w)| *w));
+        if attention {
+            which.extend(known.iter().zip(named).filter(|(_, named)| *named).map(|((_, w), _)| *w));
+            which.push(LayerLinear::Qkv);
         }
         if settings.flag("intermediate_lora", defaults.intermediate)? {
             which.push(LayerLinear::FfnIn);
@@ -92,7 +111,15 @@ impl<'a> Reading<'a> {
                 let site = LinearSite::Layer(layer, *which);
                 let Some((rows, cols)) = self.spec.linear_shape(site) else { continue };
                 let path = format!("{}.loras.{}", names::linear(self.spec, layer, *which), self.name);
-                out.push(Target { site, path, rows, cols });
+                let third = |i: usize| i * rows / 3..(i + 1) * rows / 3;
+                let parts: Vec<Range<usize>> = match which {
+                    LayerLinear::Qkv => (0..3).filter(|i| named[*i]).map(third).collect(),
+                    _ => std::iter::once(0..rows).collect(),
+                };
+                if parts.is_empty() {
+                    return Err(settings.bad("attn_matrices", "the library needs one of q, k, v here"));
+                }
+                out.push(Target { site, path, rows, cols, parts });
             }
         }
         Ok(out)
@@ -102,10 +129,10 @@ impl<'a> Reading<'a> {
         self.patches.push(Patch { site, op });
     }
 
-    /// A change of a linear layer as a function of its weight and bias, applied after whatever precedes it.
-    pub(super) fn change<F>(&mut self, target: &Target, change: Change<F>)
+    /// A change that multiplies a linear layer's outputs.
+    pub(super) fn factors<F>(&mut self, target: &Target, change: Factors<F>)
     where
-        F: Fn(&mut polygraft::ir::Layer, &polygraft::ir::Layer) -> Result<(), String> + Send + Sync + 'static,
+        F: Fn(&Layer) -> Vec<f32> + Send + Sync + 'static,
     {
         self.patch(Site::Linear(target.site), Op::Reweight(Reweight::new(change)));
     }

@@ -34,6 +34,7 @@ pub(super) const FAMILY: Family = Family {
     ],
     silent: &["dropout", "dtype", "init_weights_seed"],
     ops: "reft",
+    hooks: true,
     merges: false,
     load,
 };

@@ -50,7 +50,7 @@ impl Block<'_, '_> {
         let (Op::Bottleneck(Bottleneck { rules, .. }) | Op::Blend(Blend { rules, .. })) = &payload.op else {
             return Err(wrong_payload());
         };
-        let (h, keeps) = (self.h, rules.parallel && rules.keeps);
+        let (h, keeps) = (self.h, rules.keeps);
         if let Op::Bottleneck(b) = &payload.op
             && b.norm_after.is_none()
         {

@@ -6,7 +6,7 @@
 
 use super::tree::{Leaf, Node};
 use super::{Fusions, SplitPart};
-use crate::ir::{Blend, BlockSite, Bottleneck, How, Op, Part, Payload, PayloadId, Rules, Site};
+use crate::ir::{Blend, BlockSite, Bottleneck, How, Op, Part, Payload, PayloadId, Residual, Rules, Site};
 use std::sync::Arc;
 
 /// One payload of the run.
@@ -41,19 +41,36 @@ fn blend(rules: Rules, parts: Vec<Part>, how: How) -> Arc<Payload> {
 }
 
 /// Weights of an average where some members have nothing: the library multiplies what is there by the weights of all,
-/// and so divides a member that is alone by their number; other numbers of members do not fit and fail there.
-fn averaged(parts: &mut [Part], of: usize) -> Found<()> {
+/// and so divides a member that is alone by their number; other numbers of members do not fit and fail there. `expected`
+/// are those that are no split.
+fn averaged(parts: &mut [Part], expected: usize, of: usize) -> Found<()> {
     match parts {
-        [alone] if of > 1 => alone.weight = 1.0 / of as f32,
-        parts if parts.len() < of => {
+        [alone] if expected == of && of > 1 => alone.weight = 1.0 / of as f32,
+        parts if parts.len() < expected => {
             return Err(format!(
                 "{} of the {of} adapters of an average have nothing, and the library cannot average the others; use mix",
-                of - parts.len()
+                expected - parts.len()
             ));
         }
         _ => {}
     }
     Ok(())
+}
+
+/// A run of several as one payload, which reads what the sub-block made as it is.
+fn as_one(run: Vec<Rewrite<'_>>) -> Rewrite<'_> {
+    let rules = Rules {
+        parallel: false,
+        keeps: false,
+        norm_before: false,
+        residual: Residual::Branch,
+        residual_inside: false,
+        norm_after: true,
+    };
+    let names = run.iter().flat_map(|r| r.names.iter().copied()).collect();
+    let chain = run.into_iter().map(|r| (r.payload, r.scale)).collect();
+    let parts = vec![Part { chain, stacked: true, weight: 1.0 }];
+    Rewrite { payload: blend(rules, parts, How::Average), scale: 1.0, part: Vec::new(), names }
 }
 
 fn rules(payload: &Payload) -> Option<Rules> {
@@ -72,26 +89,33 @@ impl Blocks<'_> {
         let parallel = |r: &Rewrite<'_>| r.part.is_empty() && rules(&r.payload).is_some_and(|r| r.parallel);
         if let Some(at) = run.iter().rposition(parallel) {
             run.drain(..at);
-            if run.len() > 1 {
-                let first = &mut run[0];
-                if let Some(own) = rules(&first.payload) {
-                    let (parts, how) = match &first.payload.op {
-                        Op::Blend(own) => (own.parts.clone(), own.how.clone()),
-                        _ => {
-                            let chain = vec![(first.payload.clone(), first.scale)];
-                            (vec![Part { chain, stacked: false, weight: 1.0 }], How::Average)
-                        }
-                    };
-                    *first = Rewrite {
-                        payload: blend(Rules { keeps: false, ..own }, parts, how),
-                        scale: 1.0,
-                        part: Vec::new(),
-                        names: first.names.clone(),
-                    };
-                }
+        }
+        // What the sub-block made is added at the end when the last adapter is parallel, whatever was in front of it.
+        let last = self.last(node);
+        let keeps = last.is_some_and(|r| r.parallel);
+        let first_is_whole = run.first().is_some_and(|r| r.part.is_empty());
+        if keeps && run.len() > 1 && first_is_whole {
+            if run.iter().any(|r| !r.part.is_empty()) {
+                return Err(
+                    "a parallel adapter in a split after other adapters is not supported by this version".into()
+                );
+            }
+            run = vec![as_one(run)];
+        }
+        for rewrite in &mut run {
+            if let Some(own) = rules(&rewrite.payload).filter(|own| own.keeps != keeps) {
+                let (parts, how) = match &rewrite.payload.op {
+                    Op::Blend(own) => (own.parts.clone(), own.how.clone()),
+                    _ => {
+                        let chain = vec![(rewrite.payload.clone(), rewrite.scale)];
+                        (vec![Part { chain, stacked: false, weight: 1.0 }], How::Average)
+                    }
+                };
+                rewrite.payload = blend(Rules { keeps, ..own }, parts, how);
+                rewrite.scale = 1.0;
             }
         }
-        Ok((run, self.last(node)))
+        Ok((run, last))
     }
 
     /// Rules of the last leaf at this site.
@@ -133,13 +157,26 @@ impl Blocks<'_> {
             Node::Average(list) | Node::Mix(list) | Node::Sum(list) => {
                 let Some(rules) = self.first(node) else { return Ok(Vec::new()) };
                 let mut names = Vec::new();
-                let parts = list.iter().map(|(n, w)| self.part(n, *w, &mut names)).collect::<Found<Vec<_>>>()?;
+                let whole = list.iter().filter(|(n, _)| !matches!(n, Node::Split(..)));
+                let parts = whole.map(|(n, w)| self.part(n, *w, &mut names)).collect::<Found<Vec<_>>>()?;
                 let mut parts: Vec<Part> = parts.into_iter().flatten().collect();
+                let split = self.split_member(list, &parts)?;
                 if matches!(node, Node::Average(_)) {
-                    averaged(&mut parts, list.len()).map_err(|why| format!("at {}, {why}", Site::Block(self.site)))?;
+                    let own = list.len() - usize::from(split.is_some());
+                    averaged(&mut parts, own, list.len())
+                        .map_err(|why| format!("at {}, {why}", Site::Block(self.site)))?;
                 }
                 let how = if matches!(node, Node::Sum(_)) { How::Sum } else { How::Average };
-                one(blend(rules, parts, how), names)
+                let Some((rewrites, weight)) = split else { return Ok(one(blend(rules, parts, how), names)) };
+                // Each part of the split has a blend of its own.
+                let with = |inner: Rewrite<'a>| {
+                    let chain = vec![(inner.payload, inner.scale)];
+                    let mut parts = parts.clone();
+                    parts.push(Part { chain, stacked: true, weight });
+                    let names = inner.names.iter().chain(&names).copied().collect();
+                    Rewrite { payload: blend(rules, parts, how.clone()), scale: 1.0, part: inner.part, names }
+                };
+                rewrites.into_iter().map(with).collect()
             }
             Node::Fuse(list) => {
                 let Some(rules) = self.last(node) else { return Ok(Vec::new()) };
@@ -168,7 +205,16 @@ impl Blocks<'_> {
                         continue;
                     }
                     let mut names = Vec::new();
-                    let Some(part) = self.part(n, 1.0, &mut names)? else { continue };
+                    let part = self.part(n, 1.0, &mut names)?;
+                    if let (None, Node::Leaf(Leaf { name, .. })) = (&part, n) {
+                        let all = list.iter().flat_map(Node::leaves).map(|p| p.leaf.name).collect::<Vec<_>>();
+                        return Err(format!(
+                            "of {}, {name} has nothing at {}, and the library cannot put the parts of the row together again; split between adapters of the same sub-blocks",
+                            all.join(" and "),
+                            Site::Block(self.site)
+                        ));
+                    }
+                    let Some(part) = part else { continue };
                     let payload = blend(rules, vec![part], How::Average);
                     out.push(Rewrite { payload, scale: 1.0, part: vec![here], names });
                 }
@@ -177,12 +223,27 @@ impl Blocks<'_> {
         })
     }
 
+    /// The split among the members of an average, with its weight: its parts, each of which averages with the `others`.
+    fn split_member<'a>(&self, list: &[(Node<'a>, f32)], others: &[Part]) -> Found<Option<(Vec<Rewrite<'a>>, f32)>> {
+        let mut splits = list.iter().filter(|(n, _)| matches!(n, Node::Split(..)));
+        let Some((node, weight)) = splits.next() else { return Ok(None) };
+        if splits.next().is_some() {
+            return Err(
+                "an average of two splits is not supported by this version: write split(average(…), average(…))".into(),
+            );
+        }
+        let gated = |p: &Part| p.chain.iter().any(|(p, _)| matches!(&p.op, Op::Bottleneck(b) if b.gate.is_some()));
+        if others.iter().any(gated) {
+            return Err("an average of a split and an adapter with a gate, which is a mean over the whole row, is not supported by this version".into());
+        }
+        let run = self.node(node)?;
+        Ok((!run.is_empty()).then_some((run, *weight)))
+    }
+
     /// A member that reads what others read too.
     fn part<'a>(&self, node: &Node<'a>, weight: f32, names: &mut Vec<&'a str>) -> Found<Option<Part>> {
         if matches!(node, Node::Split(..)) {
-            return Err(
-                "a split stands outside of average, mix, sum and fuse: write split(average(…), average(…))".into()
-            );
+            return Err("a split cannot stand in fuse: write split(fuse(…), fuse(…))".into());
         }
         let stacked = !matches!(node, Node::Leaf(_));
         let run = self.node(node)?;
@@ -191,7 +252,9 @@ impl Blocks<'_> {
         }
         names.extend(run.iter().flat_map(|r| r.names.iter().copied()));
         let chain: Vec<_> = run.into_iter().map(|r| (r.payload, r.scale)).collect();
-        Ok((!chain.is_empty()).then_some(Part { chain, stacked, weight }))
+        // A stack of which nothing is here passes on what it reads.
+        let there = !chain.is_empty() || matches!(node, Node::Stack(list) if !list.is_empty());
+        Ok(there.then_some(Part { chain, stacked, weight }))
     }
 
     /// The fusion that was stored for these adapters: of their names, or else, since names are given anew on loading,

@@ -6,6 +6,7 @@ mod json;
 mod resolve;
 mod split;
 mod tree;
+mod updates;
 
 pub use resolve::{Adapters, Grafted, Placed, Resolved, Setup, Stack, resolve};
 pub use split::SplitPart;

@@ -2,6 +2,7 @@
 
 use super::blocks::Blocks;
 use super::tree::{Leaf, Node, Placing, bind};
+use super::updates::{self, Link, Updates};
 use super::{Compose, SplitPart};
 use crate::error::{Error, Result};
 use crate::ir::{BlockSite, LoadReport, Op, Payload, Positions, Rewording, RowChange, Site, Stands};
@@ -79,7 +80,7 @@ pub struct Placed {
     pub adapter: String,
     /// Scale of the contribution.
     pub scale: f32,
-    /// It reads what the low-rank update before it at its site made, in place of the layer's input.
+    /// It reads what the update before it at its site made, in place of the layer's input.
     pub chained: bool,
     /// The part of each row that takes it; all of it when empty.
     pub part: Vec<SplitPart>,
@@ -136,7 +137,7 @@ pub fn resolve(compose: &Compose, adapters: &Adapters, spec: &ModelSpec) -> Resu
     let Some(node) = node else { return Ok(out) };
     out.methods(&node, &leaves)?;
     out.stack(&leaves)?;
-    out.weights(&leaves, owner)?;
+    out.weights(&node, &leaves, owner)?;
     out.rows(&leaves)?;
     out.blocks(&node, &leaves, adapters)?;
     out.number();
@@ -157,6 +158,9 @@ impl Resolved {
                 let why = format!("{name} moves the embedding of a whole row, which a split has no parts of");
                 return Err(undefined(&self.text, &why));
             }
+        }
+        if let Some(why) = averages(node) {
+            return Err(undefined(&self.text, &why));
         }
         let fused = fused(node);
         let has_block = |l: &&Placing<'_>| l.leaf.adapter.patches.iter().any(|(s, _)| matches!(s, Site::Block(_)));
@@ -193,10 +197,10 @@ impl Resolved {
 
     /// Ops on weights, norms and the pooled vector: all read the same input, so that their order does not matter, or
     /// they replace what they change.
-    fn weights(&mut self, leaves: &[Placing<'_>], owner: Option<usize>) -> Result<()> {
+    fn weights(&mut self, node: &Node<'_>, leaves: &[Placing<'_>], owner: Option<usize>) -> Result<()> {
         let mut replaced: Vec<(Site, &Placing<'_>)> = Vec::new();
         let mut words: Vec<(Site, u32, &Placing<'_>)> = Vec::new();
-        let mut links = Links::default();
+        let last = leaves.iter().rposition(|l| l.leaf.adapter.chains);
         for (index, placing) in leaves.iter().enumerate() {
             let (leaf, scale) = (placing.leaf, placing.scale);
             // A head's own layers come from the adapter whose head runs; an adapter without a head patches whichever runs.
@@ -206,6 +210,7 @@ impl Resolved {
                     payload.op.kind(),
                     OpKind::Bottleneck | OpKind::Fusion | OpKind::Coupling | OpKind::Reft | OpKind::Prompt
                 );
+                let apart = apart || leaf.adapter.chains && updates::concerns(*site, &payload.op);
                 if apart || site.is_head() && (other_head || self.head.is_none()) {
                     continue;
                 }
@@ -250,76 +255,45 @@ impl Resolved {
                         replaced.push((*site, placing));
                     }
                 }
-                let chains = leaf.adapter.chains && matches!(payload.op.kind(), OpKind::LowRank | OpKind::MixedLowRank);
-                let scale = if chains { self.averaged(leaves, placing, *site)? } else { scale };
                 self.place(*site, payload.clone(), placing, scale);
-                self.link(placing, *site, &payload.op, &mut links)?;
+            }
+            if last == Some(index) {
+                self.updates(node, leaves)?;
             }
         }
         Ok(())
     }
 
-    /// Ties the update that was placed last to the one before it at its site, as stacks of AdapterHub's updates are: each
-    /// reads what the one before it made.
-    fn link(&mut self, placing: &Placing<'_>, site: Site, op: &Op, links: &mut Links) -> Result<()> {
-        let Leaf { name, adapter, scale } = placing.leaf;
-        if !adapter.chains {
-            return Ok(());
+    /// AdapterHub's updates of linear layers, at every layer that any adapter has one for.
+    fn updates(&mut self, node: &Node<'_>, leaves: &[Placing<'_>]) -> Result<()> {
+        let mut sites: Vec<Site> = Vec::new();
+        for leaf in leaves.iter().map(|l| l.leaf).filter(|l| l.adapter.chains) {
+            for (site, payload) in &leaf.adapter.patches {
+                if updates::concerns(*site, &payload.op) && !sites.contains(site) {
+                    sites.push(*site);
+                }
+            }
         }
-        let at = self.placed.len() - 1;
-        let before = self.placed[..at].iter().rposition(|p| p.site == site);
-        let after = |list: &[usize]| placing.stacked && before.is_some_and(|b| list.contains(&b));
-        let plain = matches!(op, Op::LowRank(_));
-        // A gate, or the norm of a DoRA: the library runs only the last one's, on a chain of all of them.
-        let whole = match op {
-            Op::MixedLowRank(_) => true,
-            Op::Reweight(_) => adapter.report.family != "ia3",
-            _ => false,
-        };
-        if whole && after(&links.plain) || after(&links.whole) {
-            let why = format!(
-                "{name} and what stands before it both change {site}, one with a gate or a norm of its own: that stack is not supported by this version"
-            );
-            return Err(undefined(&self.text, &why));
-        }
-        if plain && after(&links.plain) {
-            // The weight around a stack is on its first.
-            (self.placed[at].chained, self.placed[at].scale) = (true, scale);
-        }
-        if plain {
-            links.plain.push(at);
-        } else if whole {
-            links.whole.push(at);
+        for site in sites {
+            let run = Updates { site }.run(node).map_err(|why| undefined(&self.text, &why))?;
+            let close = run.close.filter(|_| !run.paths.is_empty());
+            let links = run.paths.iter().flat_map(|path| {
+                path.links.iter().enumerate().map(|(i, link)| (*link, if i == 0 { path.weight } else { 1.0 }, i > 0))
+            });
+            for (Link { name, payload }, scale, chained) in links.chain(close.map(|c| (c, 1.0, false))) {
+                self.placed.push(Placed {
+                    site,
+                    ordinal: 0,
+                    head: None,
+                    payload: payload.clone(),
+                    adapter: name.to_owned(),
+                    scale,
+                    chained,
+                    part: Vec::new(),
+                });
+            }
         }
         Ok(())
-    }
-
-    /// The scale of a low-rank update of AdapterHub: inside an average of which only one member changes this layer, the
-    /// library divides by the number of members and leaves the weights out.
-    fn averaged(&self, leaves: &[Placing<'_>], placing: &Placing<'_>, site: Site) -> Result<f32> {
-        let Some(own) = placing.average else { return Ok(placing.scale) };
-        let changes = |l: &&Placing<'_>| {
-            let kind = |p: &Arc<Payload>| matches!(p.op.kind(), OpKind::LowRank | OpKind::MixedLowRank);
-            l.leaf.adapter.patches.iter().any(|(s, p)| *s == site && kind(p))
-        };
-        let members: BTreeSet<usize> = leaves
-            .iter()
-            .filter(|l| l.average.is_some_and(|a| a.id == own.id))
-            .filter(changes)
-            .filter_map(|l| l.average.map(|a| a.member))
-            .collect();
-        match members.len() {
-            1 if own.of > 1 => Ok(placing.scale / own.weight / own.of as f32),
-            n if n < own.of => {
-                let why = format!(
-                    "{} of the {} adapters of an average leave {site} as it is, and the library cannot average the others; use mix",
-                    own.of - n,
-                    own.of
-                );
-                Err(undefined(&self.text, &why))
-            }
-            _ => Ok(placing.scale),
-        }
     }
 
     /// Ops that the library takes from the first adapter alone, and what adapters make of a row's shape.
@@ -429,15 +403,6 @@ impl Resolved {
     }
 }
 
-/// Places of AdapterHub's updates among the patches.
-#[derive(Default)]
-struct Links {
-    /// Low-rank updates.
-    plain: Vec<usize>,
-    /// Those with a gate or a norm of their own.
-    whole: Vec<usize>,
-}
-
 /// Whether `leaves[index]` is the first of its library: adapters of others are not part of its set-up.
 fn is_first(leaves: &[Placing<'_>], index: usize) -> bool {
     leaves[..index].iter().all(|l| l.leaf.adapter.chains != leaves[index].leaf.adapter.chains)
@@ -450,6 +415,28 @@ fn fused<'a>(node: &Node<'a>) -> Vec<Placing<'a>> {
         Node::Leaf(_) => Vec::new(),
         Node::Stack(list) | Node::Split(list, _) => list.iter().flat_map(fused).collect(),
         Node::Average(list) | Node::Mix(list) | Node::Sum(list) => list.iter().flat_map(|(n, _)| fused(n)).collect(),
+    }
+}
+
+/// What is wrong with an average in an average, if there is one.
+fn averages(node: &Node<'_>) -> Option<String> {
+    let names = |n: &Node<'_>| n.leaves().iter().map(|p| p.leaf.name).collect::<Vec<_>>().join(" and ");
+    match node {
+        Node::Leaf(_) => None,
+        Node::Average(list) => {
+            if let Some((inner, _)) = list.iter().find(|(n, _)| matches!(n, Node::Average(_))) {
+                let others = list.iter().filter(|(n, _)| !matches!(n, Node::Average(_)));
+                let others: Vec<String> = others.map(|(n, _)| names(n)).collect();
+                return Some(format!(
+                    "the average of {} stands in an average with {}, which the library does not have; average all of them, with weights",
+                    names(inner),
+                    if others.is_empty() { "another".into() } else { others.join(" and ") }
+                ));
+            }
+            list.iter().find_map(|(n, _)| averages(n))
+        }
+        Node::Mix(list) | Node::Sum(list) => list.iter().find_map(|(n, _)| averages(n)),
+        Node::Stack(list) | Node::Fuse(list) | Node::Split(list, _) => list.iter().find_map(averages),
     }
 }
 

@@ -79,63 +79,26 @@ impl<'a> Node<'a> {
     /// Its adapters in order, each with all that multiplies it.
     pub(super) fn leaves(&self) -> Vec<Placing<'a>> {
         let mut out = Vec::new();
-        self.walk(&Around { weight: 1.0, part: &[], stacked: false, average: None }, &mut out);
+        self.walk(1.0, &[], &mut out);
         out
     }
 
-    fn walk(&self, around: &Around<'_>, out: &mut Vec<Placing<'a>>) {
-        let Around { weight, part, stacked, average } = *around;
+    fn walk(&self, weight: f32, part: &[super::SplitPart], out: &mut Vec<Placing<'a>>) {
         match self {
-            Self::Leaf(leaf) => {
-                let (scale, part) = (weight * leaf.scale, part.to_vec());
-                out.push(Placing { leaf: *leaf, scale, part, stacked, average });
-            }
-            Self::Stack(list) => {
-                for (i, node) in list.iter().enumerate() {
-                    node.walk(&Around { stacked: stacked || i > 0, ..*around }, out);
-                }
-            }
-            Self::Fuse(list) => list.iter().for_each(|n| n.walk(&Around { stacked: false, ..*around }, out)),
-            Self::Mix(list) | Self::Sum(list) => {
-                list.iter().for_each(|(n, w)| n.walk(&Around { weight: weight * w, stacked: false, ..*around }, out));
-            }
-            Self::Average(list) => {
-                let (id, of) = (list.as_ptr().addr(), list.len());
-                for (member, (node, w)) in list.iter().enumerate() {
-                    let average = Some(Member { id, member, of, weight: *w });
-                    node.walk(&Around { weight: weight * w, stacked: false, average, ..*around }, out);
-                }
+            Self::Leaf(leaf) => out.push(Placing { leaf: *leaf, scale: weight * leaf.scale, part: part.to_vec() }),
+            Self::Stack(list) | Self::Fuse(list) => list.iter().for_each(|n| n.walk(weight, part, out)),
+            Self::Average(list) | Self::Mix(list) | Self::Sum(list) => {
+                list.iter().for_each(|(n, w)| n.walk(weight * w, part, out));
             }
             Self::Split(list, shares) => {
                 for (index, node) in list.iter().enumerate() {
                     let mut part = part.to_vec();
                     part.push(super::SplitPart { shares: shares.clone(), index });
-                    node.walk(&Around { part: &part, stacked: false, ..*around }, out);
+                    node.walk(weight, &part, out);
                 }
             }
         }
     }
-}
-
-/// What stands around a node.
-struct Around<'p> {
-    weight: f32,
-    part: &'p [super::SplitPart],
-    stacked: bool,
-    average: Option<Member>,
-}
-
-/// A place in an average.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) struct Member {
-    /// Tells averages apart.
-    pub(super) id: usize,
-    /// Which of its members.
-    pub(super) member: usize,
-    /// How many there are.
-    pub(super) of: usize,
-    /// The member's weight, in the library's way.
-    pub(super) weight: f32,
 }
 
 /// A leaf with what multiplies it and the tokens that it is for.
@@ -143,8 +106,4 @@ pub(super) struct Placing<'a> {
     pub(super) leaf: Leaf<'a>,
     pub(super) scale: f32,
     pub(super) part: Vec<super::SplitPart>,
-    /// It follows another in a stack.
-    pub(super) stacked: bool,
-    /// The innermost average that it is in.
-    pub(super) average: Option<Member>,
 }

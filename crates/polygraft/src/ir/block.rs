@@ -34,7 +34,7 @@ pub enum Residual {
 pub struct Rules {
     /// Reads `x` rather than `h`, and adds no residual of its own.
     pub parallel: bool,
-    /// Parallel only: what it makes is added to `h`. False when another adapter follows, which would not see `h`.
+    /// What it makes is added to `h` as it came: of a parallel adapter, unless another follows that is none.
     pub keeps: bool,
     /// Reads `LN(h + x)`, with the model's own norm (`original_ln_before`).
     pub norm_before: bool,

@@ -5,7 +5,7 @@
 //! layer in place of the base's ([`Op::ReplaceLinear`](super::Op::ReplaceLinear)). A family brings its mathematics with
 //! its reader: the core knows only whether changes add up or follow one another.
 
-use super::{Dense, Norm, Op};
+use super::{Dense, Gate, Norm, Op};
 use crate::tensor::Matrix;
 use std::fmt;
 use std::sync::Arc;
@@ -33,6 +33,12 @@ pub enum Meeting {
     /// As [`Meeting::Follows`], but of several in a row the last is applied first: they act on a layer's inputs one after
     /// another, and so on its weight the other way round.
     Precedes,
+    /// It multiplies the layer's outputs ([`Reweigh::factors`]): several in a stack multiply one another, members of an
+    /// average are averaged ((IA)³ in AdapterHub).
+    Scales,
+    /// It multiplies the layer's outputs once all updates have been added, and a composition has one: its last adapter's
+    /// (the norm of a DoRA in AdapterHub).
+    Closes,
 }
 
 /// A change of a layer's weight, its bias, or both.
@@ -46,6 +52,18 @@ pub trait Reweigh: fmt::Debug + Send + Sync {
 
     /// `[rows, cols]` of the layers that it fits.
     fn shape(&self) -> (usize, usize);
+
+    /// A number for each output of the layer, for a change that multiplies the outputs and does nothing else; they may
+    /// depend on the base's own layer.
+    fn factors(&self, base: &Layer) -> Option<Vec<f32>> {
+        let _ = base;
+        None
+    }
+
+    /// What else multiplies the outputs, with [`Meeting::Scales`]: a number of the row.
+    fn gate(&self) -> Option<&Gate> {
+        None
+    }
 
     /// How it meets others.
     fn meeting(&self) -> Meeting {
@@ -95,6 +113,14 @@ impl Layer {
     #[must_use]
     pub fn row(&self, row: usize) -> &[f32] {
         &self.weight[row * self.cols..(row + 1) * self.cols]
+    }
+
+    /// Multiplies each output by its factor, bias included.
+    pub fn scale_rows(&mut self, factors: &[f32]) {
+        for (row, factor) in self.weight.chunks_exact_mut(self.cols).zip(factors) {
+            row.iter_mut().for_each(|w| *w *= factor);
+        }
+        self.bias.iter_mut().flatten().zip(factors).for_each(|(b, factor)| *b *= factor);
     }
 
     /// Adds `scale · delta`, `[rows, cols]`, to the weight.
@@ -174,7 +200,9 @@ pub fn fold<'a>(mut base: Layer, ops: impl IntoIterator<Item = (&'a Op, f32)>) -
             }
             Op::LowRank(l) => out.add_low_rank(l, scale),
             Op::Reweight(Reweight(change)) => match change.meeting() {
-                Meeting::Follows | Meeting::Precedes => change.apply(&mut out, &base)?,
+                Meeting::Follows | Meeting::Precedes | Meeting::Scales | Meeting::Closes => {
+                    change.apply(&mut out, &base)?;
+                }
                 Meeting::Adds => {
                     let mut changed = base.clone();
                     change.apply(&mut changed, &base)?;

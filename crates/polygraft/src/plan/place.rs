@@ -117,8 +117,19 @@ impl<'a> Builder<'a> {
             self.norm(norm, x, At { scope, head: None });
         }
         if let (Scope::Except(table), false) = (scope, swapped) {
-            self.step(StepKind::Copy { x: h, first: 0, out: x }, Scope::Only(table), Some(Site::Block(site)));
+            self.step(StepKind::Copy { x: branch, first: 0, out: x }, Scope::Only(table), Some(Site::Block(site)));
         }
+    }
+
+    /// As [`Builder::block`] in a pre-norm layer, whose sub-block reads `read`. AdapterHub's hooks in ModernBERT give
+    /// adapters that for the stream, and at every layer the norm that the last one has between its sub-blocks.
+    pub(super) fn prenorm_block(&mut self, site: BlockSite, branch: BufferId, x: BufferId, read: BufferId) {
+        if self.spec.arch != Arch::ModernBert {
+            return self.block(site, branch, x, None);
+        }
+        let norm = matches!(site, BlockSite::Attention(_)).then(|| NormSite::BeforeFfn(self.spec.layers - 1));
+        self.bottlenecks(site, branch, read, norm);
+        self.step(StepKind::Add { a: x, b: branch, out: x }, Scope::All, None);
     }
 
     /// Bottlenecks that rewrite `h` with the residual `x`; `norm` is the one that follows.

@@ -10,10 +10,10 @@ pub(super) fn layer(b: &mut Builder<'_>, buffers: &Buffers, layer: u16) {
     let (h, branch) = (buffers.h, buffers.branch);
     let x = normed(b, h, NormSite::BeforeAttention(layer));
     attention(b, buffers, layer, x);
-    b.block(BlockSite::Attention(layer), branch, h, None);
+    b.prenorm_block(BlockSite::Attention(layer), branch, h, x);
     let x = normed(b, h, NormSite::BeforeFfn(layer));
     feed_forward(b, buffers, layer, x);
-    b.block(BlockSite::Ffn(layer), branch, h, None);
+    b.prenorm_block(BlockSite::Ffn(layer), branch, h, x);
 }
 
 /// The norm of `h`, or `h` where the layer has no norm there: ModernBERT's first has its embeddings' norm before it.

@@ -1,21 +1,21 @@
 //! Stacks of AdapterHub's low-rank updates: each reads what the one before it made, and only the last is added.
 
+use super::factors::TWO_GATES;
+use super::variants::CHAIN;
 use crate::backend::Backend;
 use crate::compose::{Placed, Resolved};
 use crate::error::{Error, Result};
-use crate::ir::{LowRank, Op, Payload, PayloadId};
+use crate::ir::{Gate, LowRank, MixedLowRank, Mixing, Op, Payload, PayloadId};
 use crate::tensor::Matrix;
 use std::sync::Arc;
-
-/// Stands at the end of a chain's key, so that no other variant of the same payloads is taken for it.
-const CHAIN: (PayloadId, u32) = (PayloadId(u64::MAX), 0);
 
 impl<B: Backend> super::Session<B> {
     /// Puts one update in the place of each run of chained ones: `Δ_b(Δ_a(x))` is a low-rank update of `a`'s rank.
     pub(super) fn chain(&mut self, resolved: &mut Resolved) -> Result<()> {
-        while let Some(at) = resolved.placed.iter().position(|p| p.chained) {
+        let update = |p: &Placed| update(&p.payload.op).is_some();
+        while let Some(at) = resolved.placed.iter().position(|p| p.chained && update(p)) {
             let later = resolved.placed.remove(at);
-            let same = |p: &&mut Placed| p.site == later.site && matches!(p.payload.op, Op::LowRank(_));
+            let same = |p: &&mut Placed| p.site == later.site && update(p);
             let Some(earlier) = resolved.placed[..at].iter_mut().rev().find(same) else {
                 return Err(Error::Program("a chained update with none before it".into()));
             };
@@ -24,10 +24,10 @@ impl<B: Backend> super::Session<B> {
             let payload = match self.variants.found(&key) {
                 Some(found) => found,
                 None => {
-                    let op = product(earlier, &later).ok_or_else(|| Error::ComposeUndefined {
+                    let op = product(earlier, &later).map_err(|why| Error::ComposeUndefined {
                         text: resolved.text.clone(),
                         why: format!(
-                            "in a stack, {} would read what {} makes at {}, and the layer's input and output differ in width",
+                            "in a stack, {} would read what {} makes at {}, and {why}",
                             later.adapter, earlier.adapter, later.site
                         ),
                     })?;
@@ -47,12 +47,27 @@ impl<B: Backend> super::Session<B> {
     }
 }
 
-/// `A = A_a`, `B = s_a s_b B_b (A_b B_a)`.
+/// The factors of an update, and its gate.
+fn update(op: &Op) -> Option<(&LowRank, Option<&Gate>)> {
+    match op {
+        Op::LowRank(lora) => Some((lora, None)),
+        Op::MixedLowRank(MixedLowRank { lora, mixing: Mixing::Gate(gate) }) => Some((lora, Some(gate))),
+        _ => None,
+    }
+}
+
+/// `A = A_a`, `B = s_a s_b B_b (A_b B_a)`; a gate is a number of the row, whichever of the two it is on.
 #[allow(clippy::cast_possible_truncation, reason = "rounding back to f32 is the point")]
-fn product(earlier: &Placed, later: &Placed) -> Option<Op> {
-    let (Op::LowRank(a), Op::LowRank(b)) = (&earlier.payload.op, &later.payload.op) else { return None };
+fn product(earlier: &Placed, later: &Placed) -> Result<Op, &'static str> {
+    const WIDTHS: &str = "the layer's input and output differ in width";
+    let (Some((a, first)), Some((b, second))) = (update(&earlier.payload.op), update(&later.payload.op)) else {
+        return Err("one of them is no low-rank update");
+    };
     if a.b.rows() != b.a.cols() || a.bias.is_some() || b.bias.is_some() {
-        return None;
+        return Err(WIDTHS);
+    }
+    if first.is_some() && second.is_some() {
+        return Err(TWO_GATES);
     }
     let multiply = |l: &[f32], r: &[f32], inner: usize, cols: usize| -> Vec<f32> {
         let mut out = Vec::with_capacity(l.len() / inner * cols);
@@ -68,6 +83,10 @@ fn product(earlier: &Placed, later: &Placed) -> Option<Op> {
     let inner = multiply(&b.a.to_f32(), &a.b.to_f32(), b.a.cols(), rank);
     let outer = multiply(&b.b.to_f32(), &inner, b.a.rows(), rank);
     let scale = a.scale * earlier.scale * b.scale * later.scale;
-    let outer = Matrix::dense(b.b.rows(), rank, outer)?;
-    Some(Op::LowRank(LowRank { a: a.a.clone(), b: outer, bias: None, scale }))
+    let outer = Matrix::dense(b.b.rows(), rank, outer).ok_or(WIDTHS)?;
+    let lora = LowRank { a: a.a.clone(), b: outer, bias: None, scale };
+    Ok(match first.or(second) {
+        Some(gate) => Op::MixedLowRank(MixedLowRank { lora, mixing: Mixing::Gate(gate.clone()) }),
+        None => Op::LowRank(lora),
+    })
 }

@@ -106,7 +106,7 @@ pub(crate) fn reword(changes: &[(&Rewording, f32)], id: u32, row: &mut [f32]) {
     let mut base = row.to_vec();
     for (Rewording(change), scale) in changes.iter().filter(|(r, _)| (id as usize) < r.0.shape().0) {
         match change.meeting() {
-            Meeting::Follows | Meeting::Precedes => {
+            Meeting::Follows | Meeting::Precedes | Meeting::Scales | Meeting::Closes => {
                 change.apply(id, row);
                 if change.stands_for() == Stands::Table {
                     base.copy_from_slice(row);

@@ -1,9 +1,10 @@
 //! Weight variants: linear layers as compositions change them, computed once and kept under a byte budget.
 
+use super::factors::{Changed, Scaling, change, changed};
 use crate::backend::Backend;
 use crate::compose::{Placed, Resolved};
 use crate::error::{Error, Result};
-use crate::ir::{Dense, Layer, LinearSite, Meeting, Norm, NormSite, Op, Payload, PayloadId, Reweight, Site, fold};
+use crate::ir::{Dense, Layer, LinearSite, Meeting, Norm, NormSite, Op, Payload, PayloadId, Reweight, Site};
 use crate::model::ModelSpec;
 use crate::quant::{BLOCK, q8_0};
 use crate::tensor::{Matrix, Scheme, Storage};
@@ -15,6 +16,12 @@ pub const BUDGET: usize = 64 << 20;
 
 /// What a variant is made of: payloads in order, with the bits of their scales.
 pub(super) type Key = Vec<(PayloadId, u32)>;
+
+/// Stands in a key after what reads what the one before it made.
+pub(super) const CHAIN: (PayloadId, u32) = (PayloadId(u64::MAX), 0);
+
+/// Stands at the end of a key, with the place among what the rest of it gives.
+const MADE: PayloadId = PayloadId(u64::MAX - 1);
 
 /// The variants that a session has made.
 #[derive(Debug)]
@@ -36,9 +43,10 @@ impl Variants {
         self.made.values().any(|p| p.id == id)
     }
 
-    /// What the variant `id` is made of.
-    pub(super) fn parts(&self, id: PayloadId) -> Option<&Key> {
-        self.made.iter().find(|(_, p)| p.id == id).map(|(key, _)| key)
+    /// What the variant `id` is made of: payloads of adapters, or variants themselves.
+    pub(super) fn parts(&self, id: PayloadId) -> Option<Vec<PayloadId>> {
+        let (key, _) = self.made.iter().find(|(_, p)| p.id == id)?;
+        Some(key.iter().map(|(id, _)| *id).filter(|id| *id < MADE).collect())
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -83,23 +91,29 @@ impl Variants {
     }
 }
 
-/// The patches of one site that become one variant, by their places in `placed`: all up to the last change of
-/// the weight that has to see them. Low-rank updates that nothing follows stay updates.
-fn folded(placed: &[Placed], site: Site) -> Vec<usize> {
+/// The patches of one site that become one variant.
+struct Folded {
+    /// Their places in `placed`: all up to the last change of the weight that has to see them. Low-rank updates that
+    /// nothing follows stay updates.
+    places: Vec<usize>,
+    /// Updates with a gate or routes before that change, each with the number of `places` before it: they stay updates,
+    /// and are multiplied as the layer's outputs are.
+    scaled: Vec<(usize, usize)>,
+}
+
+fn folded(placed: &[Placed], site: Site) -> Folded {
     let here: Vec<usize> = (0..placed.len()).filter(|&i| placed[i].site == site).collect();
-    let change = |i: &usize| match &placed[*i].payload.op {
-        Op::Reweight(Reweight(change)) => Some(change),
-        _ => None,
-    };
-    if !here.iter().any(|i| change(i).is_some()) {
-        return Vec::new();
+    let last =
+        here.iter().rposition(|i| change(&placed[*i]).is_some_and(|c| c.meeting() != Meeting::Adds)).unwrap_or(0);
+    let (mut places, mut scaled) = (Vec::new(), Vec::new());
+    for (at, &i) in here.iter().enumerate() {
+        match &placed[i].payload.op {
+            Op::LowRank(_) | Op::MixedLowRank(_) if at >= last => {}
+            Op::MixedLowRank(_) => scaled.push((i, places.len())),
+            _ => places.push(i),
+        }
     }
-    let last = here.iter().rposition(|i| change(i).is_some_and(|c| c.meeting() != Meeting::Adds)).unwrap_or(0);
-    let keep = |(at, i): (usize, &usize)| match &placed[*i].payload.op {
-        Op::LowRank(_) => at < last,
-        _ => true,
-    };
-    here.iter().enumerate().filter(|p| keep((p.0, p.1))).map(|(_, i)| *i).collect()
+    Folded { places, scaled }
 }
 
 impl<B: Backend> super::Session<B> {
@@ -107,69 +121,87 @@ impl<B: Backend> super::Session<B> {
     pub(super) fn materialize(&mut self, resolved: &mut Resolved) -> Result<()> {
         let changed = resolved.placed.iter().filter(|p| matches!(p.payload.op, Op::Reweight(_)));
         let mut sites: Vec<Site> = changed.map(|p| p.site).collect();
+        sites.sort_unstable();
         sites.dedup();
         for site in sites {
-            let places = folded(&resolved.placed, site);
+            let Folded { places, scaled } = folded(&resolved.placed, site);
             let Some(&first) = places.first() else { continue };
-            let parts: Vec<Placed> = places.iter().map(|&i| resolved.placed[i].clone()).collect();
-            let payload = self.variant(site, &parts)?;
-            let owners: Vec<&str> = parts.iter().map(|p| p.adapter.as_str()).collect();
-            let variant = Placed {
+            let pick = |i: &usize| resolved.placed[*i].clone();
+            let parts: Vec<Placed> = places.iter().map(pick).collect();
+            let updates: Vec<(Placed, usize)> = scaled.iter().map(|(i, before)| (pick(i), *before)).collect();
+            let mut owners: Vec<&str> = parts.iter().map(|p| p.adapter.as_str()).collect();
+            owners.dedup();
+            let made = self.made(site, &parts, &updates)?.into_iter().map(|payload| Placed {
                 payload,
                 adapter: owners.join(" + "),
                 scale: 1.0,
                 ordinal: 0,
+                chained: false,
                 ..resolved.placed[first].clone()
-            };
+            });
+            let made: Vec<Placed> = made.collect();
             let mut at = 0;
             resolved.placed.retain(|_| {
                 at += 1;
-                !places.contains(&(at - 1))
+                !places.contains(&(at - 1)) && !scaled.iter().any(|(i, _)| *i == at - 1)
             });
-            resolved.placed.push(variant);
+            resolved.placed.extend(made);
         }
         resolved.number();
         Ok(())
     }
 
-    fn variant(&mut self, site: Site, parts: &[Placed]) -> Result<Arc<Payload>> {
-        let key: Key = parts.iter().map(|p| (p.payload.id, p.scale.to_bits())).collect();
-        if let Some(found) = self.variants.found(&key) {
+    /// The changed layer, and the updates that stand beside it.
+    fn made(&mut self, site: Site, parts: &[Placed], updates: &[(Placed, usize)]) -> Result<Vec<Arc<Payload>>> {
+        let mut key: Key = Vec::new();
+        for p in parts.iter().chain(updates.iter().map(|(p, _)| p)) {
+            key.push((p.payload.id, p.scale.to_bits()));
+            if p.chained {
+                key.push(CHAIN);
+            }
+        }
+        let of = |index: u32| key.iter().copied().chain([(MADE, index)]).collect::<Key>();
+        let names = || parts.iter().map(|p| p.adapter.as_str()).collect::<Vec<_>>().join(", ");
+        let undefined =
+            |why: String| Error::ComposeUndefined { text: names(), why: format!("{site} cannot be changed: {why}") };
+        let scaling = Scaling::of(parts);
+        let count = 1 + u32::try_from(scaling.gates() + updates.len()).unwrap_or(u32::MAX);
+        let found: Vec<_> = (0..count).map_while(|i| self.variants.found(&of(i))).collect();
+        if found.len() == count as usize {
             return Ok(found);
         }
-        let ops = parts.iter().map(|p| (&p.payload.op, p.scale));
         let base = base(self.stacks.spec(), &self.backend, site, parts)?;
-        let bias_only = !parts.iter().any(|p| match &p.payload.op {
-            Op::Reweight(Reweight(change)) => change.changes_weight(),
-            Op::LowRank(_) => true,
-            _ => false,
-        });
-        let layer = fold(base, ops).map_err(|why| Error::ComposeUndefined {
-            text: parts.iter().map(|p| p.adapter.as_str()).collect::<Vec<_>>().join(", "),
-            why: format!("{site} cannot be changed: {why}"),
-        })?;
-        if let Some(at) = layer.weight.iter().chain(layer.bias.iter().flatten()).position(|x| !x.is_finite()) {
+        let Changed { layer, updates } = changed(base, parts, &scaling, updates).map_err(undefined)?;
+        let numbers = layer.weight.iter().chain(layer.bias.iter().flatten());
+        if let Some(at) = numbers.clone().position(|x| !x.is_finite()) {
             let what = format!("number {at} of {site} as {} change it", parts[0].adapter);
             return Err(Error::NotFinite { what });
         }
-        let replaced = parts.iter().any(|p| matches!(&p.payload.op, Op::ReplaceLinear(d) if d.weight.is_some()));
-        let (weight, gamma) = match site {
-            Site::Linear(site) if !bias_only || replaced => {
-                (self.stored(site, (layer.rows, layer.cols), layer.weight), None)
+        let weight = parts.iter().any(|p| match &p.payload.op {
+            Op::Reweight(Reweight(change)) => change.changes_weight(),
+            Op::LowRank(_) => true,
+            Op::ReplaceLinear(d) => d.weight.is_some(),
+            _ => false,
+        });
+        let changed = match site {
+            Site::Linear(site) => {
+                let shape = (layer.rows, layer.cols);
+                let weight = if weight { self.stored(site, shape, layer.weight) } else { None };
+                Op::ReplaceLinear(Dense { weight, bias: layer.bias })
             }
-            Site::Linear(_) => (None, None),
-            _ => (None, Some(layer.weight)),
+            _ => Op::ReplaceNorm(Norm { gamma: Some(layer.weight), beta: layer.bias }),
         };
-        self.next_payload += 1;
-        let op = match site {
-            Site::Linear(_) => Op::ReplaceLinear(Dense { weight, bias: layer.bias }),
-            _ => Op::ReplaceNorm(Norm { gamma, beta: layer.bias }),
-        };
-        let payload = Arc::new(Payload { id: PayloadId(self.next_payload), op });
-        let mut gone = Vec::new();
-        self.variants.keep(key, payload.clone(), &mut gone)?;
-        gone.into_iter().for_each(|id| self.backend.forget(id));
-        Ok(payload)
+        let ops = std::iter::once(changed);
+        let mut out = Vec::new();
+        for (op, index) in ops.chain(updates.into_iter().map(Op::MixedLowRank)).zip(0..) {
+            self.next_payload += 1;
+            let payload = Arc::new(Payload { id: PayloadId(self.next_payload), op });
+            let mut gone = Vec::new();
+            self.variants.keep(of(index), payload.clone(), &mut gone)?;
+            gone.into_iter().for_each(|id| self.backend.forget(id));
+            out.push(payload);
+        }
+        Ok(out)
     }
 
     /// At 8 bits where the base's own layer is quantized: a small change would drown in 4; else f32.

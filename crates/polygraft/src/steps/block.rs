@@ -6,7 +6,7 @@
 
 use super::{Machine, Weights, dot, wrong_payload};
 use crate::error::Result;
-use crate::ir::{Blend, Bottleneck, Coupling, Fusion, Gate, How, Op, OwnNorm, Payload, Residual, Rules};
+use crate::ir::{Blend, Bottleneck, Coupling, Fusion, Gate, How, Norm, Op, OwnNorm, Payload, Residual, Rules};
 use crate::model::Activation;
 use crate::program::{Extent, Step, StepKind, Tables};
 use crate::tensor::Matrix;
@@ -80,8 +80,34 @@ pub struct Tokens<'a> {
     pub x: &'a [f32],
     /// Width.
     pub width: usize,
-    /// `None` at a sub-block that no norm follows.
-    pub norm: Option<ModelNorm<'a>>,
+    /// The norm that follows, for runs of tokens; none at a sub-block that no norm follows.
+    pub norms: &'a [(Range<usize>, ModelNorm<'a>)],
+}
+
+/// The norm of each token of `tokens`, in runs that count from the first: `own` has what replaces the model's.
+///
+/// # Errors
+/// As `own`.
+pub fn norms<'a>(
+    tokens: Range<usize>,
+    model: ModelNorm<'a>,
+    mut own: impl FnMut(usize) -> Result<Option<&'a Norm>>,
+) -> Result<Vec<(Range<usize>, ModelNorm<'a>)>> {
+    let mut out: Vec<(Range<usize>, ModelNorm<'a>)> = Vec::new();
+    let mut last: Option<&Norm> = None;
+    for (at, token) in tokens.enumerate() {
+        let own = own(token)?;
+        match out.last_mut() {
+            Some((run, _)) if own.map(std::ptr::from_ref) == last.map(std::ptr::from_ref) => run.end = at + 1,
+            _ => {
+                let gamma = own.and_then(|o| o.gamma.as_deref()).unwrap_or(model.gamma);
+                let beta = own.and_then(|o| o.beta.as_deref()).unwrap_or(model.beta);
+                out.push((at..at + 1, ModelNorm { gamma, beta, eps: model.eps }));
+            }
+        }
+        last = own;
+    }
+    Ok(out)
 }
 
 /// What an adapter reads, and what is added to what it makes.
@@ -110,8 +136,9 @@ fn input(rules: Rules, h: &[f32], tokens: &Tokens<'_>, p: &mut impl Products) ->
         if rules.residual == Residual::Sum {
             r = Some(z.clone());
         }
-        if let Some(norm) = tokens.norm {
-            p.norm(&mut z, norm.gamma, norm.beta, norm.eps);
+        for (run, norm) in tokens.norms {
+            let run = run.start * tokens.width..run.end * tokens.width;
+            p.norm(&mut z[run], norm.gamma, norm.beta, norm.eps);
         }
     }
     let r = r.unwrap_or_else(|| z.clone());
@@ -281,7 +308,7 @@ fn output(payload: &Payload, scale: f32, h: &[f32], tokens: &Tokens<'_>, p: &mut
 pub fn rewrite(payload: &Payload, scale: f32, h: &mut [f32], tokens: &Tokens<'_>, p: &mut impl Products) -> Result<()> {
     let out = output(payload, scale, h, tokens, p)?;
     let keeps = match &payload.op {
-        Op::Bottleneck(Bottleneck { rules, .. }) | Op::Blend(Blend { rules, .. }) => rules.parallel && rules.keeps,
+        Op::Bottleneck(Bottleneck { rules, .. }) | Op::Blend(Blend { rules, .. }) => rules.keeps,
         _ => false,
     };
     if keeps {
@@ -370,14 +397,14 @@ pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()
     for segment in m.segments(table) {
         let payload = m.payload(segment)?;
         for part in by_row(m.tables, Extent::Tokens, segment.range.clone()) {
-            let own = norm.and_then(|n| n.replaced).map(|t| m.replaced_norm(t, part.start)).transpose()?.flatten();
-            let norm = base.as_ref().map(|(gamma, beta, eps)| ModelNorm {
-                gamma: own.and_then(|o| o.gamma.as_deref()).unwrap_or(gamma),
-                beta: own.and_then(|o| o.beta.as_deref()).unwrap_or(beta),
-                eps: *eps,
-            });
+            let norms = match &base {
+                Some((gamma, beta, eps)) => norms(part.clone(), ModelNorm { gamma, beta, eps: *eps }, |t| {
+                    Ok(norm.and_then(|n| n.replaced).map(|table| m.replaced_norm(table, t)).transpose()?.flatten())
+                })?,
+                None => Vec::new(),
+            };
             let at = part.start * width..part.end * width;
-            let tokens = Tokens { x: &m.read(x)[at.clone()], width, norm };
+            let tokens = Tokens { x: &m.read(x)[at.clone()], width, norms: &norms };
             rewrite(payload, segment.scale, &mut y[at], &tokens, &mut Naive)?;
         }
     }
