@@ -248,6 +248,9 @@ fn fixture(folder: &str) -> Folder {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(folder);
     for entry in std::fs::read_dir(root).unwrap() {
         let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
         out.add(path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap());
     }
     out
