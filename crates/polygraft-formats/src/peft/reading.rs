@@ -240,6 +240,9 @@ impl Reading<'_> {
 
     /// Takes `name` of the target's module as a matrix, in codes where the file has codes.
     pub(super) fn matrix(&mut self, target: &Target, name: &str, rows: usize, cols: usize) -> Result<Option<Matrix>> {
+        if target.is_convolution() {
+            return Ok(self.take(target, name, &[rows, cols])?.and_then(|values| Matrix::dense(rows, cols, values)));
+        }
         let original = self.keys.original(&format!("{}.{name}", target.path()));
         let taken = original.map_or(Ok(None), |original| self.bag.matrix(original, rows, cols))?;
         if taken.is_none() {
