@@ -12,6 +12,8 @@
 
 mod arena;
 mod backend;
+#[cfg(any(test, target_arch = "wasm32"))]
+mod bare;
 mod buffers;
 mod device;
 mod encode;

@@ -72,10 +72,27 @@ pub(crate) struct Variant {
     pub(crate) barriers: bool,
 }
 
-const LINEAR: &str = include_str!("../../../shaders/linear.wgsl");
-const ACTIVATION: &str = include_str!("../../../shaders/activation.wgsl");
-const TILE: &[&str] = &[LINEAR, ACTIVATION, include_str!("../../../shaders/linear_tile.wgsl")];
-const NORM: &str = include_str!("../../../shaders/norm.wgsl");
+#[cfg(target_arch = "wasm32")]
+use crate::bare;
+
+/// A file of `shaders/`; in WebAssembly, which is downloaded, without its comments.
+macro_rules! shader {
+    ($file:literal) => {{
+        const TEXT: &str = include_str!(concat!("../../../shaders/", $file));
+        #[cfg(target_arch = "wasm32")]
+        {
+            const BARE: [u8; bare::length(TEXT)] = bare::text(TEXT);
+            bare::checked(&BARE)
+        }
+        #[cfg(not(target_arch = "wasm32"))]
+        TEXT
+    }};
+}
+
+const LINEAR: &str = shader!("linear.wgsl");
+const ACTIVATION: &str = shader!("activation.wgsl");
+const TILE: &[&str] = &[LINEAR, ACTIVATION, shader!("linear_tile.wgsl")];
+const NORM: &str = shader!("norm.wgsl");
 const LINEAR_ACCESS: &[Access] = &[Read, Read, Read, Read, Write];
 
 /// Every variant of every kernel. Of several that cover the same, [`choose`] picks.
@@ -83,7 +100,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "linear direct 4×4",
         covers: Covers::Linear,
-        sources: &[LINEAR, ACTIVATION, include_str!("../../../shaders/linear_direct.wgsl")],
+        sources: &[LINEAR, ACTIVATION, shader!("linear_direct.wgsl")],
         constants: &[("X", 16), ("Y", 4)],
         access: LINEAR_ACCESS,
         reads: 1,
@@ -133,7 +150,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "linear packed 64×64",
         covers: Covers::Packed,
-        sources: &[ACTIVATION, include_str!("../../../shaders/linear_packed.wgsl")],
+        sources: &[ACTIVATION, shader!("linear_packed.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Read, Write, Read],
         reads: 1,
@@ -143,7 +160,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "round",
         covers: Covers::Round,
-        sources: &[include_str!("../../../shaders/round.wgsl")],
+        sources: &[shader!("round.wgsl")],
         constants: &[],
         access: &[Read, Write, Write],
         reads: 1,
@@ -153,7 +170,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "attention direct",
         covers: Covers::Attention,
-        sources: &[include_str!("../../../shaders/attention_direct.wgsl")],
+        sources: &[shader!("attention_direct.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Read, Write],
         reads: 4,
@@ -163,7 +180,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "attention scalar",
         covers: Covers::Attention,
-        sources: &[include_str!("../../../shaders/attention_scalar.wgsl")],
+        sources: &[shader!("attention_scalar.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Read, Write],
         reads: 1,
@@ -173,7 +190,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "attention placed",
         covers: Covers::Placed,
-        sources: &[include_str!("../../../shaders/attention_placed.wgsl")],
+        sources: &[shader!("attention_placed.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Read, Write, Read, Read, Read],
         reads: 1,
@@ -183,7 +200,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "columns",
         covers: Covers::Columns,
-        sources: &[ACTIVATION, include_str!("../../../shaders/columns.wgsl")],
+        sources: &[ACTIVATION, shader!("columns.wgsl")],
         constants: &[],
         access: &[Read, Read, Write],
         reads: 1,
@@ -193,7 +210,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "norm by row",
         covers: Covers::Norm,
-        sources: &[NORM, include_str!("../../../shaders/norm_direct.wgsl")],
+        sources: &[NORM, shader!("norm_direct.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Read, Write],
         reads: 1,
@@ -203,7 +220,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "norm by workgroup",
         covers: Covers::Norm,
-        sources: &[NORM, include_str!("../../../shaders/norm_group.wgsl")],
+        sources: &[NORM, shader!("norm_group.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Read, Write],
         reads: 1,
@@ -213,7 +230,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "pointwise",
         covers: Covers::Pointwise,
-        sources: &[ACTIVATION, include_str!("../../../shaders/pointwise.wgsl")],
+        sources: &[ACTIVATION, shader!("pointwise.wgsl")],
         constants: &[],
         access: &[Read, Read, Write],
         reads: 1,
@@ -223,7 +240,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "shrink",
         covers: Covers::Shrink,
-        sources: &[include_str!("../../../shaders/shrink.wgsl")],
+        sources: &[shader!("shrink.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Write],
         reads: 1,
@@ -233,7 +250,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "expand",
         covers: Covers::Expand,
-        sources: &[include_str!("../../../shaders/expand.wgsl")],
+        sources: &[shader!("expand.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Write],
         reads: 1,
@@ -243,7 +260,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "project",
         covers: Covers::Project,
-        sources: &[ACTIVATION, include_str!("../../../shaders/project.wgsl")],
+        sources: &[ACTIVATION, shader!("project.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Read, Read, Write],
         reads: 1,
@@ -253,7 +270,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "mean",
         covers: Covers::Mean,
-        sources: &[include_str!("../../../shaders/mean.wgsl")],
+        sources: &[shader!("mean.wgsl")],
         constants: &[],
         access: &[Read, Read, Write],
         reads: 1,
@@ -263,7 +280,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "attend",
         covers: Covers::Attend,
-        sources: &[include_str!("../../../shaders/attend.wgsl")],
+        sources: &[shader!("attend.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Write, Write],
         reads: 1,
@@ -273,7 +290,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "gather",
         covers: Covers::Gather,
-        sources: &[include_str!("../../../shaders/gather.wgsl")],
+        sources: &[shader!("gather.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Write],
         reads: 1,
@@ -283,7 +300,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "offset",
         covers: Covers::Offset,
-        sources: &[include_str!("../../../shaders/offset.wgsl")],
+        sources: &[shader!("offset.wgsl")],
         constants: &[],
         access: &[Read, Read, Write],
         reads: 1,
@@ -293,7 +310,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "pool",
         covers: Covers::Pool,
-        sources: &[include_str!("../../../shaders/pool.wgsl")],
+        sources: &[shader!("pool.wgsl")],
         constants: &[],
         access: &[Read, Read, Write],
         reads: 1,
@@ -303,7 +320,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "normalize",
         covers: Covers::Normalize,
-        sources: &[include_str!("../../../shaders/normalize.wgsl")],
+        sources: &[shader!("normalize.wgsl")],
         constants: &[],
         access: &[Write],
         reads: 1,
