@@ -1,7 +1,9 @@
 //! Inputs to begin with: the golden fixtures, the files of `tests/attacks`, and what the fuzzer found (`fuzz/corpus/`).
 
 use polygraft::model::Fingerprint;
+use polygraft::quant::codes::{Book, Group};
 use polygraft::tasks::{Index, IndexEntry};
+use polygraft_formats::packed::{Options, pack};
 use polygraft_formats::{MemoryFiles, write_index};
 use std::path::{Path, PathBuf};
 
@@ -161,4 +163,21 @@ pub(crate) fn indexes() -> Vec<Vec<u8>> {
 
 pub(crate) fn languages() -> Vec<Vec<u8>> {
     contents("adapters", |f| f.extension().is_some_and(|e| e == "safetensors"))
+}
+
+pub(crate) fn packed() -> Vec<Vec<u8>> {
+    let Some(spec) = crate::spec() else { return Vec::new() };
+    let mut out = Vec::new();
+    for path in [
+        "peft-lora/six_linears/adapter",
+        "peft/shira/few/adapter",
+        "hub/prefix/mlp/adapter",
+        "hub/bottleneck/houlsby/adapter",
+    ] {
+        for (bits, group) in [(1, Group::Tensor), (4, Group::Block(32)), (8, Group::Row), (16, Group::Tensor)] {
+            let options = Options { bits, group, book: Book::Median, floats: bits == 8, heads: true };
+            out.extend(pack(&folder(&format!("tests/golden/{path}")), spec, &options).map(|(bytes, _)| bytes));
+        }
+    }
+    out
 }

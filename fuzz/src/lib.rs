@@ -33,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "compose", run: compose, seeds: corpus::compositions },
     Target { name: "index", run: index, seeds: corpus::indexes },
     Target { name: "language", run: language, seeds: corpus::languages },
+    Target { name: "packed", run: packed, seeds: corpus::packed },
 ];
 
 /// The target called `name`.
@@ -87,14 +88,25 @@ fn unfold(mut data: &[u8]) -> MemoryFiles {
 
 /// An adapter's folder, read for a small BERT.
 fn adapter(data: &[u8]) -> String {
-    static SPEC: OnceLock<Option<ModelSpec>> = OnceLock::new();
-    let Some(spec) = SPEC.get_or_init(|| load(&corpus::folder("tests/golden/bases/bert")).ok()) else {
-        return "no base".into();
-    };
+    let Some(spec) = spec() else { return "no base".into() };
     let files = unfold(data);
     let strict = outcome(polygraft_formats::load(&files, spec, &AdapterOptions::default()));
     let lenient = AdapterOptions { strict: false, ..AdapterOptions::default() };
     strict + &outcome(load_adapter(&files, spec, &lenient))
+}
+
+/// The base that adapters are read for.
+pub(crate) fn spec() -> Option<&'static ModelSpec> {
+    static SPEC: OnceLock<Option<ModelSpec>> = OnceLock::new();
+    SPEC.get_or_init(|| load(&corpus::folder("tests/golden/bases/bert")).ok()).as_ref()
+}
+
+/// A packed adapter: read as an adapter, listed, and unpacked.
+fn packed(data: &[u8]) -> String {
+    let Some(spec) = spec() else { return "no base".into() };
+    let read = load_adapter(&MemoryFiles::one("f", data.to_vec()), spec, &AdapterOptions::default());
+    let listed = polygraft_formats::packed::contents_of("f", data);
+    outcome(read) + &outcome(listed) + &outcome(polygraft_formats::packed::unpack("f", data))
 }
 
 /// A base model's folder, without a backend to give the weights to.
