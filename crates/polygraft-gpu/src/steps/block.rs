@@ -106,7 +106,12 @@ impl Block<'_, '_> {
     }
 
     /// `y = scale · a`, and `y` where it is kept.
-    fn sum(&mut self, a: Place, scale: f32, y: Place, keep: bool) {
+    fn sum(&mut self, mut a: Place, scale: f32, y: Place, keep: bool) {
+        if a == y {
+            // A kernel may not read by itself what it writes: of a blend that hands on what it was given.
+            a = self.tape.wide();
+            self.tape.push(Kind::Sum { a: y, scale: 1.0, b: None, y: a, keep: false }, NOTHING);
+        }
         self.tape.push(Kind::Sum { a, scale, b: None, y, keep }, NOTHING);
     }
 
