@@ -11,9 +11,8 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { cp, readdir, readFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
-import { gzipSync } from 'node:zlib';
 import { chromium } from 'playwright-core';
-import { at, runAsMain, say, SetupError, which } from '../scripts/lib.mjs';
+import { at, gzipped, runAsMain, say, SetupError, which } from '../scripts/lib.mjs';
 import { ensureModel } from '../scripts/model.mjs';
 import { ensurePackage } from '../scripts/package.mjs';
 import { serve } from '../scripts/serve.mjs';
@@ -102,7 +101,7 @@ async function startup({ context, url }, { rounds = 7 }) {
 
 /** Bytes of both sides' code, gzipped, and of their models. */
 async function bytes() {
-  const size = async (files) => (await Promise.all(files.map((file) => readFile(at(file))))).reduce((sum, data) => ({ raw: sum.raw + data.length, gzip: sum.gzip + gzipSync(data, { level: 9 }).length }), { raw: 0, gzip: 0 });
+  const size = async (files) => (await Promise.all(files.map((file) => readFile(at(file))))).reduce((sum, data) => ({ raw: sum.raw + data.length, gzip: sum.gzip + gzipped(data) }), { raw: 0, gzip: 0 });
   const own = (await readdir(at('js/dist'), { recursive: true })).filter((f) => /\.(js|wasm)$/.test(f) && !/^(node|cli|disk)\.js$/.test(f)).map((f) => `js/dist/${f}`);
   const dist = `${home}/web/node_modules/onnxruntime-web/dist`;
   const wasm = own.filter((f) => f.endsWith('.wasm'));

@@ -6,6 +6,7 @@ import { access, mkdir, readFile, readdir, rename, rm, stat, writeFile } from 'n
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { gzipSync } from 'node:zlib';
 
 /** The repository root. */
 export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
@@ -265,4 +266,10 @@ export function requireNode() {
   if (major < 20) {
     throw new SetupError(`Node.js 20 or newer is needed; this is ${process.version}`);
   }
+}
+
+/** Bytes that `gzip -9` leaves; where there is no gzip, Node's own, which packs these files 1 % worse. */
+export function gzipped(bytes) {
+  const done = spawnSync('gzip', ['-9', '-c', '-n'], { input: bytes, maxBuffer: 1 << 28 });
+  return done.status === 0 ? done.stdout.length : gzipSync(bytes, { level: 9 }).length;
 }

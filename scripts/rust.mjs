@@ -1,8 +1,7 @@
 // The Rust side: which toolchain builds what, and the WebAssembly build.
 import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { gzipSync } from 'node:zlib';
-import { at, cacheDir, exists, megabytes, once, probe, run, runAsMain, say, SetupError, which } from './lib.mjs';
+import { at, cacheDir, exists, gzipped, megabytes, once, probe, run, runAsMain, say, SetupError, which } from './lib.mjs';
 
 const target = 'wasm32-unknown-unknown';
 const minimum = [1, 90];
@@ -182,7 +181,7 @@ const builds = [
   { file: 'polygraft_relaxed_bg.wasm', features: '+simd128,+relaxed-simd', optimise: [...features, '--enable-relaxed-simd'] },
 ];
 
-/** What one place calls is merged into it only when it is short: merged code differs from its like, and packs badly (28 KB). */
+/** What one place calls is merged into it only when it is short: merged code differs from its like, and packs badly (15 KB). */
 const small = ['--one-caller-inline-max-function-size', '100', '--flexible-inline-max-function-size', '2'];
 
 /** gzip -9 of a build, at most. */
@@ -268,7 +267,7 @@ async function buildWasm(build, toolchain, bindgen, optimiser, out) {
     await writeFile(path.join(out, name), text);
   }
   const bytes = await readFile(optimised);
-  const packed = gzipSync(bytes, { level: 9 }).length;
+  const packed = gzipped(bytes);
   say(`${build.file}: ${megabytes(bytes.length)}, ${Math.round(packed / 1e3)} KB gzipped`);
   if (packed > budget) throw new SetupError(`${build.file} is over its budget of ${budget / 1e3} KB gzipped`);
 }
