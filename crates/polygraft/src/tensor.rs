@@ -93,10 +93,7 @@ impl Matrix {
             Storage::F16(v) | Storage::Bf16(v) => v.len() == n,
             Storage::Q8_0 { codes, scales } => whole && codes.len() == n && scales.len() == blocks,
             Storage::Q4_0 { codes, scales } => whole && codes.len() == n / 2 && scales.len() == blocks,
-            Storage::Code(codes) => {
-                codes.data().len() == quant::codes::bytes(n, codes.bits())
-                    && codes.stats().len() == codes.group().count(rows, cols)
-            }
+            Storage::Code(codes) => codes.fit(rows, cols),
         };
         fits.then_some(Self { rows, cols, storage })
     }

@@ -7,7 +7,7 @@
 
 use super::config::{Biases, Config, bad, names};
 use super::family::SILENT;
-use super::lora::scale;
+use super::lora::Scales;
 use super::split::Split;
 use super::{FAMILIES, WEIGHTS, family};
 use crate::bag::TensorBag;
@@ -90,7 +90,7 @@ fn loras(parts: &[Part<'_>], configs: &[Json], recipe: &Recipe<'_>) -> Result<Fo
     let sources = sources(parts, configs)?;
     // As in the library: one adapter is only scaled.
     let kind = if parts.len() == 1 { Kind::Linear } else { recipe.kind };
-    let ranks: Vec<usize> = sources.iter().map(|s| s.rank).collect();
+    let ranks: Vec<usize> = sources.iter().map(|s| s.scales.largest()).collect();
     let largest = ranks.iter().copied().max().unwrap_or(1);
     let rank = match kind {
         Kind::Cat => ranks.iter().sum(),
@@ -149,14 +149,10 @@ fn finish(mut config: Value, saved: Option<usize>, parts: &[Part<'_>], out: Tens
     Ok(vec![(super::CONFIG.into(), pretty(&config)), (WEIGHTS[0].into(), out.bytes()?)])
 }
 
-/// A LoRA's configuration.
+/// A LoRA's part, and its ranks and scales.
 struct LoraSource<'a> {
     part: &'a Part<'a>,
-    alphas: super::config::Patterns<f64>,
-    /// The largest rank that its configuration has.
-    rank: usize,
-    alpha: f64,
-    rslora: bool,
+    scales: Scales,
 }
 
 /// Reads the configurations and refuses what does not add up.
@@ -190,16 +186,8 @@ fn sources<'a>(parts: &'a [Part<'a>], configs: &'a [Json]) -> Result<Vec<LoraSou
                 return Err(of(bad(key, why)));
             }
         }
-        let patterns = json.get("rank_pattern").map(Json::entries).unwrap_or_default();
-        let ranks = patterns.iter().filter_map(|(_, v)| v.whole());
-        let rank = ranks.chain([config.count("r", 8).map_err(of)?]).max().unwrap_or(1);
-        out.push(LoraSource {
-            part,
-            alphas: config.numbers_by_pattern("alpha_pattern").map_err(of)?,
-            alpha: config.number("lora_alpha", 8.0).map_err(of)?,
-            rslora: config.flag("use_rslora", false).map_err(of)?,
-            rank,
-        });
+        let scales = config.flag("use_rslora", false).and_then(|rslora| Scales::of(&config, "lora_alpha", rslora));
+        out.push(LoraSource { part, scales: scales.map_err(of)? });
     }
     Ok(out)
 }
@@ -225,8 +213,7 @@ impl LoraSource<'_> {
             return Err(FormatError::AdapterKeys { file: bag.file().into(), missing: vec![b], extra: Vec::new() });
         };
         let path = module.strip_prefix(super::keys::ROOT).unwrap_or(module);
-        let alpha = self.alphas.at(path).map_err(|e| named(self.part, e))?.unwrap_or(self.alpha);
-        let scale = f64::from(scale(alpha, rank, self.rslora));
+        let scale = f64::from(self.scales.of_rank(path, rank).map_err(|e| named(self.part, e))?);
         Ok(Some((Pair { a, b: down, rank, weight: self.part.weight, scale }, (outputs, inputs))))
     }
 }

@@ -128,6 +128,11 @@ impl<'a> Config<'a> {
 pub(super) struct Patterns<T>(Vec<(Pattern, T)>);
 
 impl<T: Copy> Patterns<T> {
+    /// The values of all patterns.
+    pub(super) fn values(&self) -> impl Iterator<Item = T> + '_ {
+        self.0.iter().map(|(_, value)| *value)
+    }
+
     pub(super) fn at(&self, module: &str) -> Result<Option<T>> {
         for (pattern, value) in &self.0 {
             if pattern.ends(module)? {

@@ -112,6 +112,11 @@ impl Keys {
         self.own.contains(name)
     }
 
+    /// The name in the file of `name` of the module at `path`, a path without the backbone's prefix.
+    pub(super) fn at(&self, path: &str, name: &str) -> Option<&str> {
+        self.original(&format!("{path}.{name}"))
+    }
+
     /// The name in the file.
     pub(super) fn original(&self, bare: &str) -> Option<&str> {
         self.names.get(bare).map(String::as_str)

@@ -18,7 +18,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn load(r: &mut Reading<'_>) -> Result<()> {
-    let scales = Scales::of(r, "alpha", false)?;
+    let scales = Scales::of(&r.config, "alpha", false)?;
     for t in r.targets()? {
         let (rank, s) = scales.at(&t.module)?;
         if r.shape(&t, "hada_t1").is_some() {

@@ -27,7 +27,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn load(r: &mut Reading<'_>) -> Result<()> {
-    let scales = Scales::of(r, "alpha", false)?;
+    let scales = Scales::of(&r.config, "alpha", false)?;
     for t in r.targets()? {
         // Divided by the rank even where no factor is low-rank.
         let (rank, s) = scales.at(&t.module)?;

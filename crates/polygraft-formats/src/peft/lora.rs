@@ -1,7 +1,7 @@
 //! LoRA (Hu et al. 2021, arXiv 2106.09685) as `peft.tuners.lora` saves it: `y += s · (B A x + bias_B)`.
 
 use super::bdlora::{self, Blocks};
-use super::config::{Patterns, bad};
+use super::config::{Config, Patterns, bad};
 use super::dora;
 use super::family::{Family, Reader};
 use super::parameters;
@@ -64,7 +64,7 @@ pub(super) const FAMILY: Family = Family {
 
 fn load(r: &mut Reading<'_>) -> Result<()> {
     let split = Split::of(&r.config)?;
-    let scales = Scales::of(r, "lora_alpha", r.config.flag("use_rslora", false)?)?;
+    let scales = Scales::of(&r.config, "lora_alpha", r.config.flag("use_rslora", false)?)?;
     let with_bias = r.config.flag("lora_bias", false)?;
     let dora = r.config.flag("use_dora", false)?;
     if dora && with_bias {
@@ -210,12 +210,12 @@ pub(super) struct Scales {
 
 impl Scales {
     /// Reads `r`, the alpha that is called `alpha`, and the patterns of both.
-    pub(super) fn of(r: &Reading<'_>, alpha: &'static str, rslora: bool) -> Result<Self> {
+    pub(super) fn of(config: &Config<'_>, alpha: &'static str, rslora: bool) -> Result<Self> {
         Ok(Self {
-            rank: r.config.count("r", 8)?,
-            alpha: r.config.number(alpha, 8.0)?,
-            ranks: r.config.counts_by_pattern("rank_pattern")?,
-            alphas: r.config.numbers_by_pattern("alpha_pattern")?,
+            rank: config.count("r", 8)?,
+            alpha: config.number(alpha, 8.0)?,
+            ranks: config.counts_by_pattern("rank_pattern")?,
+            alphas: config.numbers_by_pattern("alpha_pattern")?,
             rslora,
         })
     }
@@ -223,7 +223,17 @@ impl Scales {
     /// Rank and scale at `module`, a path in the model that was wrapped.
     pub(super) fn at(&self, module: &str) -> Result<(usize, f32)> {
         let rank = self.ranks.at(module)?.unwrap_or(self.rank);
-        Ok((rank, scale(self.alphas.at(module)?.unwrap_or(self.alpha), rank, self.rslora)))
+        Ok((rank, self.of_rank(module, rank)?))
+    }
+
+    /// The scale of an update of `rank` at `module`.
+    pub(super) fn of_rank(&self, module: &str, rank: usize) -> Result<f32> {
+        Ok(scale(self.alphas.at(module)?.unwrap_or(self.alpha), rank, self.rslora))
+    }
+
+    /// The largest rank that there may be.
+    pub(super) fn largest(&self) -> usize {
+        self.ranks.values().max().map_or(self.rank, |most| most.max(self.rank))
     }
 }
 

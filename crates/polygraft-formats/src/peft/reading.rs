@@ -243,7 +243,7 @@ impl Reading<'_> {
         if target.is_convolution() {
             return Ok(self.take(target, name, &[rows, cols])?.and_then(|values| Matrix::dense(rows, cols, values)));
         }
-        let original = self.keys.original(&format!("{}.{name}", target.path()));
+        let original = self.keys.at(target.path(), name);
         let taken = original.map_or(Ok(None), |original| self.bag.matrix(original, rows, cols))?;
         if taken.is_none() {
             self.missing(target, name);
@@ -263,7 +263,7 @@ impl Reading<'_> {
         name: &str,
         shape: &[usize],
     ) -> Result<Option<Vec<f32>>> {
-        let original = self.keys.original(&format!("{}.{name}", target.path()));
+        let original = self.keys.at(target.path(), name);
         let Some(original) = original else { return Ok(None) };
         let own = self.bag.shape(original).filter(|own| target.is_convolution() && unfolds(own, shape));
         let shape = own.map_or_else(|| shape.to_vec(), <[usize]>::to_vec);
@@ -277,7 +277,7 @@ impl Reading<'_> {
         name: &str,
         shape: &[usize],
     ) -> Result<Option<Vec<i64>>> {
-        let original = self.keys.original(&format!("{}.{name}", target.path()));
+        let original = self.keys.at(target.path(), name);
         let taken = original.map_or(Ok(None), |original| self.bag.take_ints(original, shape))?;
         if taken.is_none() {
             self.missing(target, name);
@@ -292,7 +292,7 @@ impl Reading<'_> {
         name: &str,
         shape: &[usize],
     ) -> Result<Option<Vec<usize>>> {
-        let original = self.keys.original(&format!("{}.{name}", target.path()));
+        let original = self.keys.at(target.path(), name);
         let floats = original.is_some_and(|o| self.bag.is_float(o));
         #[allow(clippy::cast_possible_truncation, reason = "what is cut off is refused below")]
         let whole = |v: Vec<f32>| v.into_iter().map(|x| if x.fract() == 0.0 { x as i64 } else { -1 }).collect();
@@ -352,14 +352,14 @@ impl Reading<'_> {
 
     /// Drops `name` of the target's module, which is known to do nothing.
     pub(super) fn ignore(&mut self, target: &(impl Named + ?Sized), name: &str) {
-        if let Some(original) = self.keys.original(&format!("{}.{name}", target.path())) {
+        if let Some(original) = self.keys.at(target.path(), name) {
             self.bag.ignore(original);
         }
     }
 
     /// The shape of `name` of the target's module.
     pub(super) fn shape(&self, target: &(impl Named + ?Sized), name: &str) -> Option<Vec<usize>> {
-        let original = self.keys.original(&format!("{}.{name}", target.path()))?;
+        let original = self.keys.at(target.path(), name)?;
         self.bag.shape(original).map(<[usize]>::to_vec)
     }
 

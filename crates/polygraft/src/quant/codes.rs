@@ -111,11 +111,16 @@ impl Codes {
         levels: impl Into<Arc<[f32]>>,
     ) -> Option<Self> {
         let (data, stats, levels) = (data.into(), stats.into(), levels.into());
-        let fits = matches!(bits, 1 | 2 | 4 | 8)
-            && data.len() == bytes(rows.checked_mul(cols)?, bits)
-            && stats.len() == group.count(rows, cols)
-            && levels.len() == 1 << bits;
-        fits.then_some(Self { bits, data, group, stats, levels })
+        let known = matches!(bits, 1 | 2 | 4 | 8) && levels.len() == 1 << bits;
+        let codes = Self { bits, data, group, stats, levels };
+        (known && codes.fit(rows, cols)).then_some(codes)
+    }
+
+    /// Whether they are those of a `rows × cols` matrix.
+    #[must_use]
+    pub fn fit(&self, rows: usize, cols: usize) -> bool {
+        rows.checked_mul(cols).is_some_and(|n| self.data.len() == bytes(n, self.bits))
+            && self.stats.len() == self.group.count(rows, cols)
     }
 
     /// Quantizes `values`, `rows × cols`; `None` for a number of bits that there is not.
