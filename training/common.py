@@ -26,6 +26,29 @@ def load(base=BASE, adapter=None):
     return tokenizer, model.eval()
 
 
+class Halved(torch.autograd.Function):
+    """x · Wᵀ with a frozen W, both ways in bfloat16, f32 outside."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(weight)
+        return (x.bfloat16() @ weight.T).float()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (weight,) = ctx.saved_tensors
+        return (grad.bfloat16() @ weight).float(), None
+
+
+def halve(model):
+    """The base's products in bfloat16, the adapter's left in f32: more than twice as fast on a CPU that has such
+    instructions. For training; called before the adapter's modules are there."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            weight, bias = module.weight.detach().bfloat16(), module.bias.detach()
+            module.forward = lambda x, weight=weight, bias=bias: Halved.apply(x, weight) + bias
+
+
 def pool(model, batch):
     """L2-normalised mean over the row's tokens, specials included."""
     hidden = model(**batch).last_hidden_state

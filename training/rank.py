@@ -1,4 +1,4 @@
-"""Trains `adapters/rank-lora`: a LoRA that ranks title -> passage, within and across languages.
+"""Trains `adapters/rank-lora` and its 1-bit twin: a LoRA that ranks title -> passage, within and across languages.
 
 Contrastive, in-batch negatives. Each row of a batch is one train page: its title in one
 language (`query: `) and its passage in another or the same (`passage: `), so the negatives
@@ -7,7 +7,13 @@ of a row come in many languages. At run time the adapter is stacked with languag
 embeddings shifted that way, by means refreshed during training; the rest on the raw ones,
 so that the adapter also stands without vectors.
 
+With `--bits 1`, 2 or 4 the same training has the quantizer of `polygraft pack` in its forward pass (quantize.py). OUT
+then holds `latent/`, the folder of the matrices behind the codes, `packed.safetensors`, what `polygraft pack` makes of it,
+and, beside the record, the folder of the numbers that its codes stand for: those that were trained with, which is checked.
+
     python training/rank.py --steps 200 --out adapters/rank-lora
+    python training/rank.py --bits 1 --out /work/tmp/rank-1bit
+    python training/rank.py --bits 1 --family bottleneck --out /work/tmp/rank-bottleneck-1bit
 """
 
 import argparse
@@ -21,33 +27,100 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.nn.utils import parametrize
 
-from common import BASE, PAGES, PASSAGE, QUERY, ROOT, embed, lines, load, pool, tokens
+from common import BASE, PAGES, PASSAGE, QUERY, ROOT, embed, halve, lines, load, pool, tokens
+from quantize import Twin, matrices, pack, unpack
 
 LANGS = "en de es fr hu tr ru ja ko zh".split()  # pl pt fi el vi cs are never trained on
 
 
-def f16(folder: Path):
-    """PEFT's own file, in f16, readable by everyone."""
+FILES = {"lora": ("adapter_config.json", "adapter_model.safetensors"),
+         "bottleneck": ("adapter_config.json", "adapter.safetensors")}
+NAME = "rank"  # of the bottleneck adapter, which `adapters` writes into its files
+
+
+def f16(folder: Path, halves: bool):
+    """PEFT's own file, readable by everyone and naming no folder of this machine; `halves`: in f16."""
     from safetensors.torch import load_file, save_file
 
     path = folder / "adapter_model.safetensors"
-    save_file({k: v.to(torch.float16).contiguous() for k, v in load_file(path).items()}, path, {"format": "pt"})
+    dtype = torch.float16 if halves else torch.float32
+    save_file({k: v.to(dtype).contiguous() for k, v in load_file(path).items()}, path, {"format": "pt"})
     path.chmod(0o644)
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = "multilingual-e5-small"
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def save(model, out: Path):
+def save(twin, family, out: Path):
+    """The library's folder. Matrices that are trained as codes are kept in 32 bits: `pack` must read what was trained."""
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
-    f16(part)
+    with twin.latent() as model:
+        if family == "lora":
+            model.save_pretrained(part)
+            f16(part, halves=not twin.places)
+        else:
+            part.mkdir(parents=True)
+            model.save_adapter(part, NAME, use_safetensors=True)
+    if twin.places:
+        shutil.rmtree(out, ignore_errors=True)  # `latent/`: a file of another run must not be packed
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
+    for name in FILES[family]:
         shutil.move(part / name, out / name)
     shutil.rmtree(part)
+
+
+def ship(twin, options):
+    """The packed file and its unpacked folder; the largest difference of a matrix from the one trained with."""
+    latent, packed = options.out / "latent", options.out / "packed.safetensors"
+    pack(options.polygraft, latent, packed, options.packed_base, options.bits, options.per, options.levels)
+    folder = options.out / "unpacked"
+    unpack(options.polygraft, packed, folder)
+    for file in folder.iterdir():
+        shutil.move(file, options.out / file.name)
+    folder.rmdir()
+    trained = twin.values()
+    if options.family == "lora":
+        model = load(options.base, options.out)[1]
+        for name, p in model.named_parameters():
+            p.requires_grad_("lora_" in name)
+    else:
+        import adapters
+
+        model = load(options.base)[1]
+        adapters.init(model)
+        model.train_adapter(model.load_adapter(str(options.out), use_safetensors=True))
+    worst = max((m.get_parameter(n) - t).abs().max().item() for (m, n), t in zip(matrices(model), trained, strict=True))
+    if worst > 1e-6:
+        raise SystemExit(f"{packed} is not what was trained: a number is off by {worst:g}")
+    print(packed, packed.stat().st_size, "bytes; the largest difference from what was trained:", worst)
+    return worst
+
+
+def graft(model, options):
+    """The model with the library's own modules, fresh ones, alone trainable."""
+    if options.family == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(model, LoraConfig(
+            r=options.rank, lora_alpha=options.alpha or 2 * options.rank, target_modules=options.targets.split(","),
+            lora_dropout=0.0, bias="none"))
+        ups = [p for n, p in model.named_parameters() if "lora_B" in n]
+        model.print_trainable_parameters()
+    else:
+        import adapters
+
+        adapters.init(model)
+        model.add_adapter(NAME, config=adapters.SeqBnConfig(reduction_factor=options.reduction))
+        model.train_adapter(NAME)
+        ups = []
+    if options.bits < 32:
+        # Zeros have no deviation: the paper's start.
+        for p in ups:
+            torch.nn.init.trunc_normal_(p, std=options.start, a=-2 * options.start, b=2 * options.start)
+    return model
 
 
 def main():
@@ -55,7 +128,17 @@ def main():
     parser.add_argument("--base", type=Path, default=BASE)
     parser.add_argument("--pages", type=Path, default=PAGES)
     parser.add_argument("--out", type=Path, default=ROOT / "adapters" / "rank-lora")
+    parser.add_argument("--bits", type=int, default=32, choices=[1, 2, 4, 32])
+    parser.add_argument("--per", default="tensor", choices=["tensor", "row", "32", "64"], help="what shares statistics")
+    parser.add_argument("--levels", default="median", choices=["median", "least-squares"])
+    parser.add_argument("--start", type=float, default=1e-3, help="deviation of LoRA's B at the start, below 32 bits")
+    parser.add_argument("--polygraft", default=ROOT / "target" / "release" / "polygraft")
+    parser.add_argument("--packed-base", type=Path, default=ROOT / "models" / "multilingual-e5-small",
+                        help="the base that the packed file names")
+    parser.add_argument("--family", default="lora", choices=["lora", "bottleneck"])
+    parser.add_argument("--reduction", type=int, default=16, help="of the bottleneck")
     parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--alpha", type=float, help="LoRA's; twice the rank where it is not given")
     parser.add_argument("--targets", default="query,value")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rows", type=int, default=20)
@@ -66,17 +149,22 @@ def main():
     parser.add_argument("--keep", type=float, default=0.0, help="weight of staying near the base (1 - cosine)")
     parser.add_argument("--english", type=float, default=0.4, help="chance that a side of a pair is English")
     parser.add_argument("--refresh", type=int, default=8, help="steps between refreshed means")
+    parser.add_argument("--half", action="store_true", help="the base's products in bfloat16")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
-
-    from peft import LoraConfig, get_peft_model
+    if options.keep and options.family != "lora":
+        parser.error("--keep needs --family lora")
+    if options.bits < 32 and not Path(options.polygraft).is_file():
+        parser.error(f"{options.polygraft} is not there: cargo build --release -p polygraft-cli, or name one with --polygraft")
 
     random.seed(options.seed)
     np.random.seed(options.seed)
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     tokenizer, model = load(options.base)
+    if options.half:
+        halve(model)
     pages = {}
     for r in lines(options.pages):
         if r["split"] == "train" and r["lang"] in LANGS:
@@ -98,10 +186,8 @@ def main():
         model.train()
         return {lang: torch.from_numpy(still[lang] + now[lang] - origin[lang]) for lang in LANGS}
 
-    model = get_peft_model(model, LoraConfig(
-        r=options.rank, lora_alpha=2 * options.rank, target_modules=options.targets.split(","),
-        lora_dropout=0.0, bias="none"))
-    model.print_trainable_parameters()
+    model = graft(model, options)
+    twin = Twin(model, options.bits, options.per, options.levels)
     model.train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -122,6 +208,7 @@ def main():
         target = torch.arange(len(q))
         return (F.cross_entropy(score, target) + F.cross_entropy(score.T, target)) / 2
 
+    folder = options.out / "latent" if twin.places else options.out
     log, seen, queue = [], 0, []
     began = time.time()
     for step in range(options.steps):
@@ -139,15 +226,16 @@ def main():
         rate = options.lr * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        q, d = pool(model, left), pool(model, right)
-        raw, shifted = loss_of(q, d), loss_of(moved(q, ql), moved(d, dl))
-        loss = options.shifted * shifted + (1 - options.shifted) * raw
-        if options.keep:
-            with torch.no_grad(), model.disable_adapter():
-                q0, d0 = pool(model, left), pool(model, right)
-            loss = loss + options.keep * (2 - (q * q0).sum(-1).mean() - (d * d0).sum(-1).mean())
         optimizer.zero_grad()
-        loss.backward()
+        with parametrize.cached():
+            q, d = pool(model, left), pool(model, right)
+            raw, shifted = loss_of(q, d), loss_of(moved(q, ql), moved(d, dl))
+            loss = options.shifted * shifted + (1 - options.shifted) * raw
+            if options.keep:
+                with torch.no_grad(), model.disable_adapter():
+                    q0, d0 = pool(model, left), pool(model, right)
+                loss = loss + options.keep * (2 - (q * q0).sum(-1).mean() - (d * d0).sum(-1).mean())
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         log.append({"step": step, "loss": loss.item(), "shifted": shifted.item(), "raw": raw.item()})
@@ -156,10 +244,12 @@ def main():
             print(step + 1, *(f"{k} {sum(r[k] for r in last) / len(last):.4f}" for k in ("loss", "shifted", "raw")),
                   f"{seen / (time.time() - began):.0f} tokens/s {time.time() - began:.0f} s", flush=True)
         if step % 30 == 29:
-            save(model, options.out)
-    save(model, options.out)
+            save(twin, options.family, folder)
+    save(twin, options.family, folder)
     record = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
     record.update(seconds=round(time.time() - began), tokens=seen, langs=LANGS, pages=len(pages), log=log)
+    if twin.places:
+        record["difference"] = ship(twin, options)
     (options.out / "train.json").write_text(json.dumps(record) + "\n")
 
 
