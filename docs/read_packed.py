@@ -16,7 +16,7 @@ def read(path):
     about = json.loads(header["__metadata__"]["polygraft"])
     if about["kind"] != "packed-adapter" or about["format"] != 1:
         raise ValueError("not a packed adapter of format 1")
-    types = {"codes": "B", "stats": "f", "halves": "e", "floats": "f", "whole": "q"}
+    types = {"codes": "B", "stats": "f", "halves": "e", "floats": "f", "whole": "B"}
     left = {}
     for name, kind in types.items():
         start, end = header.get(name, {"data_offsets": [0, 0]})["data_offsets"]
@@ -25,10 +25,22 @@ def read(path):
     bits, group = about["bits"], about["group"]
     levels = [f32(x) for x in about.get("levels") or [f32(k / 127) for k in range(-128, 128)]]
 
-    def coded(rows, cols):
-        count = rows * cols
+    def unpacked(count, bits):
         packed = [next(left["codes"]) for _ in range((count * bits + 7) // 8)]
-        codes = [packed[i * bits // 8] >> (i * bits % 8) & (1 << bits) - 1 for i in range(count)]
+        return [packed[i * bits // 8] >> (i * bits % 8) & (1 << bits) - 1 for i in range(count)]
+
+    def whole(count):
+        values = [0]
+        for _ in range(count):
+            step, shift, byte = 0, 0, 128
+            while byte & 128:
+                byte = next(left["whole"])
+                step, shift = step | (byte & 127) << shift, shift + 7
+            values.append(values[-1] + (step >> 1 ^ -(step & 1)))
+        return values[1:]
+
+    def coded(rows, cols):
+        codes = unpacked(rows * cols, bits)
         span = cols if group < 2 else group
         stats, values = None, []
         for i, code in enumerate(codes):
@@ -48,11 +60,12 @@ def read(path):
                 count *= side
             if place == 0:
                 values = coded(count // shape[-1], shape[-1])
-            elif place < 4:
-                part = left[("halves", "floats", "whole")[place - 1]]
-                values = [next(part) for _ in range(count)]
+            elif place < 3:
+                values = [next(left[("halves", "floats")[place - 1]]) for _ in range(count)]
+            elif place < 5:
+                values = whole(count) if place == 3 else unpacked(count, 1)
             else:
-                values = tensors[place - 4][2]
+                values = tensors[place - 5][2]
             tensors.append((name.decode(), shape, values))
         files[file] = {name: (shape, values) for name, shape, values in tensors}
     if any(next(part, None) is not None for part in left.values()):

@@ -173,6 +173,8 @@ pub(crate) fn packed() -> Vec<Vec<u8>> {
         "peft/shira/few/adapter",
         "hub/prefix/mlp/adapter",
         "hub/bottleneck/houlsby/adapter",
+        "sparse/lt-sft/norms/adapters/l",
+        "sparse/mask/all_linears/adapter",
     ] {
         for (bits, group) in [(1, Group::Tensor), (4, Group::Block(32)), (8, Group::Row), (16, Group::Tensor)] {
             let options = Options { bits, group, book: Book::Median, floats: bits == 8, heads: true };

@@ -6,7 +6,8 @@ LT-SFT (composable-sft): `encode` writes what `sft/sft.py` of that library write
 first dimension fastest, their steps a list whose first entry is a numpy scalar, the values a tensor. SpIEL (the SFT of a fork
 of PEFT): the tensors and the configuration that the fork's `save_pretrained` writes. Neither library runs beside this
 project's: the first is a few lines that add a difference to a parameter, and the same lines are here; the second needs a C++
-extension for a product with W + Δ, which is what it computes. The numbers are transformers' own, of a model whose
+extension for a product with W + Δ, which is what it computes. Regularized mask tuning: the masks, as a PEFT folder has tensors;
+its code is one line, and is made for another kind of model. The numbers are transformers' own, of a model whose
 parameters have the differences added, checked against float64.
 """
 
@@ -159,6 +160,32 @@ def spiel(name, base, cls, compose="a", names=None, counts=(7, 40), labels=None,
     expect(folder, got)
 
 
+def mask(name, base, cls, names, threshold=None):
+    """Regularized mask tuning: a weight stays where its mask is above the threshold (`mask_weight > threshold`, authors' code)."""
+    folder = fresh(SPARSE / "mask" / name)
+    model = load_base(base, cls)
+    g = generator(f"mask {name}")
+    tensors = {}
+    rows = make_rows(f"mask {name}", base, LENGTHS)
+    plain = [checked(model, r) for r in rows]
+    above = 5e-3 if threshold is None else threshold
+    for path, module in [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and any(n.endswith(x) for x in names)]:
+        real = above + normal(g, module.weight.shape, 0.01, 0.01)
+        # One that is the threshold itself: it is not above.
+        real[0, 0] = above
+        tensors[f"base_model.model.{path}.mask_real"] = real
+        module.weight *= real > torch.tensor(above)
+        module.weight[0, 0] = 0.0
+    fresh(folder / "adapter")
+    save_file(tensors, folder / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {"base_model_name_or_path": f"golden/{base}", "peft_type": "MASK", "target_modules": names, "task_type": None}
+    write_json(folder / "adapter" / "adapter_config.json", config if threshold is None else {**config, "threshold": threshold})
+    got = [checked(model, r) for r in rows]
+    assert all((a[0] - b[0]).abs().max() > 1e-3 for a, b in zip(got, plain))
+    request(folder, base, rows, adapters={"a": "adapter"}, compose="a")
+    expect(folder, got)
+
+
 def refused():
     def lone(name, tensors, text):
         folder = fresh(SPARSE / "refused" / name)
@@ -200,6 +227,8 @@ def main():
     spiel("scaled", "bert", None, compose="a:0.5")
     spiel("xlmr_seqcls", "xlmr_seqcls", "XLMRobertaForSequenceClassification", names=["query", "value", "output.dense"])
     spiel("half", "bert", None, dtype=torch.float16)
+    mask("all_linears", "bert", None, ["query", "key", "value", "dense"])
+    mask("another_threshold", "xlmr", None, ["query", "output.dense"], threshold=0.25)
     refused()
 
 

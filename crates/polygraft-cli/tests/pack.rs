@@ -68,7 +68,7 @@ fn worst(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Families whose parameters are matrices, of both libraries; prefixes are stored under several names.
-const CASES: [&str; 9] = [
+const CASES: [&str; 13] = [
     "peft-lora/six_linears",
     "peft/lora_tokens",
     "peft/loha",
@@ -78,6 +78,11 @@ const CASES: [&str; 9] = [
     "hub/prefix/gating_shared",
     "hub/lora",
     "hub/heads",
+    // Sparse updates and spectra, whose values are vectors beside their places.
+    "peft/shira",
+    "peft/fourierft",
+    "sparse/spiel",
+    "sparse/lt-sft/norms",
 ];
 
 /// The first case of a group with one adapter that loads without options.
@@ -135,8 +140,64 @@ fn packed_is_what_unpacked_is() {
 }
 
 #[test]
+fn masks_are_bits_and_lose_nothing() {
+    let case = case("sparse/mask/another_threshold");
+    let dir = tempfile::tempdir().unwrap();
+    let original = case.forward(dir.path(), "reference", Path::new(&case.adapter));
+    let size = |path: &Path| std::fs::metadata(path).unwrap().len();
+    let weights = size(&Path::new(&case.adapter).join("adapter_model.safetensors"));
+    for bits in ["1", "8"] {
+        let (file, folder) = (dir.path().join(format!("{bits}.packed")), dir.path().join(format!("{bits}.folder")));
+        let (f, d) = (file.display().to_string(), folder.display().to_string());
+        done(&["pack", &case.adapter, &f, "--base", &case.base, "--bits", bits]);
+        done(&["unpack", &f, &d]);
+        // 32 bits a weight, and one; what is said about them takes some room.
+        assert!(size(&file) < weights / 32 + 1500, "{} of {weights}", size(&file));
+        for backend in ["reference", "cpu", "gpu"] {
+            let off = worst(&case.forward(dir.path(), backend, &file), &original);
+            assert!(off < if backend == "reference" { 1e-9 } else { 1e-4 }, "{backend}: off by {off:e}");
+        }
+        assert_eq!(case.forward(dir.path(), "reference", &folder), original);
+    }
+    // On weights of 4 bits, which are masked as they run.
+    let quantized = dir.path().join("q4").display().to_string();
+    done(&["quantize", "--bits", "4", &case.base, &quantized]);
+    let mut on_codes = case;
+    on_codes.request["base"] = quantized.clone().into();
+    let file = dir.path().join("1.packed");
+    let (packed, folder) =
+        (on_codes.forward(dir.path(), "cpu", &file), on_codes.forward(dir.path(), "cpu", Path::new(&on_codes.adapter)));
+    assert_eq!(packed, folder);
+    assert!(worst(&packed, &original) > 1e-6, "the base's codes change nothing");
+}
+
+#[test]
+fn places_take_a_byte_each() {
+    let case = case("sparse/lt-sft/xlmr_language");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("packed");
+    let f = file.display().to_string();
+    done(&["pack", &case.adapter, &f, "--base", &case.base, "--bits", "1"]);
+    let diff = std::fs::metadata(Path::new(&case.adapter).join("pytorch_diff.bin")).unwrap().len();
+    let bytes = std::fs::read(&file).unwrap();
+    let n = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + n]).unwrap();
+    let part = |name: &str| header[name]["shape"][0].as_u64().unwrap();
+    let about: serde_json::Value = serde_json::from_str(header["__metadata__"]["polygraft"].as_str().unwrap()).unwrap();
+    let rows = about["tensors"]["pytorch_diff.bin"].as_array().unwrap();
+    let values: u64 = rows.iter().filter(|r| r[3] == 0).map(|r| r[2][0].as_u64().unwrap()).sum();
+    assert!(values > 1000 && part("whole") < values + values / 4, "{} bytes for {values} places", part("whole"));
+    assert!((bytes.len() as u64) < diff / 2, "{} of {diff}", bytes.len());
+}
+
+#[test]
 fn the_documents_reader_reads_it() {
-    let case = case(&first("hub/heads"));
+    for name in [first("hub/heads").as_str(), "peft/shira/few", "sparse/mask/all_linears"] {
+        the_documents_reader_reads(&case(name));
+    }
+}
+
+fn the_documents_reader_reads(case: &Case) {
     let dir = tempfile::tempdir().unwrap();
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
     let reader = std::fs::read_to_string(docs.join("read_packed.py")).unwrap();
@@ -158,7 +219,8 @@ fn the_documents_reader_reads_it() {
              \x20assert set(header) == set(tensors)\n\
              \x20for t, (shape, values) in tensors.items():\n\
              \x20\x20a, b = header[t]['data_offsets']\n\
-             \x20\x20assert header[t]['shape'] == shape and list(struct.unpack(f'<{{(b - a) // 4}}f', data[8 + n + a:8 + n + b])) == values, t\n",
+             \x20\x20kind, size = ('q', 8) if header[t]['dtype'] == 'I64' else ('f', 4)\n\
+             \x20\x20assert header[t]['shape'] == shape and list(struct.unpack(f'<{{(b - a) // size}}{{kind}}', data[8 + n + a:8 + n + b])) == values, t\n",
             docs.display().to_string()
         );
         let out =

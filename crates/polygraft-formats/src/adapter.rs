@@ -138,7 +138,7 @@ pub fn load_adapter(files: &dyn Files, spec: &ModelSpec, options: &AdapterOption
     let diff = names.iter().find(|n| *n == sparse::FILE);
     if let Some(name) = diff.or(if let [name] = names.as_slice() { Some(name) } else { None }) {
         let data = files.read(name, ADAPTER)?;
-        if !crate::container::torch::is_torch(&data) {
+        if diff.is_none() && !crate::container::torch::is_torch(&data) {
             if let Some(adapter) = packed::load(name, &data, spec, options)? {
                 return Ok(adapter);
             }

@@ -16,13 +16,15 @@ enum Held {
     View(View),
     /// In codes, which a packed adapter has.
     Codes(Vec<usize>, Codes),
+    /// Whole numbers of a packed adapter.
+    Whole(Vec<usize>, Vec<i64>),
 }
 
 impl Held {
     fn shape(&self) -> &[usize] {
         match self {
             Self::View(view) => &view.shape,
-            Self::Codes(shape, _) => shape,
+            Self::Codes(shape, _) | Self::Whole(shape, _) => shape,
         }
     }
 }
@@ -53,6 +55,7 @@ impl TensorBag {
             for (name, (shape, stored)) in tensors {
                 let held = match stored {
                     Stored::Codes(codes) => Held::Codes(shape, codes),
+                    Stored::Whole(values) => Held::Whole(shape, values),
                     Stored::Plain { dtype, offset } => {
                         Held::View(View { dtype, strides: contiguous(&shape), shape, offset })
                     }
@@ -78,6 +81,11 @@ impl TensorBag {
             left: tensors.into_iter().map(|(name, view)| (name, Held::View(view))).collect(),
             metadata: BTreeMap::new(),
         }
+    }
+
+    /// Adds a vector of whole numbers.
+    pub(crate) fn hold(&mut self, name: String, values: Vec<i64>) {
+        self.left.insert(name, Held::Whole(vec![values.len()], values));
     }
 
     /// The file's name, for errors.
@@ -115,6 +123,7 @@ impl TensorBag {
         self.left.get(name).is_some_and(|t| match t {
             Held::View(view) => numbers::floats(view.dtype, &[]).is_some(),
             Held::Codes(..) => true,
+            Held::Whole(..) => false,
         })
     }
 
@@ -127,6 +136,7 @@ impl TensorBag {
             None => return Ok(None),
             Some(Held::View(view)) => view,
             Some(Held::Codes(shape, codes)) => return Ok(Some(decoded(&shape, codes))),
+            Some(Held::Whole(..)) => return Err(self.wrong(name, "floats".into(), "whole numbers".into())),
         };
         let bytes = gather(&self.data, &view);
         let Some(values) = bytes.as_deref().and_then(|b| numbers::floats(view.dtype, b)) else {
@@ -147,6 +157,7 @@ impl TensorBag {
         let view = match self.claim(name, shape)? {
             None => return Ok(None),
             Some(Held::View(view)) => view,
+            Some(Held::Whole(_, values)) => return Ok(Some(values)),
             Some(Held::Codes(..)) => return Err(self.wrong(name, "whole numbers".into(), "codes".into())),
         };
         let bytes = gather(&self.data, &view);

@@ -9,6 +9,7 @@ use crate::change::Change;
 use crate::container::torch::{self, Diff, Diffs};
 use crate::error::{FormatError, Result, shown};
 use crate::names::{self, Param, Part};
+use crate::packed;
 use polygraft::ir::{
     AdapterIr, BaseClaim, Dense, LinearSite, Meeting, Norm, NormSite, Op, Patch, Reweight, Reword, Rewording,
     RowChange, Site,
@@ -47,17 +48,12 @@ pub const FAMILY: Family = Family {
 /// # Errors
 /// [`FormatError::AdapterKeys`], [`FormatError::AdapterShape`], [`FormatError::NotFinite`], and what the file is refused for.
 pub(crate) fn load(file: &str, data: Vec<u8>, spec: &ModelSpec, options: &AdapterOptions) -> Result<Option<AdapterIr>> {
-    let Some(Diffs { diffs, abs }) = torch::diffs(file, &data)? else { return Ok(None) };
-    if let Some(twin) = diffs.iter().find(|d| abs.iter().any(|(name, _)| *name == d.name)) {
-        return Err(FormatError::Duplicate { file: file.into(), name: shown(&twin.name) });
-    }
-    let values = diffs.iter().map(|d| (d.name.clone(), d.values.clone()));
-    let mut reading =
-        Reading { spec, bag: TensorBag::of(file, data, values.chain(abs.iter().cloned())), patches: Vec::new() };
+    let Some((diffs, abs, bag)) = contents(file, data)? else { return Ok(None) };
+    let mut reading = Reading { spec, bag, patches: Vec::new() };
     for diff in &diffs {
         reading.diff(diff)?;
     }
-    let names: Vec<&str> = abs.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = abs.iter().map(String::as_str).collect();
     let (head, missing) = reading.head(&names, options)?;
     let Reading { bag, mut patches, .. } = reading;
     patches.sort_by_key(|p| p.site);
@@ -81,6 +77,22 @@ pub(crate) fn load(file: &str, data: Vec<u8>, spec: &ModelSpec, options: &Adapte
     }))
 }
 
+/// The differences, the names of parameters that stand for the base's, and the values of both by the parameters' names.
+fn contents(file: &str, data: Vec<u8>) -> Result<Option<(Vec<Diff<()>>, Vec<String>, TensorBag)>> {
+    if !torch::is_torch(&data) {
+        return packed::read_diffs(file, data);
+    }
+    let Some(Diffs { diffs, abs }) = torch::diffs(file, &data)? else { return Ok(None) };
+    if let Some(twin) = diffs.iter().find(|d| abs.iter().any(|(name, _)| *name == d.name)) {
+        return Err(FormatError::Duplicate { file: file.into(), name: shown(&twin.name) });
+    }
+    let names = abs.iter().map(|(name, _)| name.clone()).collect();
+    let values = diffs.iter().map(|d| (d.name.clone(), d.values.clone()));
+    let bag = TensorBag::of(file, data, values.chain(abs));
+    let diffs = diffs.into_iter().map(|Diff { name, size, places, .. }| Diff { name, size, places, values: () });
+    Ok(Some((diffs.collect(), names, bag)))
+}
+
 struct Reading<'a> {
     spec: &'a ModelSpec,
     bag: TensorBag,
@@ -89,7 +101,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// What is added to some elements of one parameter; what the base does not have is left in the bag.
-    fn diff(&mut self, diff: &Diff) -> Result<()> {
+    fn diff(&mut self, diff: &Diff<()>) -> Result<()> {
         let Some((part, param)) = names::tensor(self.spec.arch, &diff.name) else { return Ok(()) };
         let Some((site, rows, cols)) = self.place(part) else { return Ok(()) };
         let shape = if param == Param::Weight && cols > 1 { vec![rows, cols] } else { vec![rows] };

@@ -1,6 +1,6 @@
 //! What a packed file says about itself, and its tensors by their names.
 
-use super::bad;
+use super::{bad, varint};
 use crate::container::{Dtype, Header};
 use crate::error::{FormatError, Result, shown};
 use crate::json::Json;
@@ -26,12 +26,13 @@ pub(super) const WHOLE: &str = "whole";
 /// A tensor: characters of its name shared with the one before, the rest of the name, its shape, where its numbers are.
 pub(super) type Row = (usize, String, Vec<usize>, usize);
 
-/// Places of a [`Row`]: in codes, f16, f32, whole numbers; above, the numbers of row `place − SAME`.
+/// Places of a [`Row`]: in codes, f16, f32, whole numbers, bits of a mask; above, the numbers of row `place − SAME`.
 pub(super) const IN_CODES: usize = 0;
 pub(super) const IN_HALVES: usize = 1;
 pub(super) const IN_FLOATS: usize = 2;
 pub(super) const IN_WHOLE: usize = 3;
-pub(super) const SAME: usize = 4;
+pub(super) const IN_MASK: usize = 4;
+pub(super) const SAME: usize = 5;
 
 /// The metadata.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,6 +62,8 @@ pub(crate) enum Stored {
     Plain { dtype: Dtype, offset: usize },
     /// In codes.
     Codes(Codes),
+    /// Whole numbers.
+    Whole(Vec<i64>),
 }
 
 impl About {
@@ -131,7 +134,8 @@ pub(crate) fn contents(file: &str, header: &Header, data: &[u8]) -> Result<Optio
         about: &about,
         codes: part(CODES, Dtype::U8)?,
         stats: part(STATS, Dtype::F32)?,
-        plain: [part(HALVES, Dtype::F16)?, part(FLOATS, Dtype::F32)?, part(WHOLE, Dtype::I64)?],
+        plain: [part(HALVES, Dtype::F16)?, part(FLOATS, Dtype::F32)?],
+        whole: part(WHOLE, Dtype::U8)?,
     };
     let mut wanted = BTreeMap::new();
     for (name, rows) in &about.tensors {
@@ -169,12 +173,13 @@ struct Walk<'a> {
     levels: Arc<[f32]>,
     codes: (usize, usize),
     stats: (usize, usize),
-    plain: [(usize, usize); 3],
+    plain: [(usize, usize); 2],
+    whole: (usize, usize),
 }
 
 type Named = (String, Vec<usize>, Stored);
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     fn tensors(&mut self, rows: &[Row]) -> Result<Vec<Named>> {
         let mut out: Vec<Named> = Vec::with_capacity(rows.len());
         for (shared, rest, shape, place) in rows {
@@ -187,7 +192,8 @@ impl Walk<'_> {
                 IN_CODES => Stored::Codes(self.coded(&name, shape)?),
                 IN_HALVES => self.plain(&name, shape, Dtype::F16, 0)?,
                 IN_FLOATS => self.plain(&name, shape, Dtype::F32, 1)?,
-                IN_WHOLE => self.plain(&name, shape, Dtype::I64, 2)?,
+                IN_WHOLE => self.numbers(&name, shape)?,
+                IN_MASK => self.bits(&name, shape)?,
                 same => {
                     let of = out.get(same - SAME).filter(|(_, s, _)| s == shape).map(|(_, _, stored)| stored.clone());
                     of.ok_or_else(|| bad(self.file, format!("{:?} is the same as no tensor before it", shown(&name))))?
@@ -217,16 +223,11 @@ impl Walk<'_> {
 
     fn coded(&mut self, name: &str, shape: &[usize]) -> Result<Codes> {
         let (bits, group) = (self.about.bits, self.about.group());
-        let whole = || bad(self.file, format!("{:?} has no shape that codes can have", shown(name)));
-        let (rows, cols) = sides(shape).filter(|_| self.levels.len() == 1 << (bits & 15)).ok_or_else(whole)?;
-        let numel = rows.checked_mul(cols).ok_or_else(whole)?;
-        let (at, left) = self.next(self.codes, codes::bytes(numel, bits), name)?;
-        let data = &self.data[at..left.0];
-        let used = numel * usize::from(bits) % 8;
-        if used != 0 && data.last().is_some_and(|last| last >> used != 0) {
-            return Err(bad(self.file, format!("{:?} has bits past its last code", shown(name))));
+        let (rows, cols) = self.sides(name, shape)?;
+        if self.levels.len() != 1 << (bits & 15) {
+            return Err(self.shapeless(name));
         }
-        self.codes = left;
+        let data = self.code(name, (rows, cols), bits)?;
         let count = group.count(rows, cols);
         let (at, left) = self.next(self.stats, count.saturating_mul(8), name)?;
         let numbers: Vec<f32> = crate::numbers::floats(Dtype::F32, &self.data[at..left.0]).unwrap_or_default();
@@ -235,11 +236,49 @@ impl Walk<'_> {
         }
         self.stats = left;
         let stats: Vec<[f32; 2]> = numbers.as_chunks().0.to_vec();
-        Codes::new((rows, cols), bits, group, data, stats, self.levels.clone()).ok_or_else(whole)
+        Codes::new((rows, cols), bits, group, data, stats, self.levels.clone()).ok_or_else(|| self.shapeless(name))
+    }
+
+    /// A mask: its bits are its numbers.
+    fn bits(&mut self, name: &str, shape: &[usize]) -> Result<Stored> {
+        let sides = self.sides(name, shape)?;
+        let data = self.code(name, sides, 1)?;
+        let bits = data.iter().flat_map(|byte| (0..8).map(move |i| byte >> i & 1 == 1));
+        Ok(Stored::Codes(Codes::mask(sides, bits)))
+    }
+
+    /// The next codes, of a matrix of `rows × cols`.
+    fn code(&mut self, name: &str, (rows, cols): (usize, usize), bits: u8) -> Result<&'a [u8]> {
+        let numel = rows.checked_mul(cols).ok_or_else(|| self.shapeless(name))?;
+        let (at, left) = self.next(self.codes, codes::bytes(numel, bits), name)?;
+        let data = &self.data[at..left.0];
+        let used = numel * usize::from(bits) % 8;
+        if used != 0 && data.last().is_some_and(|last| last >> used != 0) {
+            return Err(bad(self.file, format!("{:?} has bits past its last code", shown(name))));
+        }
+        self.codes = left;
+        Ok(data)
+    }
+
+    fn numbers(&mut self, name: &str, shape: &[usize]) -> Result<Stored> {
+        let numel = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).ok_or_else(|| self.shapeless(name))?;
+        let (at, len) = self.whole;
+        let read = varint::read(&self.data[at..at + len], numel);
+        let (values, used) = read.map_err(|why| bad(self.file, format!("{:?} {why}", shown(name))))?;
+        self.whole = (at + used, len - used);
+        Ok(Stored::Whole(values))
+    }
+
+    fn sides(&self, name: &str, shape: &[usize]) -> Result<(usize, usize)> {
+        sides(shape).ok_or_else(|| self.shapeless(name))
+    }
+
+    fn shapeless(&self, name: &str) -> FormatError {
+        bad(self.file, format!("{:?} has no shape that codes can have", shown(name)))
     }
 
     fn finish(&self) -> Result<()> {
-        let left = self.codes.1 + self.stats.1 + self.plain.iter().map(|p| p.1).sum::<usize>();
+        let left = self.codes.1 + self.stats.1 + self.whole.1 + self.plain.iter().map(|p| p.1).sum::<usize>();
         if left > 0 {
             return Err(bad(self.file, format!("{left} bytes belong to no tensor: its lengths lie")));
         }

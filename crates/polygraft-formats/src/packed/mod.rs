@@ -5,7 +5,9 @@
 //! the reader of its family; a matrix that the reader takes as one stays in codes to the kernels.
 
 mod about;
+mod diffs;
 mod pack;
+mod varint;
 
 pub use pack::{Options, Packed, Report, pack, unpack};
 
@@ -20,6 +22,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 pub(crate) use about::{Stored, contents};
+pub(crate) use diffs::read as read_diffs;
 
 /// Reads a packed file, if it is one.
 ///
@@ -62,6 +65,7 @@ pub fn contents_of(name: &str, bytes: &[u8]) -> Result<Option<Contents>> {
             let how = match stored {
                 Stored::Codes(codes) => format!("{} bits", codes.bits()),
                 Stored::Plain { dtype, .. } => dtype.name().to_owned(),
+                Stored::Whole(_) => "steps".to_owned(),
             };
             tensors.push((tensor, format!("{shape:?} {how}")));
         }

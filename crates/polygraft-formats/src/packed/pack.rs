@@ -2,9 +2,10 @@
 
 use super::Folder;
 use super::about::{
-    About, CODES, FLOATS, FORMAT, HALVES, IN_CODES, IN_FLOATS, IN_HALVES, IN_WHOLE, KEY, KIND, Row, SAME, STATS, WHOLE,
-    sides,
+    About, CODES, FLOATS, FORMAT, HALVES, IN_CODES, IN_FLOATS, IN_HALVES, IN_MASK, IN_WHOLE, KEY, KIND, Row, SAME,
+    STATS, WHOLE, sides,
 };
+use super::{diffs, varint};
 use crate::bag::TensorBag;
 use crate::container::Dtype;
 use crate::container::write::{Entry, whole};
@@ -12,8 +13,9 @@ use crate::error::{FormatError, Result, shown};
 use crate::json::Json;
 use crate::numbers;
 use crate::output::TensorFile;
+use crate::peft::{Family, Packing};
 use crate::source::{ADAPTER, Files, SMALL};
-use crate::{hub, peft};
+use crate::{hub, peft, sparse};
 use polygraft::model::ModelSpec;
 use polygraft::quant::codes::{Book, Codes, Group, levels};
 use serde_json::Value;
@@ -81,34 +83,17 @@ pub fn pack(files: &dyn Files, spec: &ModelSpec, options: &Options) -> Result<(V
             "it is packed already: unpack it first, or pack the folder that it was made from",
         ));
     }
-    if !names.iter().any(|n| n == TEXTS[0]) {
+    let diff = diffs::bag(files, &names)?;
+    if diff.is_none() && !names.iter().any(|n| n == TEXTS[0]) {
         return Err(crate::source::missing(TEXTS[0], &names));
     }
-    let config = Json::parse(TEXTS[0], &files.read(TEXTS[0], SMALL)?)?;
-    let markers = marked(&config);
     let mut writing = Writing { options, parts: Parts::default(), report: Report::default() };
-    let mut texts = BTreeMap::new();
-    for name in TEXTS.into_iter().filter(|t| names.iter().any(|n| n == t)) {
-        let bytes = files.read(name, SMALL)?;
-        let mut text: Value = serde_json::from_slice(&bytes).map_err(|e| crate::json::problem(name, &bytes, &e))?;
-        if let Some(entries) = text.as_object_mut().filter(|_| markers.is_some()) {
-            // To PEFT an entry that is null is one that is not there.
-            entries.retain(|_, v| !v.is_null());
-        }
-        texts.insert(name.to_owned(), text);
-    }
-    let mut tensors = BTreeMap::new();
-    for (found, written) in TENSOR_FILES {
-        if names.iter().any(|n| n == found) && !tensors.contains_key(written) {
-            let bag = TensorBag::open(found, files.read(found, ADAPTER)?)?;
-            // Prompts have no marker; what stands beside them is a module of the base.
-            let own = |tensor: &str| match markers {
-                None => written != HEAD,
-                Some([]) => !tensor.starts_with("base_model."),
-                Some(markers) => markers.iter().any(|m| tensor.contains(m)),
-            };
-            tensors.insert(written.to_owned(), writing.file(bag, &own)?);
-        }
+    let (mut texts, mut tensors) = (BTreeMap::new(), BTreeMap::new());
+    if let Some(mut bag) = diff {
+        let rows = writing.file(&mut bag, &|name| diffs::kind(name))?;
+        tensors.insert(sparse::FILE.to_owned(), rows);
+    } else {
+        folder(files, &names, &mut writing, &mut texts, &mut tensors)?;
     }
     let Writing { parts, report, .. } = writing;
     if report.packed.is_empty() && options.bits != 16 {
@@ -137,13 +122,82 @@ pub fn pack(files: &dyn Files, spec: &ModelSpec, options: &Options) -> Result<(V
     Ok((bytes, report))
 }
 
+/// Packs a folder of PEFT's or AdapterHub's.
+fn folder(
+    files: &dyn Files,
+    names: &[String],
+    writing: &mut Writing<'_>,
+    texts: &mut BTreeMap<String, Value>,
+    tensors: &mut BTreeMap<String, Vec<Row>>,
+) -> Result<()> {
+    let config = Json::parse(TEXTS[0], &files.read(TEXTS[0], SMALL)?)?;
+    let markers = marked(&config);
+    for name in TEXTS.into_iter().filter(|t| names.iter().any(|n| n == t)) {
+        let bytes = files.read(name, SMALL)?;
+        let mut text: Value = serde_json::from_slice(&bytes).map_err(|e| crate::json::problem(name, &bytes, &e))?;
+        if let Some(entries) = text.as_object_mut().filter(|_| markers.is_some()) {
+            // To PEFT an entry that is null is one that is not there.
+            entries.retain(|_, v| !v.is_null());
+        }
+        texts.insert(name.to_owned(), text);
+    }
+    let packing = family(&config).map(|f| f.packing);
+    for (found, written) in TENSOR_FILES {
+        if names.iter().any(|n| n == found) && !tensors.contains_key(written) {
+            let mut bag = TensorBag::open(found, files.read(found, ADAPTER)?)?;
+            // Prompts have no marker; what stands beside them is a module of the base.
+            let own = |tensor: &str| match markers {
+                None => written != HEAD,
+                Some([]) => !tensor.starts_with("base_model."),
+                Some(markers) => markers.iter().any(|m| tensor.contains(m)),
+            };
+            let ends = |tensor: &str, ends: &[&str]| ends.iter().any(|end| tensor.ends_with(end));
+            let kind = |tensor: &str| match packing {
+                _ if !own(tensor) => Kind::Rest,
+                Some(p) if ends(tensor, p.places) => Kind::Places,
+                Some(p) if ends(tensor, p.vectors) => Kind::Vector,
+                Some(Packing { mask: Some((end, entry, default)), .. }) if tensor.ends_with(end) => {
+                    #[allow(clippy::cast_possible_truncation, reason = "compared with f32")]
+                    let given = config.get(entry).and_then(Json::number).map(|x| x as f32);
+                    Kind::Mask(given.unwrap_or(default))
+                }
+                _ => Kind::Matrix,
+            };
+            tensors.insert(written.to_owned(), writing.file(&mut bag, &kind)?);
+        }
+    }
+    Ok(())
+}
+
+/// What a tensor is to packing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Kind {
+    /// A matrix of the method, if it has the shape of one.
+    Matrix,
+    /// A vector that is coded as a matrix of one row.
+    Vector,
+    /// Whole numbers, whatever their type.
+    Places,
+    /// A bit each: whether it is above this.
+    Mask(f32),
+    /// A head, or a module that is saved whole.
+    Rest,
+}
+
+/// The row of the method, if it is PEFT's.
+fn family(config: &Json) -> Option<&'static Family> {
+    if hub::claims(config) {
+        return None;
+    }
+    config.get("peft_type").and_then(Json::text).and_then(peft::family)
+}
+
 /// The parts of tensors' names by which a method of PEFT knows its own; `None` for AdapterHub, whose files have no others.
 fn marked(config: &Json) -> Option<&'static [&'static str]> {
     if hub::claims(config) {
         return None;
     }
-    let family = config.get("peft_type").and_then(Json::text).and_then(peft::family);
-    Some(family.map_or(&[], |f| f.markers))
+    Some(family(config).map_or(&[], |f| f.markers))
 }
 
 fn unsupported(file: &str, why: &str) -> FormatError {
@@ -157,19 +211,18 @@ struct Parts {
     stats: Vec<f32>,
     halves: Vec<u16>,
     floats: Vec<f32>,
-    whole: Vec<i64>,
+    whole: Vec<u8>,
 }
 
 impl Parts {
     fn entries(self) -> Vec<(Entry, Vec<u8>)> {
         let entry = |name: &str, dtype, n: usize| Entry { name: name.into(), dtype, shape: vec![n] };
-        let whole: Vec<u8> = self.whole.iter().flat_map(|v| v.to_le_bytes()).collect();
         let all = [
             (entry(CODES, Dtype::U8, self.codes.len()), self.codes),
             (entry(STATS, Dtype::F32, self.stats.len()), numbers::f32_bytes(&self.stats)),
             (entry(HALVES, Dtype::F16, self.halves.len()), numbers::half_bytes(&self.halves)),
             (entry(FLOATS, Dtype::F32, self.floats.len()), numbers::f32_bytes(&self.floats)),
-            (entry(WHOLE, Dtype::I64, self.whole.len()), whole),
+            (entry(WHOLE, Dtype::U8, self.whole.len()), self.whole),
         ];
         all.into_iter().filter(|(e, _)| e.shape != [0]).collect()
     }
@@ -182,8 +235,8 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    /// The index of one of the folder's files; `own` tells the method's tensors from modules that are saved whole.
-    fn file(&mut self, mut bag: TensorBag, own: &dyn Fn(&str) -> bool) -> Result<Vec<Row>> {
+    /// The index of one of the folder's files; `kind` says what a tensor is by its name.
+    fn file(&mut self, bag: &mut TensorBag, kind: &dyn Fn(&str) -> Kind) -> Result<Vec<Row>> {
         let names: Vec<String> = bag.names().map(str::to_owned).collect();
         // A tensor that stands under several names is stored once.
         let same: Vec<Option<usize>> =
@@ -196,7 +249,7 @@ impl Writing<'_> {
             let shape = bag.shape(name).unwrap_or_default().to_vec();
             let place = match same[i] {
                 Some(of) => SAME + of,
-                None => self.tensor(&mut bag, name, &shape, own(name) || self.options.heads)?,
+                None => self.tensor(bag, name, &shape, kind(name))?,
             };
             if same[i].is_some() {
                 bag.ignore(name);
@@ -206,15 +259,33 @@ impl Writing<'_> {
         Ok(rows)
     }
 
-    fn tensor(&mut self, bag: &mut TensorBag, name: &str, shape: &[usize], own: bool) -> Result<usize> {
+    fn tensor(&mut self, bag: &mut TensorBag, name: &str, shape: &[usize], kind: Kind) -> Result<usize> {
         if !bag.is_float(name) {
             self.report.left.push(name.to_owned());
-            self.parts.whole.extend(bag.take_ints(name, shape)?.unwrap_or_default());
+            varint::write(&bag.take_ints(name, shape)?.unwrap_or_default(), &mut self.parts.whole);
             return Ok(IN_WHOLE);
         }
         let values = bag.take(name, shape)?.unwrap_or_default();
-        let matrix = shape.iter().filter(|n| **n > 1).count() >= 2;
-        if let Some((rows, cols)) = sides(shape).filter(|_| matrix && own && self.options.bits != 16) {
+        if kind == Kind::Places && values.iter().all(|x| x.fract() == 0.0 && x.abs() < 2f32.powi(24)) {
+            self.report.left.push(name.to_owned());
+            #[allow(clippy::cast_possible_truncation, reason = "they are whole")]
+            let places: Vec<i64> = values.iter().map(|x| *x as i64).collect();
+            varint::write(&places, &mut self.parts.whole);
+            return Ok(IN_WHOLE);
+        }
+        let whole = sides(shape).filter(|(rows, cols)| rows * cols > 1);
+        if let (Kind::Mask(above), Some(sides)) = (kind, whole) {
+            let mask = Codes::mask(sides, values.iter().map(|x| *x > above));
+            self.report.packed.push(Packed { name: name.to_owned(), shape: shape.to_vec(), error: 0.0 });
+            self.parts.codes.extend_from_slice(mask.data());
+            return Ok(IN_MASK);
+        }
+        let matrix = match kind {
+            Kind::Vector => whole.is_some(),
+            Kind::Rest if !self.options.heads => false,
+            _ => shape.iter().filter(|n| **n > 1).count() >= 2,
+        };
+        if let Some((rows, cols)) = sides(shape).filter(|_| matrix && self.options.bits != 16) {
             let o = self.options;
             let codes = Codes::encode((rows, cols), &values, o.bits, o.group, o.book)
                 .ok_or_else(|| unsupported(name, &format!("{} bits are none of 1, 2, 4, 8, 16", o.bits)))?;
@@ -264,6 +335,10 @@ pub fn unpack(file: &str, bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
         about.texts.iter().map(|(name, text)| (name.clone(), format!("{text:#}\n").into_bytes())).collect();
     let folder = Folder { about, bytes };
     for name in folder.about.tensors.keys() {
+        if name == sparse::FILE {
+            out.push((name.clone(), diffs::unpack(name, bytes)?));
+            continue;
+        }
         let mut bag = TensorBag::open(name, folder.read(name, u64::MAX)?)?;
         let mut tensors = TensorFile::new();
         let names: Vec<String> = bag.names().map(str::to_owned).collect();

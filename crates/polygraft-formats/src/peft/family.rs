@@ -34,8 +34,21 @@ pub struct Family {
     pub(super) heads: bool,
     /// Whether it needs a task number when it is loaded.
     pub task: bool,
+    /// How its tensors are packed, other than as matrices of numbers.
+    pub(crate) packing: Packing,
     /// Its reader, or why there can be none.
     pub(super) reader: Reader,
+}
+
+/// Ends of the names of tensors that a packed adapter holds in another way than their shapes suggest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packing {
+    /// Places: whole numbers, whatever their type.
+    pub(crate) places: &'static [&'static str],
+    /// Vectors that are coded as a matrix of one row: the values of a sparse update, of a spectrum.
+    pub(crate) vectors: &'static [&'static str],
+    /// Numbers of which only one thing matters: whether they are above the configuration's entry, or what it is by default.
+    pub(crate) mask: Option<(&'static str, &'static str, f32)>,
 }
 
 /// How a family is read.
@@ -67,6 +80,7 @@ impl Family {
             base: true,
             heads: true,
             task: false,
+            packing: Packing { places: &[], vectors: &[], mask: None },
             reader: Reader::Refused("this version has no reader for it"),
         }
     }

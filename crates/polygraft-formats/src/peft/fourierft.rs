@@ -1,7 +1,7 @@
 //! FourierFT: the update's Fourier transform has few numbers that are not 0, at places drawn by chance.
 
 use super::config::bad;
-use super::family::{Family, Reader};
+use super::family::{Family, Packing, Reader};
 use super::reading::{Reading, Target};
 use crate::error::Result;
 use crate::maths::fourier::inverse_real;
@@ -14,6 +14,7 @@ pub(super) const FAMILY: Family = Family {
     silent: &["init_weights", "n_frequency", "n_frequency_pattern"],
     markers: &[".fourierft_"],
     base: false,
+    packing: Packing { places: &[], vectors: &["fourierft_spectrum"], mask: None },
     reader: Reader::Load(load),
     ..Family::new("FOURIERFT", "fourierft", "FourierFT (Gao et al. 2024, arXiv 2405.03003)")
 };

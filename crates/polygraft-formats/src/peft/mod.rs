@@ -35,6 +35,7 @@ mod ln_tuning;
 mod loha;
 mod lokr;
 mod lora;
+mod mask;
 mod miss;
 mod oft;
 mod osf;
@@ -61,6 +62,7 @@ mod vera;
 mod waveft;
 
 pub(crate) use combined::{alike, combine};
+pub(crate) use family::Packing;
 pub use family::{Defaults, Family, READ, SILENT};
 
 use crate::adapter::AdapterOptions;
@@ -94,6 +96,7 @@ pub static FAMILIES: &[Family] = &[
     miss::BONE,
     shira::FAMILY,
     spiel::FAMILY,
+    mask::FAMILY,
     road::FAMILY,
     ln_tuning::FAMILY,
     delora::FAMILY,

@@ -1,6 +1,6 @@
 //! SHiRA: a sparse update, `ΔW[row, col] += value` at stored places.
 
-use super::family::{Family, Reader};
+use super::family::{Family, Packing, Reader};
 use super::reading::Reading;
 use crate::error::Result;
 
@@ -11,6 +11,7 @@ pub(super) const FAMILY: Family = Family {
     silent: &["init_weights", "mask_type", "random_seed"],
     markers: &[".shira_"],
     base: false,
+    packing: Packing { places: &["shira_indices"], vectors: &["shira_weight"], mask: None },
     reader: Reader::Load(load),
     ..Family::new("SHIRA", "shira", "SHiRA (Bhardwaj et al. 2024, arXiv 2406.13175)")
 };

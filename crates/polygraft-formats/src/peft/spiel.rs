@@ -2,7 +2,7 @@
 //! row by row.
 
 use super::config::bad;
-use super::family::{Family, Reader};
+use super::family::{Family, Packing, Reader};
 use super::reading::Reading;
 use super::targets::{Matcher, Targets};
 use crate::error::Result;
@@ -25,6 +25,7 @@ pub(super) const FAMILY: Family = Family {
         "selection_algorithm",
     ],
     markers: &[".sft_delta"],
+    packing: Packing { places: &["sft_delta.indices"], vectors: &["sft_delta.values"], mask: None },
     reader: Reader::Load(load),
     ..Family::new("SFT", "spiel", "SpIEL (Ansell et al. 2024, arXiv 2401.16405)")
 };

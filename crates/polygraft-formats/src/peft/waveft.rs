@@ -1,7 +1,7 @@
 //! WaveFT: the update's wavelet transform has few numbers that are not 0, at places drawn by chance.
 
 use super::config::bad;
-use super::family::{Family, Reader};
+use super::family::{Family, Packing, Reader};
 use super::fourierft::spectrum;
 use super::reading::Reading;
 use crate::error::{Result, shown};
@@ -14,6 +14,7 @@ pub(super) const FAMILY: Family = Family {
     silent: &["init_weights", "n_frequency", "n_frequency_pattern", "proportional_parameters"],
     markers: &[".waveft_"],
     base: false,
+    packing: Packing { places: &[], vectors: &["waveft_spectrum"], mask: None },
     reader: Reader::Load(load),
     ..Family::new("WAVEFT", "waveft", "WaveFT (Bilican et al. 2025, arXiv 2505.12532)")
 };

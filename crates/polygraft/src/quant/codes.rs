@@ -116,6 +116,17 @@ impl Codes {
         (known && codes.fit(rows, cols)).then_some(codes)
     }
 
+    /// A mask of a `rows × cols` matrix: a bit each, which is its number. What `kept` lacks is 0.
+    #[must_use]
+    pub fn mask((rows, cols): (usize, usize), kept: impl IntoIterator<Item = bool>) -> Self {
+        let numel = rows.saturating_mul(cols);
+        let mut data = vec![0u8; bytes(numel, 1)];
+        for (i, bit) in kept.into_iter().take(numel).enumerate() {
+            data[i / 8] |= u8::from(bit) << (i % 8);
+        }
+        Self { bits: 1, data: data.into(), group: Group::Tensor, stats: [[0.0, 1.0]].into(), levels: [0.0, 1.0].into() }
+    }
+
     /// Whether they are those of a `rows × cols` matrix.
     #[must_use]
     pub fn fit(&self, rows: usize, cols: usize) -> bool {
@@ -291,6 +302,14 @@ mod tests {
         assert!(of(1, &[0, 0], &[[0.0, 1.0]; 2]).is_none());
         assert!(of(2, &[0; 4], &[[0.0, 1.0]; 3]).is_none());
         assert!(Codes::encode((3, 5), &[0.0; 15], 3, Group::Row, Book::Median).is_none());
+    }
+
+    #[test]
+    fn a_mask_is_its_bits() {
+        let bits = [true, false, false, true, true, false, false, false, true];
+        let mask = Codes::mask((3, 3), bits);
+        assert_eq!((mask.data(), mask.fit(3, 3)), (&[0b1_1001, 1][..], true));
+        assert_eq!(decoded(&mask, 3, 3), bits.map(|b| f32::from(u8::from(b))));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 /// A sparse difference of one parameter.
 #[derive(Debug)]
-pub(crate) struct Diff {
+pub(crate) struct Diff<V = View> {
     /// The parameter's name.
     pub(crate) name: String,
     /// Its shape.
@@ -16,7 +16,7 @@ pub(crate) struct Diff {
     /// Where the values go: numbers of elements, the first dimension fastest, in the order of the values.
     pub(crate) places: Vec<u64>,
     /// The values.
-    pub(crate) values: View,
+    pub(crate) values: V,
 }
 
 /// A file's contents.

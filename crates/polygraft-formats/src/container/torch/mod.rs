@@ -4,9 +4,11 @@ mod diff;
 mod global;
 mod legacy;
 mod pickle;
+mod save;
 mod zip;
 
 pub(crate) use diff::{Diff, Diffs, diffs};
+pub(crate) use save::Saved;
 
 use super::Dtype;
 use crate::error::{FormatError, Result, shown};

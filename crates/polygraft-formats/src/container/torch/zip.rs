@@ -325,7 +325,7 @@ fn usable(name: &str) -> bool {
 }
 
 /// CRC-32 (ISO 3309), four bytes at a time.
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     const TABLES: [[u32; 256]; 4] = tables();
     let look = |t: usize, word: u32, shift: u32| TABLES[t][(word >> shift & 0xff) as usize];
     let (words, rest) = bytes.as_chunks::<4>();
