@@ -48,7 +48,7 @@ pub const FAMILY: Family = Family {
 /// # Errors
 /// [`FormatError::AdapterKeys`], [`FormatError::AdapterShape`], [`FormatError::NotFinite`], and what the file is refused for.
 pub(crate) fn load(file: &str, data: Vec<u8>, spec: &ModelSpec, options: &AdapterOptions) -> Result<Option<AdapterIr>> {
-    let Some((diffs, abs, bag)) = contents(file, data)? else { return Ok(None) };
+    let Some(Contents { diffs, abs, bag }) = contents(file, data)? else { return Ok(None) };
     let mut reading = Reading { spec, bag, patches: Vec::new() };
     for diff in &diffs {
         reading.diff(diff)?;
@@ -77,8 +77,17 @@ pub(crate) fn load(file: &str, data: Vec<u8>, spec: &ModelSpec, options: &Adapte
     }))
 }
 
-/// The differences, the names of parameters that stand for the base's, and the values of both by the parameters' names.
-fn contents(file: &str, data: Vec<u8>) -> Result<Option<(Vec<Diff<()>>, Vec<String>, TensorBag)>> {
+/// What a sparse fine-tuning holds, whatever its container.
+pub(crate) struct Contents {
+    /// The differences.
+    pub(crate) diffs: Vec<Diff<()>>,
+    /// The names of the parameters that stand for the base's.
+    pub(crate) abs: Vec<String>,
+    /// The values of both, by the parameters' names.
+    pub(crate) bag: TensorBag,
+}
+
+fn contents(file: &str, data: Vec<u8>) -> Result<Option<Contents>> {
     if !torch::is_torch(&data) {
         return packed::read_diffs(file, data);
     }
@@ -90,7 +99,7 @@ fn contents(file: &str, data: Vec<u8>) -> Result<Option<(Vec<Diff<()>>, Vec<Stri
     let values = diffs.iter().map(|d| (d.name.clone(), d.values.clone()));
     let bag = TensorBag::of(file, data, values.chain(abs));
     let diffs = diffs.into_iter().map(|Diff { name, size, places, .. }| Diff { name, size, places, values: () });
-    Ok(Some((diffs.collect(), names, bag)))
+    Ok(Some(Contents { diffs: diffs.collect(), abs: names, bag }))
 }
 
 struct Reading<'a> {

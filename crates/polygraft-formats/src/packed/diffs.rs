@@ -7,7 +7,7 @@ use crate::container::Header;
 use crate::container::torch::{self, Diff, Diffs, Saved};
 use crate::error::{FormatError, Result, shown};
 use crate::source::{ADAPTER, Files};
-use crate::sparse;
+use crate::sparse::{self, Contents};
 
 const DIFFS: &str = "diffs.";
 const ABS: &str = "abs.";
@@ -45,12 +45,11 @@ pub(super) fn bag(files: &dyn Files, names: &[String]) -> Result<Option<TensorBa
     Ok(Some(bag))
 }
 
-/// The differences in a packed file for [`sparse::FILE`], the names of the parameters that stand for the base's, and a bag
-/// that holds the values of both under the parameters' names; `None` when it holds no such file.
+/// What a packed file has for [`sparse::FILE`]; `None` when it is no packed file.
 ///
 /// # Errors
 /// As [`super::load`]; [`FormatError::AdapterKeys`] for a difference that lacks a part.
-pub(crate) fn read(file: &str, data: Vec<u8>) -> Result<Option<(Vec<Diff<()>>, Vec<String>, TensorBag)>> {
+pub(crate) fn read(file: &str, data: Vec<u8>) -> Result<Option<Contents>> {
     let header = Header::parse(file, &data, Some(data.len() as u64))?;
     if super::contents(file, &header, &data)?.is_none() {
         return Ok(None);
@@ -78,7 +77,7 @@ pub(crate) fn read(file: &str, data: Vec<u8>) -> Result<Option<(Vec<Diff<()>>, V
         let inner = name.strip_prefix(DIFFS).and_then(|n| n.strip_suffix(VALUES));
         inner.or(name.strip_prefix(ABS)).unwrap_or(name).to_owned()
     })?;
-    Ok(Some((diffs, abs, bag)))
+    Ok(Some(Contents { diffs, abs, bag }))
 }
 
 /// The file as composable-sft writes it.
@@ -86,7 +85,7 @@ pub(crate) fn read(file: &str, data: Vec<u8>) -> Result<Option<(Vec<Diff<()>>, V
 /// # Errors
 /// As [`read`].
 pub(super) fn unpack(file: &str, data: &[u8]) -> Result<Vec<u8>> {
-    let Some((diffs, abs, mut bag)) = read(file, data.to_vec())? else {
+    let Some(Contents { diffs, abs, mut bag }) = read(file, data.to_vec())? else {
         return Err(FormatError::NotAModel { why: format!("{} is not a packed adapter", shown(file)) });
     };
     let mut taken = |name: &str| -> Result<(Vec<usize>, Vec<f32>)> {
