@@ -1,9 +1,10 @@
 // Ranking quality by the command line: nDCG@10 of every collection under five set-ups.
 //
-//   node bench/quality.mjs [collection…] [--backend cpu] [--precision fast]
+//   node bench/quality.mjs [collection…] [--backend cpu] [--precision fast] [--only '+ vectors,rank'] [--vector-bits 8]
 //
 // base · base with language vectors onto English, which takes none · base with every language centred by itself ·
-// ranking LoRA · LoRA with vectors onto English made under it. Prints one table; the figures in README.md and
+// ranking LoRA · LoRA with vectors onto English made under it. --only takes some of them; --vector-bits packs the vectors
+// at 1, 2, 4 or 8 bits first. Prints one table; the figures in README.md and
 // bench/RESULTS.md come from here.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -21,6 +22,13 @@ for (const option of ['--backend', '--precision']) {
   const at = args.indexOf(option);
   if (at >= 0) extra.push(...args.splice(at, 2));
 }
+/** Takes an option of our own out of the arguments. */
+const option = (name) => {
+  const at = args.indexOf(name);
+  return at < 0 ? null : args.splice(at, 2)[1];
+};
+const only = option('--only')?.split(',');
+const vectorBits = option('--vector-bits');
 const names = args.length ? args : readdirSync(collections).filter((n) => existsSync(join(collections, n, 'queries.jsonl')));
 if (!existsSync(cli) || !existsSync(base)) {
   console.error('Build first: cargo build --release -p polygraft-cli, and npm start -- --no-serve for the model.');
@@ -30,7 +38,13 @@ if (!existsSync(cli) || !existsSync(base)) {
 const scratch = mkdtempSync(join(tmpdir(), 'polygraft-quality-'));
 const vectors = (kind) => {
   const dir = join(root, 'adapters/lang', kind);
-  return existsSync(dir) ? readdirSync(dir).map((f) => [f.replace('.safetensors', ''), join(dir, f)]) : [];
+  const files = existsSync(dir) ? readdirSync(dir).map((f) => [f.replace('.safetensors', ''), join(dir, f)]) : [];
+  if (vectorBits === null) return files;
+  return files.map(([lang, file]) => {
+    const packed = join(scratch, `${kind}-${lang}.packed`);
+    execFileSync(cli, ['pack', file, packed, '--base', base, '--bits', vectorBits, '--force'], { stdio: 'ignore' });
+    return [lang, packed];
+  });
 };
 
 /** The arguments of one set-up: adapters, and a composition or a map from language to composition. `lang`: which vectors. */
@@ -62,7 +76,7 @@ const setups = [
   ['centred', { rank: false, lang: 'centred' }],
   ['rank', { rank: true, lang: false }],
   ['rank + vectors', { rank: true, lang: 'rank' }],
-];
+].filter(([name]) => !only || only.includes(name));
 
 const percent = (x) => (100 * x).toFixed(1).padStart(6);
 console.log(['collection'.padEnd(14), ...setups.map(([n]) => n.padStart(15))].join(''));

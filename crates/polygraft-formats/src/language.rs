@@ -20,6 +20,9 @@ const KIND: &str = "language-vector";
 const VECTOR: &str = "vector";
 /// What queries take instead; only vectors made without a pivot have it.
 const QUERY: &str = "query";
+/// In a packed file: the text that is the metadata here, and the file whose tensors these are.
+pub(crate) const PACKED_TEXT: &str = "language_vector.json";
+pub(crate) const PACKED_FILE: &str = "language_vector.safetensors";
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,7 +41,7 @@ struct About {
 /// # Errors
 /// [`FormatError::NotAModel`] for a safetensors file of another kind; as [`TensorBag`].
 pub fn load(file: &str, bytes: Vec<u8>) -> Result<AdapterIr> {
-    let mut bag = TensorBag::open(file, bytes)?;
+    let bag = TensorBag::open(file, bytes)?;
     let Some(text) = bag.metadata().get(KEY).cloned() else {
         let why = format!(
             "{} is a safetensors file without polygraft's metadata; a PEFT adapter is a folder, with its adapter_config.json",
@@ -56,7 +59,12 @@ pub fn load(file: &str, bytes: Vec<u8>) -> Result<AdapterIr> {
         );
         return Err(FormatError::NotAModel { why });
     }
-    let about: About = serde_json::from_str(&text).map_err(|e| crate::json::problem(file, text.as_bytes(), &e))?;
+    read(file, bag, &text)
+}
+
+/// Reads its tensors and its metadata, which a packed file has elsewhere.
+pub(crate) fn read(file: &str, mut bag: TensorBag, text: &str) -> Result<AdapterIr> {
+    let about: About = serde_json::from_str(text).map_err(|e| crate::json::problem(file, text.as_bytes(), &e))?;
     if about.format != 1 {
         let why =
             format!("a language vector of format {}; this version reads format 1: update polygraft", about.format);
@@ -86,6 +94,15 @@ pub fn load(file: &str, bytes: Vec<u8>) -> Result<AdapterIr> {
         unused: Vec::new(),
         missing: Vec::new(),
     })
+}
+
+/// A language vector's metadata as it stands in a packed file, which names the base itself; `None` for any other file.
+pub(crate) fn metadata(file: &str, bytes: &[u8]) -> Option<serde_json::Value> {
+    let header = crate::container::Header::parse(file, bytes, Some(bytes.len() as u64)).ok()?;
+    let mut text: serde_json::Value = serde_json::from_str(header.metadata.get(KEY)?).ok()?;
+    let about = text.as_object_mut()?;
+    about.retain(|name, value| !value.is_null() && name != "base" && name != "lineage");
+    (about.get("kind")?.as_str()? == KIND).then_some(text)
 }
 
 /// Writes a language vector.

@@ -1,5 +1,5 @@
-//! Packed adapters: any folder of PEFT's or AdapterHub's as one file whose matrices are codes of a few bits. `docs/format.md`
-//! has the format to the byte.
+//! Packed adapters: any folder of PEFT's or AdapterHub's, or a language vector, as one file whose matrices are codes of a few
+//! bits. `docs/format.md` has the format to the byte.
 //!
 //! The file holds the folder's configurations and its tensors under their own names, so that a packed adapter is read by
 //! the reader of its family; a matrix that the reader takes as one stays in codes to the kernels.
@@ -12,8 +12,10 @@ mod varint;
 pub use pack::{Options, Packed, Report, pack, unpack};
 
 use crate::adapter::AdapterOptions;
+use crate::bag::TensorBag;
 use crate::container::Header;
 use crate::error::{FormatError, Result, shown};
+use crate::language;
 use crate::source::{self, Files};
 use about::About;
 use polygraft::ir::{AdapterIr, BaseClaim};
@@ -32,7 +34,10 @@ pub(crate) use diffs::read as read_diffs;
 pub(crate) fn load(name: &str, bytes: &[u8], spec: &ModelSpec, options: &AdapterOptions) -> Result<Option<AdapterIr>> {
     let Some(about) = About::of(name, bytes)? else { return Ok(None) };
     let claim = BaseClaim { name: about.base.clone(), lineage: about.lineage.clone() };
-    let mut adapter = crate::adapter::load_adapter(&Folder { about, bytes }, spec, options)?;
+    let mut adapter = match about.texts.get(language::PACKED_TEXT) {
+        Some(text) => language::read(name, TensorBag::open(language::PACKED_FILE, bytes.to_vec())?, &text.to_string())?,
+        None => crate::adapter::load_adapter(&Folder { about, bytes }, spec, options)?,
+    };
     adapter.base = claim;
     Ok(Some(adapter))
 }

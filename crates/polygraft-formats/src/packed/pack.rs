@@ -15,7 +15,8 @@ use crate::numbers;
 use crate::output::TensorFile;
 use crate::peft::{Family, Packing};
 use crate::source::{ADAPTER, Files, SMALL};
-use crate::{hub, peft, sparse};
+use crate::{hub, language, peft, sparse};
+use polygraft::ir::BaseClaim;
 use polygraft::model::ModelSpec;
 use polygraft::quant::codes::{Book, Codes, Group, levels};
 use serde_json::Value;
@@ -83,13 +84,21 @@ pub fn pack(files: &dyn Files, spec: &ModelSpec, options: &Options) -> Result<(V
             "it is packed already: unpack it first, or pack the folder that it was made from",
         ));
     }
-    let diff = diffs::bag(files, &names)?;
-    if diff.is_none() && !names.iter().any(|n| n == TEXTS[0]) {
+    let vector = match names.as_slice() {
+        [name] => language::metadata(name, &files.read(name, ADAPTER)?),
+        _ => None,
+    };
+    let diff = if vector.is_none() { diffs::bag(files, &names)? } else { None };
+    if vector.is_none() && diff.is_none() && !names.iter().any(|n| n == TEXTS[0]) {
         return Err(crate::source::missing(TEXTS[0], &names));
     }
     let mut writing = Writing { options, parts: Parts::default(), report: Report::default() };
     let (mut texts, mut tensors) = (BTreeMap::new(), BTreeMap::new());
-    if let Some(mut bag) = diff {
+    if let Some(text) = vector {
+        let mut bag = TensorBag::open(&names[0], files.read(&names[0], ADAPTER)?)?;
+        tensors.insert(language::PACKED_FILE.to_owned(), writing.file(&mut bag, &|_| Kind::Vector)?);
+        texts.insert(language::PACKED_TEXT.to_owned(), text);
+    } else if let Some(mut bag) = diff {
         let rows = writing.file(&mut bag, &|name| diffs::kind(name))?;
         tensors.insert(sparse::FILE.to_owned(), rows);
     } else {
@@ -331,6 +340,12 @@ pub fn unpack(file: &str, bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
     let Some(about) = About::of(file, bytes)? else {
         return Err(FormatError::NotAModel { why: format!("{} is not a packed adapter", shown(file)) });
     };
+    if let Some(text) = about.texts.get(language::PACKED_TEXT) {
+        let bag = TensorBag::open(language::PACKED_FILE, bytes.to_vec())?;
+        let mut vector = language::read(file, bag, &text.to_string())?;
+        vector.base = BaseClaim { name: about.base, lineage: about.lineage };
+        return Ok(vec![(language::PACKED_FILE.to_owned(), language::write_language_vector(&vector)?)]);
+    }
     let mut out: Vec<(String, Vec<u8>)> =
         about.texts.iter().map(|(name, text)| (name.clone(), format!("{text:#}\n").into_bytes())).collect();
     let folder = Folder { about, bytes };
