@@ -40,6 +40,9 @@ async function write(folder, { r, modules, target }, seed) {
   await writeFile(`${folder}/adapter_model.safetensors`, safetensors(tensors, { format: 'pt' }));
 }
 
+/** A random LoRA of `kind`, `qv8` or `all16`, as a folder of PEFT's. */
+export const lora = (folder, kind, seed) => write(folder, kinds[kind], seed);
+
 /** A Pfeiffer bottleneck as AdapterHub saves it. */
 async function bottleneck(folder, seed) {
   const next = random(seed);

@@ -7,8 +7,9 @@
                                                         pooling, no prefix, texts cut to 512 tokens
 
     tests/collections/reference/rank.safetensors        the same under the adapter (peft, f16 factors in f32)
+    tests/collections/reference/rank1.safetensors       the same under its twin of one bit, unpacked (peft)
 
-    python training/reference.py --adapter adapters/rank-lora
+    python training/reference.py --adapter adapters/rank-lora --twin /work/tmp/rank-1bit
 """
 
 import argparse
@@ -149,6 +150,7 @@ def main():
     parser.add_argument("--base", type=Path, default=BASE)
     parser.add_argument("--out", type=Path, default=ROOT / "tests" / "collections" / "reference")
     parser.add_argument("--adapter", type=Path, help="also write rank.safetensors")
+    parser.add_argument("--twin", type=Path, help="also write rank1.safetensors; what `polygraft unpack` made of the packed file")
     options = parser.parse_args()
     assert len(TEXTS) == 100, len(TEXTS)
     assert all(unescape(escape(t)) == t for t in TEXTS)
@@ -166,8 +168,9 @@ def main():
             print("transformers differs:", repr(text), row[:12], tokenizer(text)["input_ids"][:12])
     (options.out / "tokens.json").write_text("[\n" + ",\n".join(json.dumps(r) for r in ids) + "\n]\n")
     reference(tokenizer, model, options.out / "embeddings.safetensors", ids)
-    if options.adapter:
-        reference(*load(options.base, options.adapter), options.out / "rank.safetensors", ids)
+    for adapter, name in ((options.adapter, "rank"), (options.twin, "rank1")):
+        if adapter:
+            reference(*load(options.base, adapter), options.out / f"{name}.safetensors", ids)
 
 
 def reference(tokenizer, model, path, ids):

@@ -1,9 +1,10 @@
 // The page: what is asked, what is switched on, and what is shown for it.
-import { backbone, callText, compositionFor, freeName, indexKey } from './app/compose.js';
+import { backbone, callText, compositionFor, freeName, indexKey, ranker, rankers } from './app/compose.js';
 import { $, bytesText, duration, el, errorNodes, fatal, isAbort, megabytes, say } from './app/dom.js';
 import { dropZone } from './app/drop.js';
-import { Engine, forget, isKept, manifest, probe, sizeOf } from './app/engine.js';
+import { adapterSize, Engine, forget, isKept, manifest, packedBytes, probe, sizeOf } from './app/engine.js';
 import { Fifty } from './app/fifty.js';
+import { Hundred } from './app/hundred.js';
 import { directionOf, guess, nameOf, ownName } from './app/languages.js';
 import { Results, setStatus, showNotes } from './app/results.js';
 
@@ -27,7 +28,7 @@ const examples = [
 ];
 
 const state = {
-  switches: { queryVector: true, passageVectors: true, rank: false },
+  switches: { queryVector: true, passageVectors: true, rank: false, rank1: false },
   own: [],
   loaded: new Set(),
   language: 'en',
@@ -38,6 +39,7 @@ let queries = [];
 let engine = null;
 let results = null;
 let fifty = null;
+let hundred = null;
 let drop = null;
 let files = null;
 let loading = null;
@@ -95,7 +97,7 @@ function announce(text) {
 function effective() {
   const key = indexKey(state);
   if (key === 'base' || engine.isReady(key)) return { key, state };
-  return { key: 'base', state: { ...state, switches: { ...state.switches, rank: false }, own: state.own.filter((each) => each.vector) } };
+  return { key: 'base', state: { ...state, switches: { ...state.switches, rank: false, rank1: false }, own: state.own.filter((each) => each.vector) } };
 }
 
 async function rank() {
@@ -128,7 +130,7 @@ async function rank() {
     announce(`${of} ranked. First: ${passages[chosen.order[0]].title}, in ${nameOf(passages[chosen.order[0]].lang)}.`);
     const notes = [...standing, ...new Set(chosen.warnings)];
     if (key !== indexKey(state)) notes.push(`Still without ${indexKey(state)}: it joins when all passages are read through it.`);
-    else if (state.switches.rank && state.switches.passageVectors && ![...engine.loaded].some((name) => name.endsWith('.rank'))) {
+    else if (ranker(state.switches) && state.switches.passageVectors && ![...engine.loaded].some((name) => name.endsWith(`.${ranker(state.switches)}`))) {
       notes.push('This server has no language vectors that were made under the ranking adapter: texts take the ranking adapter alone.');
     }
     if (chosen.cut) notes.push('The query is longer than the model reads: its end was cut off.');
@@ -249,7 +251,7 @@ async function removeOwn(each) {
 }
 
 async function graft({ name: file, files: source }) {
-  const taken = new Set([...engine.loaded, ...engine.missing, 'rank', 'base', ...state.own.map((each) => each.name)]);
+  const taken = new Set([...engine.loaded, ...engine.missing, ...rankers, 'base', ...state.own.map((each) => each.name)]);
   const name = freeName(file, taken);
   const report = await engine.graft(name, source);
   state.own.push({ name, family: report.family, vector: /vector/i.test(report.family), language: report.language, on: true });
@@ -266,7 +268,7 @@ let vectorLanguages = [];
 function showCompositions() {
   const { text } = querySays();
   const lang = state.language;
-  // Before the ranking adapter is there, its vectors are not either: their names are shown all the same.
+  // Before a ranking adapter is there, its vectors are not either: their names are shown all the same.
   const shown = { ...state, loaded: named() };
   const query = compositionFor('query', lang, shown);
   const each = poolLanguages.map((code) => [code, compositionFor('passage', code, shown)]);
@@ -284,10 +286,11 @@ function showCompositions() {
   say($('call'), callText({ query: text, queryComposition: query, passages: each, index: indexKey(state) }));
 }
 
-/** Names that are loaded, or will be once the ranking adapter is. */
+/** Names that are loaded, or will be once the ranking adapter that is on is. */
 function named() {
-  if (engine && (engine.loaded.has('rank') || !state.switches.rank)) return engine.loaded;
-  return new Set([...(engine?.loaded ?? []), ...vectorLanguages.flatMap((code) => (engine ? [`${code}.rank`] : [code, `${code}.rank`]))]);
+  const on = ranker(state.switches);
+  if (engine && (engine.loaded.has(on) || !on)) return engine.loaded;
+  return new Set([...(engine?.loaded ?? []), ...vectorLanguages.flatMap((code) => (engine ? [`${code}.${on}`] : [code, `${code}.${on}`]))]);
 }
 
 let capabilities = null;
@@ -307,6 +310,10 @@ async function showDevice() {
     if (times.first) facts.push(['First ranking after', duration(times.first)]);
     if (times.base) facts.push([`All ${passages.length} read in`, duration(times.base)]);
     if (times.last) facts.push(['Last ranking', duration(times.last)]);
+    for (const name of rankers) {
+      const report = engine.model.adapters.get(name);
+      if (report) facts.push([`Adapter ${name}`, `${bytesText(report.bytes)} in memory`]);
+    }
     if (times.memory) facts.push(['Memory', bytesText(times.memory)]);
   }
   $('device').replaceChildren(...facts.flatMap(([term, text]) => [el('dt', { text: term }), el('dd', { text })]));
@@ -387,6 +394,7 @@ async function start() {
   $('forget').hidden = !(files && (await isKept(files)));
   drop.enable(true);
   fifty.enable(true);
+  hundred.enable(engine.model);
   if ($('query').value.trim() === '') ask(known.get(examples[0]));
   standing = warnings;
   engine.model.memory().then(({ wasm }) => ((times.memory = wasm), showDevice())).catch(() => {});
@@ -423,6 +431,7 @@ async function restart() {
   state.loaded = new Set();
   results?.clear();
   fifty.enable(false);
+  hundred.enable(null);
   drop.enable(false);
   showGate(true);
   showSwitches();
@@ -463,7 +472,9 @@ async function main() {
   $('lang').addEventListener('change', () => schedule(0));
   for (const chip of document.querySelectorAll('.chip[data-switch]')) {
     chip.addEventListener('click', () => {
-      state.switches[chip.dataset.switch] = !state.switches[chip.dataset.switch];
+      const name = chip.dataset.switch;
+      state.switches[name] = !state.switches[name];
+      if (rankers.includes(name)) for (const other of rankers) if (other !== name) state.switches[other] = false;
       switched();
     });
   }
@@ -505,9 +516,15 @@ async function main() {
       $('query').scrollIntoView({ block: 'center' });
     },
   });
+  hundred = new Hundred({ packedBytes, query: () => querySays().text, onError: problem });
   drop = dropZone({ load: graft, isReady: () => engine !== null });
   showCompositions();
   setStatus('');
+  for (const name of rankers) {
+    adapterSize(name)
+      .then((bytes) => bytes && $(`${name}-size`).append(`, ${bytesText(bytes)}`))
+      .catch(() => {});
+  }
   try {
     files = await manifest();
   } catch (error) {

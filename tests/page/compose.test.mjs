@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { answerRank, callText, compositionFor, documentText, freeName, indexKey, stackOf, summarize } from '../../www/app/compose.js';
+import { chosen, share, turned } from '../../www/app/hundred.js';
 import { directionOf, guess } from '../../www/app/languages.js';
 
 const loaded = new Set(['hu', 'de', 'hu.rank', 'rank']);
@@ -18,6 +19,9 @@ test('compositions follow the chips', () => {
   assert.equal(compositionFor('query', 'de', state({ rank: true })), 'rank');
   assert.equal(indexKey(state({})), 'base');
   assert.equal(indexKey(state({ rank: true })), 'rank');
+  // The twin of one bit has vectors of its own.
+  assert.equal(indexKey(state({ rank1: true })), 'rank1');
+  assert.equal(compositionFor('query', 'hu', { ...state({ rank1: true }), loaded: new Set(['hu', 'hu.rank', 'hu.rank1', 'rank1']) }), 'stack(hu.rank1, rank1)');
 });
 
 test('dropped adapters join', () => {
@@ -47,6 +51,28 @@ test('the call as text does what the page does', () => {
     for (const [lang, composition] of list) assert.equal(document({ lang }), composition, documentText(list));
   }
   assert.match(callText({ query: "l'eau", queryComposition: 'fr', passages: each, index: 'rank' }), /search\('l\\'eau'/);
+});
+
+test('copies with bits turned over', () => {
+  const header = JSON.stringify({ codes: { dtype: 'U8', shape: [4000], data_offsets: [0, 4000] }, stats: { dtype: 'F32', shape: [2], data_offsets: [4000, 4008] } });
+  const file = new Uint8Array(8 + header.length + 4008).fill(0x55);
+  new DataView(file.buffer).setBigUint64(0, BigInt(header.length), true);
+  file.set(new TextEncoder().encode(header), 8);
+  const differing = (a) => a.reduce((sum, byte, i) => sum + (byte ^ file[i]).toString(2).replaceAll('0', '').length, 0);
+  assert.equal(differing(turned(file, 0, 1)), 0);
+  for (const part of [0.1, 0.5]) {
+    const copy = turned(file, part, 7);
+    assert.ok(Math.abs(differing(copy) / 32000 - part) < 0.01, `${part}`);
+    assert.deepEqual([...copy.subarray(0, 8 + header.length)], [...file.subarray(0, 8 + header.length)]);
+    assert.deepEqual([...copy.subarray(-8)], [...file.subarray(-8)]);
+  }
+  assert.equal(share(0), 0);
+  assert.equal(share(99), 0.5);
+  for (const turn of [0, 1, 50, 98, 500]) {
+    const sixteen = chosen(turn);
+    assert.equal(new Set(sixteen).size, 16);
+    assert.ok(sixteen[0] === 0 && sixteen.every((i) => i >= 0 && i < 100), `${turn}: ${sixteen}`);
+  }
 });
 
 test('guesses at languages', () => {

@@ -59,7 +59,7 @@ const drop = (files) =>
 test('asks before it downloads, with the size', async () => {
   await page.waitForFunction(() => /^\d+ MB$/.test(document.getElementById('gate-size').textContent));
   assert.ok(await page.locator('#start').isVisible());
-  assert.deepEqual(requests.filter((url) => /model\.safetensors|tokenizer\.kit|\.wasm$/.test(url)), []);
+  assert.deepEqual(requests.filter((url) => /\/model\.safetensors|tokenizer\.kit|\.wasm$/.test(url)), []);
   assert.match(await page.locator('#gate').innerText(), /kept in this browser/);
 });
 
@@ -221,6 +221,48 @@ test('the ranking adapter: progress, its own vectors, another order', async (t) 
   t.diagnostic(`back in ${Date.now() - again} ms`);
 });
 
+test('the twin of one bit: bytes on both chips, one of the two at a time, its own ranking', async (t) => {
+  const kilobytes = async (name) => Number(/(\d+) kB/.exec(await chip(name).innerText())?.[1]);
+  assert.equal(await kilobytes('rank1'), 22);
+  assert.ok((await kilobytes('rank')) > 290, await chip('rank').innerText());
+  const from = await order();
+  const start = Date.now();
+  await chip('rank1').click();
+  await settled('rank1 250');
+  t.diagnostic(`read through the twin in ${Date.now() - start} ms`);
+  assert.notDeepEqual(await order(), from);
+  assert.equal(await page.locator('#compositions code').first().innerText(), 'stack(hu.rank1, rank1)');
+  assert.equal(await page.locator('#notes li').count(), 0, await page.locator('#notes').innerText());
+  assert.match(await page.locator('#device').innerText(), /Adapter rank1\s+\d+ kB in memory/);
+  await chip('rank').click();
+  await settled('rank 250');
+  assert.equal(await chip('rank1').getAttribute('aria-pressed'), 'false');
+  await chip('rank').click();
+  await settled('base 250');
+});
+
+test('a hundred adapters in memory, sixteen of them in one batch', async (t) => {
+  await page.locator('#hundred-run').click();
+  await page.locator('#hundred-out').waitFor({ timeout: 5 * minutes });
+  const figures = (await page.locator('#hundred-summary').innerText()).replace(/\s+/g, ' ');
+  t.diagnostic(figures);
+  const megabytes = Number(/100 adapters in memory ([\d.]+) MB/.exec(figures)?.[1]);
+  assert.ok(megabytes > 1.8 && megabytes <= 2.5, figures);
+  const table = () => page.locator('#hundred-rows tr').evaluateAll((all) => all.map((row) => [row.cells[0].innerText, Number(row.dataset.cosine)]));
+  const first = await table();
+  assert.equal(first.length, 16);
+  assert.ok(first[0][1] > 0.999, `${first[0]}`);
+  const cosines = first.map(([, cosine]) => cosine);
+  // More bits turned: farther away; each adapter its own.
+  assert.equal(new Set(cosines).size, 16);
+  assert.ok(cosines[1] > cosines[15] && cosines[15] < 0.97, cosines.join());
+  await page.locator('#hundred-run').click();
+  await page.waitForFunction((name) => document.querySelectorAll('#hundred-rows tr')[1].cells[0].innerText !== name, first[1][0]);
+  await page.locator('#hundred-drop').click();
+  await page.locator('#hundred-out').waitFor({ state: 'hidden' });
+  assert.match(await page.locator('#hundred-status').innerText(), /unloaded/);
+});
+
 test('the second visit starts by itself, from this browser', async (t) => {
   await page.close();
   const before = requests.length;
@@ -230,7 +272,7 @@ test('the second visit starts by itself, from this browser', async (t) => {
   await page.goto(server.url);
   await page.locator('#list .row').first().waitFor({ timeout: 5 * minutes });
   t.diagnostic(`first ranking ${Date.now() - start} ms after the visit`);
-  assert.deepEqual(requests.slice(before).filter((url) => /model\.safetensors|tokenizer\.kit/.test(url)), []);
+  assert.deepEqual(requests.slice(before).filter((url) => /\/model\.safetensors|tokenizer\.kit/.test(url)), []);
 });
 
 test('a model that cannot be had is said in words, and can be tried again', async () => {

@@ -4,6 +4,12 @@
 /** The name under which a language's vector is loaded: `hu` for the base, `hu.rank` for the one made under `rank`. */
 export const vectorName = (lang, under = null) => (under ? `${lang}.${under}` : lang);
 
+/** The ranking adapter, and its twin of one bit a number: one of them at most is on. */
+export const rankers = ['rank', 'rank1'];
+
+/** Which of the two is on, or null. */
+export const ranker = (switches) => rankers.find((name) => switches[name]) ?? null;
+
 /** `base`, one name, or `stack(a, b)`. */
 export function stackOf(names) {
   if (names.length === 0) return 'base';
@@ -13,7 +19,8 @@ export function stackOf(names) {
 /** The adapters that change the model itself, in order: the ranking adapter and dropped ones. */
 export function backbone(switches, own = []) {
   const names = own.filter((each) => each.on && !each.vector).map((each) => each.name);
-  return switches.rank ? ['rank', ...names] : names;
+  const first = ranker(switches);
+  return first ? [first, ...names] : names;
 }
 
 /**
@@ -23,7 +30,7 @@ export function backbone(switches, own = []) {
 export function vectorFor(lang, { switches, own = [], loaded }) {
   const dropped = own.findLast((each) => each.on && each.vector && (each.language === lang || each.language === null));
   if (dropped) return dropped.name;
-  const name = vectorName(lang, switches.rank ? 'rank' : null);
+  const name = vectorName(lang, ranker(switches));
   return loaded.has(name) ? name : null;
 }
 

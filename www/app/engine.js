@@ -1,10 +1,16 @@
 // The model, its adapters and the indexes of the pool: everything of the page that talks to polygraft.
 import { load, probe } from '../../js/dist/index.js';
-import { vectorName } from './compose.js';
+import { rankers, vectorName } from './compose.js';
 
 const root = new URL('../', document.baseURI);
 const modelAt = new URL('models/multilingual-e5-small/', root);
 const adaptersAt = new URL('adapters/', root);
+
+/** The ranking adapters, as they are shipped: a folder, and a packed file. */
+const shipped = {
+  rank: ['rank-lora/', 'adapter_config.json', 'adapter_model.safetensors'],
+  rank1: ['rank-lora-1bit/rank-lora-1bit.safetensors'],
+};
 
 /** Passages are read in portions of this many, so that queries get in between. */
 const portion = 10;
@@ -18,6 +24,20 @@ export async function manifest() {
   const response = await fetch(new URL('polygraft.json', modelAt));
   if (!response.ok) throw new Error(`The model is not on this server (${response.status} for ${response.url}). Run npm start once: it makes it.`);
   return Object.entries((await response.json()).files).map(([name, entry]) => ({ name, ...entry }));
+}
+
+/** Bytes of a ranking adapter's files, as the server says; null when it has none. */
+export async function adapterSize(name) {
+  const [place, ...files] = shipped[name];
+  const answers = await Promise.all((files.length ? files : ['']).map((file) => fetch(new URL(place + file, adaptersAt), { method: 'HEAD' })));
+  return answers.every((answer) => answer.ok) ? answers.reduce((sum, answer) => sum + Number(answer.headers.get('content-length')), 0) : null;
+}
+
+/** The packed file of one bit, as bytes. */
+export async function packedBytes() {
+  const response = await fetch(new URL(shipped.rank1[0], adaptersAt));
+  if (!response.ok) throw new Error(`The packed adapter is not on this server (${response.status} for ${response.url}).`);
+  return new Uint8Array(await response.arrayBuffer());
 }
 
 export const sizeOf = (files) => files.reduce((sum, file) => sum + file.bytes, 0);
@@ -53,7 +73,7 @@ export class Engine {
   #indexes = new Map();
   #part = null;
   #preparing = new Map();
-  #rank = null;
+  #rankers = new Map();
 
   static async start(passages, languages, { signal, onProgress, onWarning }) {
     const model = await load(modelAt, { signal, onProgress });
@@ -74,7 +94,7 @@ export class Engine {
     this.languages = languages;
   }
 
-  /** Each language's vector: made for the base, or under the ranking adapter. One that is not there is noted. */
+  /** Each language's vector: made for the base, or under a ranking adapter. One that is not there is noted. */
   async #loadVectors(under, signal) {
     const folder = under ?? 'base';
     await Promise.all(
@@ -91,17 +111,21 @@ export class Engine {
     );
   }
 
-  /** The ranking adapter and the vectors made under it: fetched when they are first wanted. */
-  loadRank() {
-    this.#rank ??= (async () => {
-      await this.model.loadAdapter('rank', new URL('rank-lora/', adaptersAt));
-      this.loaded.add('rank');
-      await this.#loadVectors('rank');
-    })().catch((error) => {
-      this.#rank = null;
-      throw error;
-    });
-    return this.#rank;
+  /** A ranking adapter and the vectors made under it: fetched when they are first wanted. */
+  loadRanker(name) {
+    if (!this.#rankers.has(name)) {
+      const load = async () => {
+        await this.model.loadAdapter(name, new URL(shipped[name][0], adaptersAt));
+        this.loaded.add(name);
+        await this.#loadVectors(name);
+      };
+      const loading = load().catch((error) => {
+        this.#rankers.delete(name);
+        throw error;
+      });
+      this.#rankers.set(name, loading);
+    }
+    return this.#rankers.get(name);
   }
 
   /** The index for a backbone: `{ index, size }`, or null while there is none. The base's may still be growing. */
@@ -134,7 +158,7 @@ export class Engine {
   }
 
   async #build(key, signal, onProgress, onPart) {
-    if (/\brank\b/.test(key)) await this.loadRank();
+    for (const name of key.split(/[(), ]+/)) if (rankers.includes(name)) await this.loadRanker(name);
     const total = this.passages.length;
     let last = null;
     try {

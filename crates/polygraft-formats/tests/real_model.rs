@@ -40,15 +40,20 @@ fn embeddings<B: Backend>(backend: B, precision: Precision) -> Vec<f32> {
     cosines(backend, precision, None, "embeddings.safetensors")
 }
 
-/// Cosines of our embeddings with the ones in `file`, under the adapter in `folder` where one is given.
-fn cosines<B: Backend>(backend: B, precision: Precision, folder: Option<&str>, file: &str) -> Vec<f32> {
+/// Cosines of our embeddings with the ones in `file`, under the adapter at `place`, a folder or a file, where one is given.
+fn cosines<B: Backend>(backend: B, precision: Precision, place: Option<&str>, file: &str) -> Vec<f32> {
     let files = model();
     let mut session = support::session(&files, backend).unwrap();
     let tokenizer = Tokenizer::load(&files, session.spec().vocab).unwrap();
     let rows = rows(session.spec(), &tokenizer, session.spec().max_tokens());
     let mut compose = Compose::Base;
-    if let Some(folder) = folder {
-        let files = support::folder(&support::repository(folder));
+    if let Some(place) = place {
+        let path = support::repository(place);
+        let files = if path.is_file() {
+            MemoryFiles([(place.to_owned(), fs::read(path).unwrap())].into())
+        } else {
+            support::folder(&path)
+        };
         let adapter = load_adapter(&files, session.spec(), &AdapterOptions::default()).unwrap();
         session.graft("rank", adapter, Graft::default()).unwrap();
         compose = "rank".parse().unwrap();
@@ -112,6 +117,18 @@ fn gpu_embeddings_are_pytorchs() {
 #[test]
 fn embeddings_under_the_lora_are_pytorchs() {
     let all = cosines(Cpu::new(), Precision::Exact, Some("adapters/rank-lora"), "rank.safetensors");
+    assert!(worst(&all) >= 0.99999, "{}", worst(&all));
+}
+
+/// The packed file of one bit against `peft` on what `unpack` makes of it.
+#[test]
+fn embeddings_under_the_twin_of_one_bit_are_pytorchs() {
+    let all = cosines(
+        Cpu::new(),
+        Precision::Exact,
+        Some("adapters/rank-lora-1bit/rank-lora-1bit.safetensors"),
+        "rank1.safetensors",
+    );
     assert!(worst(&all) >= 0.99999, "{}", worst(&all));
 }
 
