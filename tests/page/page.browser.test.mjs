@@ -256,6 +256,9 @@ test('a hundred adapters in memory, sixteen of them in one batch', async (t) => 
   // More bits turned: farther away; each adapter its own.
   assert.equal(new Set(cosines).size, 16);
   assert.ok(cosines[1] > cosines[15] && cosines[15] < 0.97, cosines.join());
+  await page.setViewportSize({ width: 320, height: 800 });
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), 0, '320 px');
+  await page.setViewportSize({ width: 1280, height: 900 });
   await page.locator('#hundred-run').click();
   await page.waitForFunction((name) => document.querySelectorAll('#hundred-rows tr')[1].cells[0].innerText !== name, first[1][0]);
   await page.locator('#hundred-drop').click();
