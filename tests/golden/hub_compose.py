@@ -113,6 +113,8 @@ def split():
     # The first leaf's flags prepare the whole row, the last one's finish it.
     sp("mixed_flags", [SeqBnConfig(reduction_factor=4), BnConfig(mh_adapter=False, output_adapter=True, original_ln_before=False, reduction_factor=4, non_linearity="tanh")], "split(a:3, b:*)")
     sp("gating", [SeqBnConfig(reduction_factor=4, use_gating=True)] * 2, "split(a:3, b:*)")
+    # A gate is a mean over the tokens of its part, be it of the same adapter.
+    sp("same_twice", [SeqBnConfig(reduction_factor=4, use_gating=True, ln_after=True)], "split(a:3, a:*)")
     sp("languages_under_task", [INVERTIBLE, INVERTIBLE, Spec(PFEIFFER, head=CLASSIFY)], "stack(split(a:3, b:*), c)", inert=(r"invertible_adapters\.b_task",))
     sp("of_stacks", [PFEIFFER] * 3, "split(stack(a, b):3, c:*)")
     sp("of_split", [PFEIFFER] * 3, "split(a:2, split(b:1, c:*):*)")

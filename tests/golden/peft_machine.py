@@ -127,12 +127,16 @@ class Machine:
     def __init__(self, root, bases):
         self.root, self.bases, self.done, self.vocab = root, bases, set(), None
 
+    def at(self, base):
+        """A base's folder; those that see stand beside those that read."""
+        return self.bases / base if (self.bases / base).exists() else make.base_at(base)
+
     def path_of(self, base, folder):
-        return os.path.relpath(self.bases / base, folder)
+        return os.path.relpath(self.at(base), folder)
 
     def load(self, base, cls=None, labels=None):
         kwargs = {"num_labels": labels, "ignore_mismatched_sizes": True} if labels else {}
-        folder = self.bases / base
+        folder = self.at(base)
         cls = getattr(transformers, cls or make.CLASSES.get(base) or json.loads((folder / "config.json").read_text())["architectures"][0])
         model = cls.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **kwargs)
         if self.vocab:  # The tokens that an adapter adds.
@@ -238,7 +242,7 @@ class Machine:
         make.expect(folder, results)
 
     def make_rows(self, name, base, count, lengths):
-        config = json.loads((self.bases / base / "config.json").read_text())
+        config = json.loads((self.at(base) / "config.json").read_text())
         if "image_size" in config:
             shape = (config["num_channels"], config["image_size"], config["image_size"])
             return list(normal(generator(f"pixels {name}"), (count, *shape), 1.0))

@@ -11,11 +11,15 @@ use polygraft::ir::{Graft, LoadReport};
 use polygraft::model::ModelSpec;
 use polygraft::session::Session;
 use polygraft::tasks::Engine;
+use polygraft_formats::base::manifest::{Check, Manifest};
 use polygraft_formats::container::safetensors::header_len;
-use polygraft_formats::{AdapterOptions, BaseLoader, Loaded, Tokenizer};
+use polygraft_formats::{AdapterOptions, BaseLoader, Files, Loaded, Tokenizer};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+/// Bytes of a file that are hashed at a time.
+const PIECE: u64 = 1 << 20;
 
 /// Enough to see the length of a header, or what a file is instead.
 const START: u64 = 64;
@@ -38,19 +42,43 @@ pub(crate) fn base(
         total += plans.iter().map(|p| p.bytes).sum::<u64>();
         readers.push((shard, reader, plans));
     }
+    let manifest = Manifest::read(&disk).map_err(format)?;
+    for name in manifest.names().filter(|name| disk.has(name) && !shards.iter().any(|shard| shard == name)) {
+        let mut check = manifest.check(name);
+        follow(&mut check, &mut disk.reader(name)?, u64::MAX)?;
+        check.map_or(Ok(()), Check::finish).map_err(format)?;
+    }
     let bar = Progress::new("loading", Unit::Bytes);
     let mut done = 0;
     for (shard, mut reader, plans) in readers {
+        let mut check = manifest.check(shard);
         for plan in plans {
+            follow(&mut check, &mut reader, plan.offset)?;
             let bytes = reader.read(plan.offset, plan.bytes as usize)?;
+            if let Some(check) = check.as_mut().filter(|check| check.seen() == plan.offset) {
+                check.update(&bytes);
+            }
             done += plan.bytes;
             for (id, matrix) in loader.tensor(shard, plan.index, bytes).map_err(format)? {
                 sink(id, matrix)?;
             }
             bar.set(done, total);
         }
+        follow(&mut check, &mut reader, u64::MAX)?;
+        check.map_or(Ok(()), Check::finish).map_err(format)?;
     }
     loader.finish().map_err(format)
+}
+
+/// Shows `check` the bytes of its file up to `end`, as far as it has not seen them.
+fn follow(check: &mut Option<Check>, reader: &mut Ranged, end: u64) -> Result<()> {
+    let Some(check) = check else { return Ok(()) };
+    let end = end.min(reader.len());
+    while check.seen() < end {
+        let piece = (end - check.seen()).min(PIECE);
+        check.update(&reader.read(check.seen(), piece as usize)?);
+    }
+    Ok(())
 }
 
 fn header(path: &Path, shard: &str, reader: &mut Ranged) -> Result<Vec<u8>> {

@@ -474,3 +474,43 @@ fn first_adapter(case: &str) -> String {
     let (_, adapter) = json["adapters"].as_object().unwrap().iter().next().unwrap();
     fixture(&format!("{case}/{}", adapter.as_str().unwrap()))
 }
+
+/// P17: a converted base is the one that was written, or it is refused: a bit among its weights, its configuration, its list.
+#[test]
+fn a_converted_base_is_the_one_that_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("base");
+    let done = polygraft(&["quantize", "--bits", "8", &fixture("bases/bert"), base.to_str().unwrap()]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let text = format!("{{\"base\": {:?}, \"rows\": [[1, 2, 3]]}}", base.display().to_string());
+    let request = write(dir.path(), "request.json", &text);
+    let out = dir.path().join("out.safetensors");
+    let args = ["forward", "--request", request.to_str().unwrap(), "--output", out.to_str().unwrap()];
+    assert!(polygraft(&args).status.success());
+    std::fs::remove_file(&out).unwrap();
+    let turn = |file: &str, at: usize, bit: u8| {
+        let path = base.join(file);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = if at == usize::MAX { bytes.len() - 1 } else { at };
+        bytes[at] ^= 1 << bit;
+        std::fs::write(path, bytes).unwrap();
+    };
+    let weights = std::fs::metadata(base.join("model.safetensors")).unwrap().len() as usize;
+    for at in [weights / 3, weights / 2, usize::MAX] {
+        turn("model.safetensors", at, 0);
+        fails(&args, 1, &["INTEGRITY", "model.safetensors", "convert it anew"]);
+        assert!(!out.exists());
+        turn("model.safetensors", at, 0);
+    }
+    let config = std::fs::read_to_string(base.join("config.json")).unwrap();
+    std::fs::write(base.join("config.json"), format!("{config}\n")).unwrap();
+    fails(&args, 1, &["INTEGRITY", "config.json"]);
+    std::fs::write(base.join("config.json"), config).unwrap();
+    let list = std::fs::read_to_string(base.join("polygraft.json")).unwrap();
+    for (from, to, part) in [("\"sha256\"", "\"sha255\"", "SHA-256"), ("\"files\"", "\"filet\"", "lists no files")] {
+        std::fs::write(base.join("polygraft.json"), list.replace(from, to)).unwrap();
+        fails(&args, 1, &["FORMAT_HEADER", part]);
+    }
+    std::fs::write(base.join("polygraft.json"), list).unwrap();
+    assert!(polygraft(&args).status.success());
+}

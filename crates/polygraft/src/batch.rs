@@ -337,10 +337,14 @@ fn table(
             .filter(|(range, _)| !range.is_empty())
             .collect();
         ranges.sort_by_key(|(range, _)| range.start);
-        for (range, entry) in ranges {
+        for (part, (range, entry)) in ranges.into_iter().enumerate() {
             match segments.last_mut() {
+                // Rows of one segment stay apart in the steps; parts of a row would not, and gates are means over them.
                 Some(last)
-                    if last.range.end == range.start && last.payload == entry.payload && last.scale == entry.scale =>
+                    if part == 0
+                        && last.range.end == range.start
+                        && last.payload == entry.payload
+                        && last.scale == entry.scale =>
                 {
                     last.range.end = range.end;
                 }
