@@ -1,7 +1,7 @@
 // The Rust side: which toolchain builds what, and the WebAssembly build.
 import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { at, cacheDir, exists, gzipped, megabytes, once, probe, run, runAsMain, say, SetupError, which } from './lib.mjs';
+import { at, cacheDir, exists, gzipped, megabytes, once, probe, root, run, runAsMain, say, SetupError, which } from './lib.mjs';
 
 const target = 'wasm32-unknown-unknown';
 const minimum = [1, 90];
@@ -232,11 +232,28 @@ export async function ensureWasm() {
   );
 }
 
-async function buildWasm(build, toolchain, bindgen, optimiser, out) {
+/** Where the CPU kernels' checks are, by the features of the two builds: examples/wasm.rs of polygraft-cpu. */
+export const kernelChecks = builds.map((build) => path.join(cacheDir, 'kernels', build.file));
+
+/** Builds the CPU kernels with their conformance test as modules of their own, which tests/kernels runs. */
+export async function ensureKernelChecks() {
+  const crates = ['polygraft', 'polygraft-cpu'].flatMap((name) => ['Cargo.toml', 'src', 'examples', 'tests'].map((part) => `crates/${name}/${part}`));
+  await once('kernels', { inputs: ['Cargo.toml', 'Cargo.lock', '.cargo', ...crates, 'scripts/rust.mjs'], outputs: kernelChecks.map((file) => path.relative(root, file)) }, async () => {
+    const toolchain = await wasmToolchain();
+    await mkdir(path.dirname(kernelChecks[0]), { recursive: true });
+    for (const [i, build] of builds.entries()) {
+      const built = await cargoWasm(build, toolchain, ['-p', 'polygraft-cpu', '--example', 'wasm']);
+      await copyFile(path.join(built, 'examples/wasm.wasm'), kernelChecks[i]);
+    }
+  });
+}
+
+/** Cargo for WebAssembly; the folder of what it built. */
+async function cargoWasm(build, toolchain, what) {
   const targetDir = path.join(cacheDir, 'target-wasm');
   await run(
     toolchain.cargo,
-    ['build', '--locked', '--profile', 'wasm', '--target', target, ...toolchain.args, '-p', 'polygraft-wasm'],
+    ['build', '--locked', '--profile', 'wasm', '--target', target, ...toolchain.args, ...what],
     {
       env: {
         ...toolchain.env,
@@ -251,7 +268,11 @@ async function buildWasm(build, toolchain, bindgen, optimiser, out) {
       hint: 'The WebAssembly build failed: see the compiler\'s output above.',
     },
   );
-  const built = path.join(targetDir, target, 'wasm/polygraft_wasm.wasm');
+  return path.join(targetDir, target, 'wasm');
+}
+
+async function buildWasm(build, toolchain, bindgen, optimiser, out) {
+  const built = path.join(await cargoWasm(build, toolchain, ['-p', 'polygraft-wasm']), 'polygraft_wasm.wasm');
   if (!(await exists(built))) throw new SetupError(`cargo left no ${path.relative(at(), built)}`, 'The crate has to be a cdylib.');
   const bound = path.join(cacheDir, 'bindgen');
   await rm(bound, { recursive: true, force: true });

@@ -6,7 +6,7 @@ import { ensureDeps } from './deps.mjs';
 import { at, filesUnder, report, root, run, runAsMain, say, SetupError, which } from './lib.mjs';
 import { ensureModel } from './model.mjs';
 import { ensurePackage } from './package.mjs';
-import { aptInstall, cargo, ensureWasm } from './rust.mjs';
+import { aptInstall, cargo, ensureKernelChecks, ensureWasm } from './rust.mjs';
 
 const minutes = 60_000;
 
@@ -23,7 +23,15 @@ const stages = [
   },
   { name: 'model', about: "the demo's model: fetch, check, quantize", work: ensureModel },
   { name: 'rust', about: 'cargo test of the workspace', work: rustTests },
-  { name: 'wasm', about: 'WebAssembly build', needs: ['packages'], work: ensureWasm },
+  {
+    name: 'wasm',
+    about: "WebAssembly build, and its kernels' checks",
+    needs: ['packages'],
+    work: async () => {
+      await ensureWasm();
+      await ensureKernelChecks();
+    },
+  },
   { name: 'types', about: 'tsc and the npm package', needs: ['packages', 'wasm'], work: ensurePackage },
   {
     name: 'node',

@@ -1,4 +1,5 @@
-//! Milliseconds a call and tokens a second. `cargo run --release --example bench -- [ROUNDS] [profile]`.
+//! Milliseconds a call and tokens a second. `cargo run --release --example bench -- [ROUNDS] [profile | pair]`; `pair`: what
+//! adapters in one bit cost against the same in 32 bits, 16 × 64 tokens, eight adapters in turn.
 
 mod support;
 
@@ -9,6 +10,40 @@ fn main() {
     let rounds: usize = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(9);
     let mut session = support::session();
     println!("{}, {} MB of weights", session.backend().describe(), session.backend().memory() / 1_000_000);
+    if std::env::args().nth(2).as_deref() == Some("pair") {
+        for precision in [Precision::Fast, Precision::Exact] {
+            let batches = ["small", "bits"].map(|adapter| support::batch(&session, 16, 64, adapter));
+            let mut ratios = Vec::new();
+            let mut times = [Vec::new(), Vec::new()];
+            for round in 0..=rounds {
+                let mut took = [0.0; 2];
+                // Each goes first in turn.
+                for which in [round % 2, 1 - round % 2] {
+                    let start = milliseconds();
+                    std::hint::black_box(support::run(&mut session, &batches[which], precision));
+                    took[which] = milliseconds() - start;
+                }
+                if round > 0 {
+                    ratios.push(took[1] / took[0]);
+                    times.iter_mut().zip(took).for_each(|(list, ms)| list.push(ms));
+                }
+            }
+            let median = |list: &mut Vec<f64>| {
+                list.sort_by(f64::total_cmp);
+                list[list.len() / 2]
+            };
+            let [whole, bits] = &mut times;
+            println!(
+                "{precision:?}: 32 bits {:.1} ms, 1 bit {:.1} ms, ratio {:.3} (p10–p90 {:.3}–{:.3}), {rounds} rounds",
+                median(whole),
+                median(bits),
+                median(&mut ratios),
+                ratios[ratios.len() / 10],
+                ratios[ratios.len() * 9 / 10]
+            );
+        }
+        return;
+    }
     if std::env::args().nth(2).is_some() {
         for (rows, tokens, adapter) in [(16, 64, ""), (8, 0, ""), (8, 0, "small"), (8, 0, "large")] {
             let batch = support::batch(&session, rows, tokens, adapter);

@@ -1,4 +1,5 @@
-// Runs examples/wasm.rs: node examples/wasm.mjs MODULE [ROUNDS | check | profile]. Times on a core, so that neighbours
+// Runs examples/wasm.rs: node examples/wasm.mjs MODULE [ROUNDS | check | profile | pair]. `pair`: adapters in one bit
+// against the same in 32 bits, 16 x 64 tokens, eight adapters in turn. Times on a core, so that neighbours
 // do not count. Modules built with +relaxed-simd need --experimental-wasm-relaxed-simd before Node 22.
 import { readFile } from 'node:fs/promises';
 
@@ -20,6 +21,23 @@ if (mode === 'check') {
     const start = profile();
     console.log(`${name(shape)}\n${new TextDecoder().decode(new Uint8Array(memory.buffer, start, length()))}`);
   }
+} else if (mode === 'pair') {
+  const ratios = [];
+  const times = [[], []];
+  for (let round = -2; round < 21; round++) {
+    const took = [0, 0];
+    for (const which of round % 2 ? [1, 0] : [0, 1]) {
+      prepare(16, 64, which ? 3 : 1);
+      const start = now();
+      bench(1);
+      took[which] = now() - start;
+    }
+    if (round < 0) continue;
+    ratios.push(took[1] / took[0]);
+    times.forEach((list, i) => list.push(took[i]));
+  }
+  const at = (list, p) => list.toSorted((a, b) => a - b)[Math.floor(list.length * p)];
+  console.log(`32 bits ${at(times[0], 0.5).toFixed(1)} ms, 1 bit ${at(times[1], 0.5).toFixed(1)} ms, ratio ${at(ratios, 0.5).toFixed(3)} (p10–p90 ${at(ratios, 0.1).toFixed(3)}–${at(ratios, 0.9).toFixed(3)}), 21 rounds`);
 } else {
   const rounds = Number(mode);
   const times = cases.map(() => []);

@@ -25,13 +25,13 @@ fn now() -> f64 {
     host::now()
 }
 
-/// Makes the model and a batch: see [`support::batch`]; adapters 0: none, 1: small, 2: large.
+/// Makes the model and a batch: see [`support::batch`]; adapters 0: none, 1: small, 2: large, 3: bits.
 #[unsafe(no_mangle)]
 pub extern "C" fn prepare(rows: usize, tokens: usize, adapters: usize) {
     BENCH.with(|bench| {
         let mut bench = bench.borrow_mut();
         let session = bench.take().map_or_else(support::session, |(session, _)| session);
-        let batch = support::batch(&session, rows, tokens, ["", "small", "large"][adapters]);
+        let batch = support::batch(&session, rows, tokens, ["", "small", "large", "bits"][adapters]);
         *bench = Some((session, batch));
     });
 }

@@ -15,8 +15,8 @@ const POSITIONS: usize = 512;
 /// Adapters of a kind.
 pub(crate) const ADAPTERS: usize = 8;
 
-/// The benchmark's model on the CPU backend, with adapters `small0`… (rank 8 on query and value) and `large0`… (rank 16
-/// on all six).
+/// The benchmark's model on the CPU backend, with adapters `small0`… (rank 8 on query and value), `bits0`… (the same in one
+/// bit) and `large0`… (rank 16 on all six).
 pub(crate) fn session() -> Session<Cpu> {
     let dims = Dims { hidden: 384, heads: 12, ffn: 1536, layers: 12, vocab: 1000, scheme: Scheme::Q4_0 };
     let (mut spec, mut weights) = testing::model(dims, 1);
@@ -30,15 +30,18 @@ pub(crate) fn session() -> Session<Cpu> {
     }
     let mut session = Session::new(spec, backend).expect("all weights are there");
     for i in 0..ADAPTERS {
-        let small = lora(session.spec(), i as u64, 8, &[LayerLinear::Query, LayerLinear::Value]);
-        let large = lora(session.spec(), i as u64, 16, &LayerLinear::SIX);
+        let two = [LayerLinear::Query, LayerLinear::Value];
+        let small = lora(session.spec(), i as u64, 8, &two, Scheme::F32);
+        let bits = lora(session.spec(), i as u64, 8, &two, Scheme::Code(1));
+        let large = lora(session.spec(), i as u64, 16, &LayerLinear::SIX, Scheme::F32);
         session.graft(&format!("small{i}"), small, Graft::default()).expect("it fits");
+        session.graft(&format!("bits{i}"), bits, Graft::default()).expect("it fits");
         session.graft(&format!("large{i}"), large, Graft::default()).expect("it fits");
     }
     session
 }
 
-fn lora(spec: &ModelSpec, seed: u64, rank: usize, at: &[LayerLinear]) -> AdapterIr {
+fn lora(spec: &ModelSpec, seed: u64, rank: usize, at: &[LayerLinear], scheme: Scheme) -> AdapterIr {
     let mut random = Random(seed);
     let mut patches = Vec::new();
     for layer in 0..spec.layers {
@@ -46,7 +49,7 @@ fn lora(spec: &ModelSpec, seed: u64, rank: usize, at: &[LayerLinear]) -> Adapter
             let site = LinearSite::Layer(layer, which);
             let (rows, cols) = spec.linear_shape(site).expect("the layer has it");
             let mut factor =
-                |n, k| Matrix::dense(n, k, random.vec(n * k, 0.5 / (k as f32).sqrt())).expect("the shape fits");
+                |n: usize, k: usize| testing::store(n, k, random.vec(n * k, 0.5 / (k as f32).sqrt()), scheme);
             let op = Op::LowRank(LowRank { a: factor(rank, cols), b: factor(rows, rank), bias: None, scale: 1.0 });
             patches.push(Patch { site: Site::Linear(site), op });
         }
