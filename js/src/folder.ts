@@ -153,6 +153,9 @@ const PEFT_FILES = [['adapter_model.safetensors', 'adapter_model.bin']];
 const HUB_FILES = [['pytorch_adapter.bin', 'adapter.safetensors']];
 const HUB_HEAD = ['pytorch_model_head.bin', 'model_head.safetensors'];
 const FUSION_FILES = [['pytorch_model_adapter_fusion.bin', 'model_adapter_fusion.safetensors']];
+/** AdapterHub's words of an adapter's own, and a small file of their tokenizer, if it was saved beside them. */
+const WORDS = 'embedding.pt';
+const WORDS_TOKENIZER = 'tokenizer/special_tokens_map.json';
 /** What composable-sft saves. */
 const DIFF = 'pytorch_diff.bin';
 const CONFIG_LIMIT = 1 << 20;
@@ -180,6 +183,13 @@ async function saved(url: string, io: Io): Promise<Folder> {
     for (const name of names.slice(0, -1)) if (await there(name)) return name;
     return names[names.length - 1] as string;
   };
+  const words = async (): Promise<string[]> => {
+    const surely = (name: string): Promise<boolean> => exists(inFolder(url, name), io.signal, true);
+    if (!(await surely(WORDS))) return [];
+    return (await surely(WORDS_TOKENIZER)) ? [WORDS, WORDS_TOKENIZER] : [WORDS];
+  };
+  const at = (names: readonly string[], known?: Map<string, Uint8Array>): Folder =>
+    Folder.at(new Map(names.map((name) => [name, inFolder(url, name)])), io, known);
   const read = async (name: string): Promise<Uint8Array> => {
     const reader = new Reader(name, download({ url: inFolder(url, name), signal: io.signal }));
     try {
@@ -195,7 +205,9 @@ async function saved(url: string, io: Io): Promise<Folder> {
   } catch (error) {
     if (isAbort(error)) throw error;
     // A sparse fine-tuning is one file, without a configuration.
-    if (await exists(inFolder(url, DIFF), io.signal, true)) return Folder.at(new Map([[DIFF, inFolder(url, DIFF)]]), io);
+    if (await exists(inFolder(url, DIFF), io.signal, true)) return at([DIFF]);
+    const alone = await words();
+    if (alone.length > 0) return at(alone);
     const fusion = 'adapter_fusion_config.json';
     if (!(await there(fusion))) throw error;
     config = fusion;
@@ -209,8 +221,9 @@ async function saved(url: string, io: Io): Promise<Folder> {
     const peft = /"peft_type"/.test(text) || !/"(config|model_class)"/.test(text);
     for (const list of peft ? PEFT_FILES : HUB_FILES) names.push(await first(list));
     if (!peft && (await there('head_config.json'))) names.push('head_config.json', await first(HUB_HEAD));
+    if (!peft) names.push(...(await words()));
   }
-  return Folder.at(new Map(names.map((name) => [name, inFolder(url, name)])), io, new Map([[config, bytes]]));
+  return at(names, new Map([[config, bytes]]));
 }
 
 /** Whether a server has a file, as far as it says so without sending it; `surely`: whether it says that it has. */

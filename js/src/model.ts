@@ -102,7 +102,7 @@ export class RemoteModel implements T.Model {
   }
 
   async loadAdapter(name: string, source: T.Source | T.Bytes, options?: T.AdapterOptions): Promise<T.AdapterReport> {
-    const o = check.checkOptions('loadAdapter', options, [...COMMON, 'strict', 'allowBaseMismatch', 'task', 'invertible', 'reft', 'head']);
+    const o = check.checkOptions('loadAdapter', options, [...COMMON, 'strict', 'allowBaseMismatch', 'task', 'invertible', 'reft', 'head', 'tokenizer']);
     check.textOf('loadAdapter: name', name);
     const flags = {
       strict: check.flagOf('loadAdapter: strict', o.strict) ?? true,
@@ -175,6 +175,24 @@ export class RemoteModel implements T.Model {
     const { rows, width, report, warnings } = answer as { rows: number; width: number; report: TextReport; warnings: string[] };
     const embeddings = Array.from({ length: rows }, (_, i) => data.subarray(i * width, (i + 1) * width));
     return { embeddings, data, width, truncated: report.truncated, warnings, timing: timing(report, ms) };
+  }
+
+  async classify<D extends string | T.Picture>(items: D | readonly D[], options?: T.ClassifyOptions<D>): Promise<T.Classes> {
+    const o = check.checkOptions('classify', options, [...COMMON, 'adapters', 'precision']);
+    const list = (Array.isArray(items) ? items : [items]) as readonly D[];
+    const pixels = check.pixelsOf('classify: items', list);
+    const args = {
+      texts: pixels ? [] : check.textsOf('classify: items', list),
+      images: pixels ? list.length : 0,
+      side: null,
+      adapters: perItem('classify: adapters', o.adapters, list),
+      precision: precision('classify', o.precision),
+    };
+    const { answer, floats, ms } = await this.#run('classify', args, o, pixels);
+    const { shapes, report, warnings } = answer as { shapes: [number, number][]; report: TextReport; warnings: string[] };
+    let from = 0;
+    const results = shapes.map(([length, labels]) => ({ logits: floats.subarray(from, (from += length)), labels }));
+    return { results, truncated: report.truncated, warnings, timing: timing(report, ms) };
   }
 
   async index<D extends T.Doc>(documents: readonly D[], options?: T.IndexOptions<D>): Promise<T.Index<D>> {

@@ -113,22 +113,25 @@ export function flagOf(what: string, value: unknown): boolean | undefined {
 }
 
 /** How an adapter is read, as far as the caller says. */
-export function adapterChoices(call: string, o: { task?: unknown; invertible?: unknown; reft?: unknown; head?: unknown }): {
+export function adapterChoices(call: string, o: { task?: unknown; invertible?: unknown; reft?: unknown; head?: unknown; tokenizer?: unknown }): {
   task?: number;
   invertible?: boolean;
   reft?: string;
   head?: string;
+  tokenizer?: string;
 } {
   // Tasks are counted from 0.
   const task = o.task === 0 ? 0 : countOf(`${call}: task`, o.task);
   const invertible = flagOf(`${call}: invertible`, o.invertible);
   const reft = choiceOf(`${call}: reft`, o.reft, ['direft']);
   const head = choiceOf(`${call}: head`, o.head, ['sequence', 'token']);
+  const tokenizer = choiceOf(`${call}: tokenizer`, o.tokenizer, ['base']);
   return {
     ...(task === undefined ? {} : { task }),
     ...(invertible === undefined ? {} : { invertible }),
     ...(reft === undefined ? {} : { reft }),
     ...(head === undefined ? {} : { head }),
+    ...(tokenizer === undefined ? {} : { tokenizer }),
   };
 }
 

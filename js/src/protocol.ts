@@ -13,6 +13,7 @@ export interface WireAdapterOptions {
   invertible?: boolean;
   reft?: string;
   head?: string;
+  tokenizer?: string;
 }
 
 export type Call =
@@ -28,7 +29,7 @@ export type Call =
   | { op: 'dropIndex'; index: number };
 
 /** The engine's resumable tasks. */
-export type TaskName = 'embed' | 'rerank' | 'index' | 'search' | 'languageVector';
+export type TaskName = 'embed' | 'classify' | 'rerank' | 'index' | 'search' | 'languageVector';
 
 /** What a task gave. */
 export interface TaskResult {

@@ -50,6 +50,24 @@ test('images of one call take adapters of their own, as the library computes the
   near((await model.embed({ pixels: plain.pixels })).embeddings[0], plain.token);
 });
 
+test('a head of an adapter, and of a base, says what the library says of images', async () => {
+  await model.loadAdapter('h', folder('hub/vit/head_image/adapter/'));
+  const all = floats('hub/vit/head_image/pixels.safetensors', 'pixel_values');
+  const wanted = [0, 1].map((i) => floats('hub/vit/head_image/expected.safetensors', `logits.${i}`));
+  const pictures = wanted.map((_, i) => ({ pixels: all.slice(i * 432, (i + 1) * 432) }));
+  const { results, truncated } = await model.classify(pictures, { adapters: 'h' });
+  assert.deepEqual([results.length, truncated], [2, []]);
+  results.forEach(({ logits, labels }, i) => {
+    assert.deepEqual([logits.length, labels], [wanted[i].length, wanted[i].length]);
+    near(logits, wanted[i]);
+  });
+  await assert.rejects(model.classify({ pixels: plain.pixels }), { code: 'ARGUMENT', message: /no head/ });
+  const base = await load(folder('bases-pixels/vit_image/'));
+  const { pixels } = { pixels: floats('base-families/vit/image/pixels.safetensors', 'pixel_values').slice(0, 432) };
+  near((await base.classify({ pixels })).results[0].logits, floats('base-families/vit/image/expected.safetensors', 'logits.0'));
+  await base.dispose();
+});
+
 test('what is no image of this base is refused with what is wanted', async () => {
   const refused = (items, message) => assert.rejects(model.embed(items), { code: 'ARGUMENT', message });
   await refused('hot water', /images/);

@@ -178,6 +178,14 @@ def reft(r):
 
 
 @family
+def words(r):
+    count = r.randint(15, 150)
+    a = spec(r, r.choice([bottleneck_config(r), lora_config(r), prefix_config(r)]), words=count)
+    rows = [[r.randrange(count) for _ in range(n)] for n in LENGTHS]
+    return a, {"rows": rows, "base": r.choice([b for b in BASES if b != "vit"])}
+
+
+@family
 def union(r):
     out = left_out(r)
     parts = [lambda: prefix_config(r), lambda: bottleneck_config(r, leave_out=out), lambda: lora_config(r), lambda: reft_config(r, r.choice([LoReftConfig, NoReftConfig]))]

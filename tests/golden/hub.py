@@ -45,6 +45,7 @@ class Spec:
     late: object = None  # the same after the library has run: it cannot load what this writes, and the meaning is plain
     tweak: object = None  # model, name → None: after the random numbers
     peft: dict | None = None  # a PEFT LoRA instead: keywords of LoraConfig
+    words: int | None = None  # rows of an embedding table of its own; without a config, that is all there is
     path: str | None = None
 
 
@@ -149,6 +150,12 @@ def load(base, cls=None, attention="eager"):
 
 
 def add(model, name, spec, seed):
+    if spec.words:
+        base = model.base_model
+        width = base.get_input_embeddings().embedding_dim
+        base.loaded_embeddings[name] = torch.nn.Embedding.from_pretrained(normal(generator(f"hub words {seed}"), (spec.words, width), 0.5))
+    if spec.config is None:
+        return
     model.add_adapter(name, config=copy.deepcopy(spec.config))
     randomise_adapter(model, name, seed)
     if spec.head and hasattr(model, "heads"):
@@ -167,6 +174,10 @@ def add(model, name, spec, seed):
 
 def save(model, folder, name, spec):
     folder.mkdir(parents=True, exist_ok=True)
+    if spec.words:
+        model.base_model.save_embeddings(str(folder), name)
+        if spec.config is None:
+            return spec.edit(folder) if spec.edit else None
     options = {"with_head": bool(spec.head)} if hasattr(model, "save_head") else {}
     model.save_adapter(str(folder), name, use_safetensors=spec.container == "safetensors", **options)
     finish(folder, spec.container)
@@ -219,6 +230,11 @@ def to_legacy(file):
 
 def reload(model, folder, spec, **options):
     """The name under which the library loads the folder. Always its own: `load_as` loses prompts, without a word."""
+    if spec.words:
+        model.base_model.load_embeddings(str(folder), spec.saved)
+        model.base_model.set_active_embeddings("default")
+        if spec.config is None:
+            return spec.saved
     return model.load_adapter(str(folder), use_safetensors=spec.container == "safetensors", **options)
 
 
@@ -362,6 +378,7 @@ class Runner:
         self.model, self.names, self.heads = model, names, heads
         self.pefts, self.choices, self.separator, self.fixed = pefts or {}, choices, separator, fixed or {}
         self.weights = {}
+        self.tables = set()  # adapters that are words alone
         self.headless = None  # a model with the base's own head, for rows whose adapters have none
 
     def parse(self, text, ids):
@@ -374,8 +391,14 @@ class Runner:
         order = leaves(setup)
         self.restore()
         self.merge([n for n in order if n in self.pefts])
-        setup = without(setup, set(self.pefts))
+        setup = without(setup, set(self.pefts) | self.tables)
         base = self.model.base_model
+        tables = getattr(base, "loaded_embeddings", {})
+        words = [n for n in order if n in tables]
+        if tables:
+            base.set_active_embeddings(words[0] if words else "default")
+            # Those that are not active are no part of the model, and do not follow its type.
+            base.get_input_embeddings().to([p.dtype for k, p in base.named_parameters() if "embeddings" not in k][-1])
         base.set_active_adapters(None if setup is None else setup)
         if hasattr(self.model, "heads"):
             owners = [n for n in order if n in self.heads]
@@ -460,7 +483,9 @@ def check(name, runner, plain, texts, rows, types, results, own, inert):
     for i, (hidden, logits) in enumerate(results):
         assert torch.isfinite(hidden).all() and (logits is None or torch.isfinite(logits).all()), name
         if texts[i] not in (None, "base") and (not isinstance(rows[i], list) or len(rows[i]) > 2):
-            difference = None if plain is None else forward(plain, rows[i], types and types[i])[0]
+            vocab = plain and getattr(plain.config, "vocab_size", None)  # An adapter may have more words.
+            row = [i % vocab for i in rows[i]] if isinstance(rows[i], list) and vocab else rows[i]
+            difference = None if plain is None else forward(plain, row, types and types[i])[0]
             if difference is not None and difference.shape == hidden.shape:
                 assert (difference - hidden).abs().max() > 1e-2, f"{name}: row {i} is the base's"
     torch.set_default_dtype(torch.float64)  # ReFT makes an empty tensor of the default kind.

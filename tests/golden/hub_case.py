@@ -61,6 +61,7 @@ def case(name, base, specs, compose=None, row_compose=None, fusion=(), lengths=L
     types = make_types(rows) if types else None
     texts = row_compose or [compose] * len(rows)
     for key, spec in specs.items():
+        spec.saved = names[key] if spec.words else spec.saved
         spec.path = "adapter" if len(specs) == 1 else f"adapters/{key}"
     for i, f in enumerate(fusion):
         f.path = "fusion" if len(fusion) == 1 else f"fusion/{i}"
@@ -87,11 +88,13 @@ def case(name, base, specs, compose=None, row_compose=None, fusion=(), lengths=L
 
     again = load_again(base, cls, attention, folder, hub, fusion, names)
     runner = Runner(again, names, heads, choices=choices, fixed=fixed, pefts=pefts)
+    runner.tables = {names[k] for k, s in hub.items() if s.config is None}
     if base_head:
         runner.headless = load_again(base, CLASSES[base], attention, folder, hub, fusion, names, with_head=False)
     results = run_all(runner, texts, rows, types)
     if same:
         first = Runner(made, names, heads, choices=choices, fixed=fixed, pefts=pefts)
+        first.tables = runner.tables
         for key, spec in hub.items():
             if "invertible" in spec.options:
                 apply_options(made, names[key], spec)

@@ -55,6 +55,13 @@ def stack():
     st("lora_lora_feed_forward", *[LoRAConfig(r=2, alpha=4, attn_matrices=["q", "k", "v"])] * 2, base="xlmr")
     st("lora_lora_some_sites", LORA, LoRAConfig(r=3, alpha=3, attn_matrices=["k", "v"]))
     st("lora_lora_gated", LoRAConfig(r=2, alpha=4, use_gating=True), LORA)
+    # Every gate of a chain reads the layer's input, and multiplies what comes out at its end.
+    gated = LoRAConfig(r=2, alpha=4, use_gating=True)
+    st("lora_lora_both_gated", gated, gated)
+    st("three_loras_gated", gated, LoRAConfig(r=3, alpha=9), LoRAConfig(r=4, alpha=8, use_gating=True), gated, base="xlmr")
+    st("lora_dora_gated", gated, DoRAConfig(r=4, alpha=8, use_gating=True))
+    st("ia3_ia3_gated", *[IA3Config(use_gating=True, alpha=2)] * 2)
+    st("three_ia3_gated", IA3Config(use_gating=True), IA3Config(), IA3Config(use_gating=True), base="xlmr")
     st("lora_dora", LORA, DoRAConfig(r=4, alpha=8))
     st("dora_lora", DoRAConfig(r=4, alpha=8), LORA, inert=(r"\.m\.weight",))
     st("lora_vera", LORA, VeraConfig(r=4, alpha=8))
@@ -72,6 +79,8 @@ def stack():
     st("left_out_layers", SeqBnConfig(reduction_factor=4, leave_out=[0]), SeqBnConfig(reduction_factor=4, leave_out=[1]), order="ba")
     st("same_twice", PFEIFFER, order="aa")
     st("one", PFEIFFER)
+    chains = ["stack(a, b)", "a", "base", "stack(b, c, a)", "stack(i, j)", "j", "stack(a, a)"]
+    composed("stack", "gated_by_row", {**{k: LoRAConfig(r=2, alpha=4, use_gating=True) for k in "abc"}, **{k: IA3Config(use_gating=True) for k in "ij"}}, row_compose=chains, lengths=(4, 6, 9))
 
 
 @family("average")
@@ -103,7 +112,7 @@ def average():
 @family("split")
 def split():
     def sp(name, configs, compose, base="bert", lengths=(5, 9, 17), **more):
-        composed("split", name, dict(zip("abc", configs)), compose, base, lengths=lengths, **more)
+        composed("split", name, dict(zip("abcd", configs)), compose, base, lengths=lengths, **more)
 
     sp("pfeiffer", [PFEIFFER] * 2, "split(a:3, b:*)")
     sp("houlsby_xlmr", [HOULSBY] * 2, "split(a:1, b:*)", base="xlmr")
@@ -120,8 +129,21 @@ def split():
     sp("of_split", [PFEIFFER] * 3, "split(a:2, split(b:1, c:*):*)")
     sp("in_average", [PFEIFFER] * 3, "average(split(a:2, b:*), c)")
     sp("average_inside", [PFEIFFER] * 3, "split(a:3, average(b, c):*)")
+    # A gate is a mean over the tokens of its adapter: of the row, or of a part of it.
+    gated = SeqBnConfig(reduction_factor=4, use_gating=True, ln_after=True)
+    sp("same_twice", [gated], "split(a:3, a:*)")
+    sp("in_average_gated", [PFEIFFER, gated, gated], "average(split(a:2, b:*), c)")
+    sp("two_in_average", [PFEIFFER, gated, PFEIFFER, PLUS], "average(split(a:2, b:*), split(c:4, d:*))")
+    sp("two_in_average_weights", [HOULSBY] * 2, "average(split(a:1, b:*):0.3, split(b:3, a:*):0.7)", base="xlmr")
+    sp("parallel_after", [PFEIFFER, PARALLEL, PARALLEL], "stack(a, split(b:3, c:*))", inert=(r"adapters\.a_task",))
+    sp("parallel_first_after", [PFEIFFER, PARALLEL, PFEIFFER], "stack(a, split(b:3, c:*))", inert=(r"adapters\.a_task",))
+    sp("parallel_last_after", [PFEIFFER, gated, PARALLEL], "stack(a, split(b:3, c:*))")
+    sp("parallel_after_split", [PFEIFFER, PFEIFFER, PARALLEL, PARALLEL], "stack(split(a:3, b:*), split(c:1, d:*))", inert=(r"adapters\.[ab]_task",))
+    sp("nested_by_row", [PFEIFFER, gated, PARALLEL, gated], None, row_compose=[
+        "average(split(a:3, b:*), d)", "stack(a, split(d:2, c:*))", "average(split(a:1, d:*), split(b:4, a:*))", "base", "b", "average(split(a:3, b:*), d)"])
     pair = [[0, 11, 12, 2, 2, 21, 22, 23, 24, 2], [0, 31, 2, 2, 41, 2], [0, 51, 52, 53, 54, 55, 2, 61, 62]]
     sp("query_document", [INVERTIBLE, INVERTIBLE, PFEIFFER], "stack(split(a, b), c)", base="xlmr", rows=pair, inert=(r"invertible_adapters\.b_task",))
+    sp("query_document_in_average", [PFEIFFER, gated, gated], "average(split(a, b):0.6, c:0.4)", base="xlmr", rows=pair)
     sp("query_document_alone", [HOULSBY] * 2, "split(a, b)", base="xlmr", rows=pair)
     sp("by_row", [PFEIFFER] * 2, None, row_compose=["split(a:3, b:*)", "a", "split(b:2, a:*)", "base", "split(a:1, b:*)"])
 
@@ -191,6 +213,7 @@ def weighted():
     we("mix_lora", [LORA] * 2, "mix(a:0.3, b:0.7)")
     we("mix_in_stack", [INVERTIBLE, PFEIFFER, PFEIFFER], "stack(a, mix(b:0.4, c:0.6))", base="xlmr")
     we("mix_of_stacks", [PFEIFFER] * 3, "mix(stack(a, b):0.5, c:0.5)")
+    we("mix_of_split", [PFEIFFER, PFEIFFER, SeqBnConfig(reduction_factor=4, use_gating=True)], "mix(split(a:1, b:*):0.5, c:0.7)")
     we("sum_pfeiffer", [PFEIFFER] * 2, "sum(a:0.5, b:0.9)")
     we("sum_houlsby", [HOULSBY] * 2, "sum(a, b:-0.5)", base="xlmr")
     we("sum_parallel", [PARALLEL] * 2, "sum(a:0.5, b)")

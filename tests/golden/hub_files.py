@@ -3,8 +3,9 @@
 import json
 import re
 
+import hub_case
 import torch
-from adapters import BnConfig, DoubleSeqBnConfig, IA3Config, LoRAConfig, ParBnConfig, PrefixTuningConfig, SeqBnConfig, SeqBnInvConfig
+from adapters import BnConfig, ConfigUnion, DoubleSeqBnConfig, IA3Config, LoRAConfig, NoReftConfig, ParBnConfig, PrefixTuningConfig, PromptTuningConfig, SeqBnConfig, SeqBnInvConfig
 from adapters import composition as ac
 from hub import Spec, to_legacy
 from hub_case import Fusion, case, config_edit, edit_config, edit_json, family, put, setup_case, top_edit
@@ -222,6 +223,31 @@ def files():
     case("files/config_missing", "bert", Spec(PFEIFFER, container="safetensors", edit=lambda f: (f / "adapter_config.json").unlink()), error="adapter_config.json")
 
 
+@family("words")
+def words():
+    """Word embeddings of an adapter's own, beside it or alone: `save_embeddings`, `load_embeddings`."""
+    def wo(name, specs, compose=None, base="bert", ids=12, **more):
+        rows = hub_case.rows_for(f"words/{name}", base, (1, 3, 5, 9, 6, 4)[: len(more["row_compose"]) if more.get("row_compose") else 4])
+        case(f"words/{name}", base, specs, compose, rows=[[i * 13 % ids for i in row] for row in rows], **more)
+
+    mlm = dict(kind="masked_lm")
+    wo("fewer", Spec(PFEIFFER, words=12))
+    wo("as_many_xlmr", Spec(LORA, words=100, container="safetensors"), base="xlmr", ids=100)
+    wo("more", Spec(INVERTIBLE, words=130, head=mlm), ids=130)
+    wo("alone", Spec(None, words=25), ids=25)
+    wo("albert", Spec(PFEIFFER, words=9), base="albert", ids=9)
+    wo("beside_prompt", {"a": Spec(PromptTuningConfig(prompt_length=2), words=20), "b": PFEIFFER}, "stack(a, b)", ids=20)
+    wo("by_row", {"w": Spec(None, words=20), "a": Spec(PFEIFFER, words=15), "b": LORA}, row_compose=["w", "base", "stack(w, b)", "a", "b", "stack(a, b)"], ids=15)
+    case("words/refused_id", "bert", Spec(PFEIFFER, words=12), rows=[[1, 12]], error="the vocabulary has 12 entries")
+    case("words/refused_two", "bert", {"a": Spec(None, words=12), "b": Spec(None, words=20)}, "stack(a, b)", rows=[[1, 2]], error="a and b both replace")
+    case("words/refused_option", "bert", Spec(PFEIFFER, words=12, options={"tokenizer": "base"}), rows=[[1, 2]], error="has 12: leave the option out")
+    case("words/refused_option_alone", "bert", Spec(PFEIFFER, options={"tokenizer": "base"}), rows=[[1, 2]], error="no words of its own")
+    width = lambda f: torch.save(torch.ones(12, 5), f / "embedding.pt")
+    case("words/refused_width", "bert", Spec(None, words=12, edit=width), rows=[[1, 2]], error="12 words of 5 numbers")
+    table = lambda f: torch.save({"weight": torch.ones(12, 32)}, f / "embedding.pt")
+    case("words/refused_dictionary", "bert", Spec(None, words=12, edit=table), rows=[[1, 2]], error="is not one tensor")
+
+
 @family("refused")
 def refused():
     def re_(name, error, specs=PFEIFFER, compose=None, base="bert", **more):
@@ -261,4 +287,8 @@ def refused():
     re_("split_at_unequal_sites", "COMPOSE_INVALID", {"x": HOULSBY, "y": PFEIFFER}, "split(x:1, y:*)")
     re_("average_in_average", "COMPOSE_INVALID", {**pair, "z": PFEIFFER}, "average(x, average(y, z))")
     re_("split_too_long", "COMPOSE_INVALID", pair, "split(x:9, y:*)", lengths=(5,))
+    # The library looks for positions before the first.
+    re_("suffix_beside_prompt", "2 tokens, and a intervenes in its last 3 beside 2 virtual tokens",
+        ConfigUnion(PromptTuningConfig(prompt_length=2), NoReftConfig(r=2, suffix_positions=3)), lengths=(2,))
+    re_("split_in_fuse", "a split cannot stand in fuse", {**pair, "z": PFEIFFER}, "fuse(split(x:1, y:*), z)", fusion=[(["x", "z"], "dynamic")])
     re_("option_for_another", "direft", Spec(PFEIFFER, options={"reft": "direft"}))

@@ -319,4 +319,8 @@ def union():
     add_case("prompt_and_prefix", ConfigUnion(PromptTuningConfig(prompt_length=2, combine="prefix_after_bos"), short))
     # ReFT counts its positions in the mask of the call, so the prompt in front moves what they are.
     add_case("prompt_and_reft", ConfigUnion(PromptTuningConfig(prompt_length=2), LoReftConfig(r=2, suffix_positions=2)), lengths=(4, 5, 9))
+    # A row shorter than its prefix: the virtual tokens at the end are among the first positions as well.
+    add_case("prompt_and_reft_short", ConfigUnion(PromptTuningConfig(prompt_length=3), NoReftConfig(r=2, prefix_positions=6, suffix_positions=2)), lengths=(2, 3, 4, 9))
+    add_case("prompt_after_first_and_reft_short", ConfigUnion(PromptTuningConfig(prompt_length=4, combine="prefix_after_bos"), LoReftConfig(r=2, prefix_positions=9, suffix_positions=1)),
+             base="xlmr", lengths=(1, 3, 6))
     add_case("all_sorts", ConfigUnion(short, DoubleSeqBnConfig(reduction_factor=8), LoRAConfig(r=2, alpha=4, intermediate_lora=True), NoReftConfig(r=1, suffix_positions=1)), base="bert")

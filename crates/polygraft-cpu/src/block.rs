@@ -114,6 +114,7 @@ pub(crate) fn bottleneck(frame: &mut Frame<'_>, step: &Step, h: &mut [f32], slic
     let tasks = tasks(frame, step)?;
     let (input, scratch) = (&frame.buffers[x.0 as usize], &mut *frame.scratch);
     let (isa, payloads, own) = (frame.isa, &frame.call.tables.payloads, frame.own);
+    let ids = &frame.call.tables.ids;
     slices.each(tasks, |(payload, scale, row)| {
         let at = row.start * width..row.end * width;
         let norms = match norm.zip(base.as_ref()) {
@@ -124,7 +125,7 @@ pub(crate) fn bottleneck(frame: &mut Frame<'_>, step: &Step, h: &mut [f32], slic
             }
             None => Vec::new(),
         };
-        let tokens = Tokens { x: &input[at.clone()], width, norms: &norms };
+        let tokens = Tokens { x: &input[at.clone()], ids: &ids[row], width, norms: &norms };
         let (panels, bias, tile) = (&mut scratch.panels, &mut scratch.bias, &mut scratch.tile);
         let mut products = Simd { isa, payloads, own, panels, bias, tile };
         steps::rewrite(payload, scale, &mut h[at], &tokens, &mut products)

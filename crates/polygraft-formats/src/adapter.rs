@@ -30,6 +30,16 @@ pub struct AdapterOptions {
     /// What a sparse fine-tuning's head is for, where its file does not show it: BERT's classifiers of sequences and of
     /// tokens have the same names. The base's own head says it too; else it is the one of sequences.
     pub head: Option<HeadForm>,
+    /// Whose tokenizer numbers an adapter's own words, where one was saved beside them.
+    pub tokenizer: Option<TokenizerForm>,
+}
+
+/// Whose tokenizer numbers an adapter's own words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenizerForm {
+    /// The base's: the one that was saved with them is the same.
+    Base,
 }
 
 /// What a head is for.
@@ -65,7 +75,15 @@ impl ReftForm {
 
 impl Default for AdapterOptions {
     fn default() -> Self {
-        Self { strict: true, allow_base_mismatch: false, task: None, invertible: None, reft: None, head: None }
+        Self {
+            strict: true,
+            allow_base_mismatch: false,
+            task: None,
+            invertible: None,
+            reft: None,
+            head: None,
+            tokenizer: None,
+        }
     }
 }
 
@@ -126,14 +144,17 @@ pub fn load_adapter(files: &dyn Files, spec: &ModelSpec, options: &AdapterOption
         if hub::claims(&config) {
             return hub::load(files, spec, options);
         }
-        if options.invertible.is_some() || options.reft.is_some() {
+        if options.invertible.is_some() || options.reft.is_some() || options.tokenizer.is_some() {
             let why = "these are for adapters of AdapterHub: leave them out".into();
-            return Err(FormatError::Argument { what: "invertible, reft".into(), why });
+            return Err(FormatError::Argument { what: "invertible, reft, tokenizer".into(), why });
         }
         return peft::load(files, spec, options);
     }
     if names.iter().any(|n| n == hub::FUSION_CONFIG) {
         return hub::load_fusion(files, spec, options);
+    }
+    if names.iter().any(|n| n == hub::WORDS) {
+        return hub::load_words(files, spec, options);
     }
     let diff = names.iter().find(|n| *n == sparse::FILE);
     if let Some(name) = diff.or(if let [name] = names.as_slice() { Some(name) } else { None }) {

@@ -1,6 +1,7 @@
 //! A family's mathematics as a change of a layer's weight.
 
-use polygraft::ir::{Gate, Layer, Meeting, Reweigh};
+use polygraft::ir::{Gate, Layer, Meeting, Reweigh, Reword, Stands};
+use polygraft::tensor::Matrix;
 use std::fmt;
 
 /// A function of a layer and of the base's own, with what the core has to know about it.
@@ -84,5 +85,31 @@ impl<F: Fn(&Layer) -> Vec<f32> + Send + Sync> Reweigh for Factors<F> {
 
     fn bytes(&self) -> usize {
         (self.held + self.gate.as_ref().map_or(0, |g| g.weight.len() + 1)) * 4
+    }
+}
+
+/// A table of the adapter's own.
+#[derive(Debug)]
+pub(crate) struct OwnTable(pub(crate) Matrix);
+
+impl Reword for OwnTable {
+    fn apply(&self, id: u32, row: &mut [f32]) {
+        self.0.decode_row(id as usize, row);
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        (self.0.rows(), self.0.cols())
+    }
+
+    fn stands_for(&self) -> Stands<'_> {
+        Stands::Table
+    }
+
+    fn meeting(&self) -> Meeting {
+        Meeting::Follows
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.bytes()
     }
 }

@@ -35,7 +35,8 @@ impl Json {
     /// # Errors
     /// [`FormatError::Json`] with the place, [`FormatError::Duplicate`] with the key.
     pub(crate) fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
-        serde_json::from_slice(bytes).map_err(|e| problem(file, bytes, &e))
+        let out = serde_json::from_slice(bytes).map_err(|e| problem(file, bytes, &e))?;
+        in_range(file, bytes).map(|()| out)
     }
 
     /// The entry `key` of an object; `null` counts as absent.
@@ -133,7 +134,45 @@ pub(crate) fn duplicate<E: serde::de::Error>(key: &str) -> E {
 /// # Errors
 /// As [`Json::parse`].
 pub(crate) fn unique(file: &str, bytes: &[u8]) -> Result<()> {
-    serde_json::from_slice::<Unique>(bytes).map(drop).map_err(|e| problem(file, bytes, &e))
+    serde_json::from_slice::<Unique>(bytes).map_err(|e| problem(file, bytes, &e))?;
+    in_range(file, bytes)
+}
+
+/// What transformers writes for "no limit", 10³⁰ as a float has it.
+const NO_LIMIT: &[u8] = b"1000000000000000019884624838656";
+
+/// Whether every whole number of a text is one of 64 bits: `serde_json` makes others into floats without a word.
+fn in_range(file: &str, bytes: &[u8]) -> Result<()> {
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let rest = &bytes[at..];
+        if byte == b'"' {
+            let mut escaped = false;
+            let end = rest[1..].iter().position(|b| {
+                let ends = *b == b'"' && !escaped;
+                escaped = *b == b'\\' && !escaped;
+                ends
+            });
+            at += end.map_or(rest.len(), |end| end + 2);
+            continue;
+        }
+        if !byte.is_ascii_digit() {
+            at += 1;
+            continue;
+        }
+        let number = |b: &u8| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-');
+        let end = rest.iter().position(|b| !number(b)).unwrap_or(rest.len());
+        let digits = &rest[..end];
+        let whole = digits.iter().all(u8::is_ascii_digit) && digits != NO_LIMIT;
+        if whole && std::str::from_utf8(digits).ok().and_then(|d| d.parse::<u64>().ok()).is_none() {
+            return Err(FormatError::Json {
+                file: file.into(),
+                why: format!("the number at byte {at} is out of range"),
+            });
+        }
+        at += end;
+    }
+    Ok(())
 }
 
 /// Any value, whose objects have every key once.
@@ -275,6 +314,8 @@ mod tests {
         for (bytes, part) in [
             (&b"{\"a\": 1e400}"[..], "out of range"),
             (b"{\"a\": 18446744073709551615}", "out of range"),
+            (b"{\"a\": [1.5, -18446744073709551616]}", "at byte 13 is out of range"),
+            (b"{\"\\\"9\\\\\": 99999999999999999999}", "at byte 10 is out of range"),
             (b"\xef\xbb\xbf{}", "column 1"),
             (b"<!doctype html>", "web page"),
             (b"{\"a\": 1} x", "trailing"),
@@ -283,6 +324,16 @@ mod tests {
             let e = Json::parse("f.json", bytes).unwrap_err();
             assert_eq!(e.code(), "FORMAT_JSON");
             assert!(e.to_string().contains(part), "{e}");
+        }
+        // Floats, texts, and what transformers writes for no limit.
+        for fine in [
+            "3.4028234663852886e38",
+            "0.12345678901234567890123",
+            "\"18446744073709551616\\\"\"",
+            "1000000000000000019884624838656",
+            "-9223372036854775808",
+        ] {
+            assert!(Json::parse("f", format!("[{fine}]").as_bytes()).is_ok(), "{fine}");
         }
         let deep = "[".repeat(100_000);
         assert!(Json::parse("f", deep.as_bytes()).unwrap_err().to_string().contains("recursion limit"));

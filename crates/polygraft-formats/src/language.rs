@@ -5,12 +5,14 @@
 //! Multilingual Representations", §3 (centering); here the vector leads from the language's mean to the pivot's.
 
 use crate::bag::TensorBag;
+use crate::base::lineage::hex;
 use crate::container::Dtype;
 use crate::container::write::{Entry, whole};
 use crate::error::{FormatError, Result, shown};
 use crate::numbers;
 use polygraft::ir::{AdapterIr, BaseClaim, Offset, Op, Patch, Site};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// The family's name.
@@ -34,6 +36,25 @@ struct About {
     under: Option<String>,
     base: Option<String>,
     lineage: Option<String>,
+    /// Of all else in the file; those of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+}
+
+/// A sum of normalised embeddings of this length has lost a bit of an exponent.
+const LONGEST: f32 = 1e3;
+
+impl About {
+    /// Of what the file says, less its hash, and of its numbers.
+    fn hash(&self, vectors: [Option<&[f32]>; 2]) -> String {
+        let mut hash = Sha256::new();
+        hash.update(serde_json::to_string(self).unwrap_or_default());
+        for vector in vectors {
+            hash.update([0]);
+            hash.update(numbers::f32_bytes(vector.unwrap_or_default()));
+        }
+        hex(&hash.finalize())
+    }
 }
 
 /// Reads the file.
@@ -59,12 +80,13 @@ pub fn load(file: &str, bytes: Vec<u8>) -> Result<AdapterIr> {
         );
         return Err(FormatError::NotAModel { why });
     }
-    read(file, bag, &text)
+    read(file, bag, &text, true)
 }
 
-/// Reads its tensors and its metadata, which a packed file has elsewhere.
-pub(crate) fn read(file: &str, mut bag: TensorBag, text: &str) -> Result<AdapterIr> {
-    let about: About = serde_json::from_str(text).map_err(|e| crate::json::problem(file, text.as_bytes(), &e))?;
+/// Reads its tensors and its metadata, which a packed file has elsewhere: rounded, so that its numbers are `exact`ly
+/// those that were hashed only outside of one.
+pub(crate) fn read(file: &str, mut bag: TensorBag, text: &str, exact: bool) -> Result<AdapterIr> {
+    let mut about: About = serde_json::from_str(text).map_err(|e| crate::json::problem(file, text.as_bytes(), &e))?;
     if about.format != 1 {
         let why =
             format!("a language vector of format {}; this version reads format 1: update polygraft", about.format);
@@ -77,6 +99,13 @@ pub(crate) fn read(file: &str, mut bag: TensorBag, text: &str) -> Result<Adapter
     let (vector, query) = (take(VECTOR)?, take(QUERY)?);
     let missing = if vector.is_none() { vec![VECTOR.to_owned()] } else { Vec::new() };
     bag.finish(true, missing)?;
+    let promised = about.sha256.take();
+    let found = about.hash([vector.as_deref(), query.as_deref()]);
+    let long = vector.iter().chain(&query).flatten().any(|x| x.abs() > LONGEST);
+    if (exact && promised.is_some_and(|promised| promised != found)) || long {
+        let why = "its numbers are not those that were written: copy it again, or make it anew with center".into();
+        return Err(FormatError::Integrity { file: file.into(), why });
+    }
     Ok(AdapterIr {
         family: FAMILY,
         base: BaseClaim { name: about.base, lineage: about.lineage },
@@ -113,14 +142,16 @@ pub fn write_language_vector(adapter: &AdapterIr) -> Result<Vec<u8>> {
     let [Patch { site: Site::Pooled, op: Op::Offset(offset) }] = adapter.patches.as_slice() else {
         return Err(FormatError::Argument { what: "adapter".into(), why: "it is not a language vector".into() });
     };
-    let about = About {
+    let mut about = About {
         format: 1,
         kind: KIND.into(),
         lang: adapter.language.clone(),
         under: adapter.made_under.clone(),
         base: adapter.base.name.clone(),
         lineage: adapter.base.lineage.clone(),
+        sha256: None,
     };
+    about.sha256 = Some(about.hash([Some(&offset.vector), offset.query.as_deref()]));
     let about = serde_json::to_string(&about).unwrap_or_default();
     let tensors = [(VECTOR, Some(&offset.vector)), (QUERY, offset.query.as_ref())];
     let entry = |name: &str, v: &Vec<f32>| {

@@ -4,8 +4,14 @@ use crate::base::write::TOKENIZER as KIT;
 use crate::charsmap;
 use crate::error::{FormatError, Result};
 use crate::source::{self, Files};
-use kitoken::{Definition, Kitoken, Normalization, Processing};
+use kitoken::{Definition, Kitoken, Model, Normalization, Processing};
 use polygraft::text;
+
+/// Bytes of a word, at most: how a word is cut depends on all of it, so that no beginning of it could stand for the whole.
+pub const LONGEST_WORD: usize = 1 << 20;
+
+/// Characters of a word that `WordPiece` cuts, at most: bases have 100.
+const LONGEST_PIECES: u32 = 256;
 
 /// A model's tokenizer.
 pub struct Tokenizer {
@@ -73,6 +79,8 @@ fn definition(file: &str, bytes: &[u8]) -> Result<Definition> {
         model: Kind,
         #[serde(default)]
         normalizer: serde_json::Value,
+        #[serde(default)]
+        added_tokens: serde_json::Value,
     }
     #[derive(serde::Deserialize)]
     struct Kind {
@@ -90,7 +98,26 @@ fn definition(file: &str, bytes: &[u8]) -> Result<Definition> {
     let mut out = Definition::from_tokenizers_slice(bytes).map_err(|e| bad(format!("it cannot be converted: {e}")))?;
     // Sentence-Transformers saves the padding and cutting of its last call; rows here have neither.
     out.config.processing.retain(|step| !matches!(step, Processing::Pad { .. } | Processing::Truncate { .. }));
+    own_numbers(&outline.added_tokens, &out).map_err(bad)?;
     checked(file, out)
+}
+
+/// Whether added tokens have the numbers that the file gives them: the tokenizer's crate gives one whose number another
+/// token has a number of its own. Its score is its place in the file.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in a list")]
+fn own_numbers(added: &serde_json::Value, definition: &Definition) -> std::result::Result<(), String> {
+    for special in &definition.specials {
+        let own = &added[special.score as usize];
+        let text = own["content"].as_str().filter(|text| text.as_bytes() == special.bytes);
+        let id = own["id"].as_u64().filter(|id| *id != u64::from(special.id));
+        if let Some((text, id)) = text.zip(id) {
+            return Err(format!(
+                "its added token {:?} has the number {id}, which is another's",
+                crate::error::shown(text)
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a table of characters stays inside of itself, its last block made whole.
@@ -121,6 +148,14 @@ fn checked(file: &str, mut definition: Definition) -> Result<Definition> {
     if !definition.config.normalization.iter_mut().all(sound) {
         return Err(bad("its table of normalised characters leads outside of itself".into()));
     }
+    if let Model::WordPiece { max_word_chars, .. } = definition.model
+        && !(1..=LONGEST_PIECES).contains(&max_word_chars)
+    {
+        let why = format!(
+            "max_input_chars_per_word is {max_word_chars}, and words are cut in a time that grows with its square: at most {LONGEST_PIECES} is taken"
+        );
+        return Err(bad(why));
+    }
     let mut tokens: Vec<(u32, &[u8])> = definition.model.vocab().iter().map(|t| (t.id, t.bytes.as_slice())).collect();
     if tokens.is_empty() {
         return Err(bad("it has no tokens".into()));
@@ -129,13 +164,33 @@ fn checked(file: &str, mut definition: Definition) -> Result<Definition> {
     tokens.extend(definition.specials.iter().map(|s| (s.id, s.bytes.as_slice())));
     tokens.sort_unstable();
     if let Some(twice) = tokens.windows(2).find(|w| w[0].0 == w[1].0 && w[0].1 != w[1].1) {
-        return Err(bad(format!("two of its tokens have the number {}", twice[0].0)));
+        let [one, other] = [twice[0].1, twice[1].1].map(|t| crate::error::shown(&String::from_utf8_lossy(t)));
+        return Err(bad(format!("{one:?} and {other:?} have one number, {}", twice[0].0)));
     }
     Ok(definition)
 }
 
+/// Whether a word is longer than is taken: from the end of as many bytes back to the last space, and on from there.
+fn has_longer_word(text: &str) -> bool {
+    let mut rest = text;
+    while rest.len() > LONGEST_WORD {
+        let end = (LONGEST_WORD + 1..rest.len()).find(|at| rest.is_char_boundary(*at)).unwrap_or(rest.len());
+        match rest[..end].char_indices().rfind(|(_, c)| c.is_whitespace()) {
+            Some((at, space)) => rest = &rest[at + space.len_utf8()..],
+            None => return true,
+        }
+    }
+    false
+}
+
 impl text::Tokenizer for Tokenizer {
     fn encode(&self, text: &str) -> polygraft::Result<Vec<u32>> {
+        if has_longer_word(text) {
+            let why = format!(
+                "a text has a word of more than {LONGEST_WORD} bytes, which may change as a whole with its last letter: cut it, or put spaces in it"
+            );
+            return Err(polygraft::Error::Argument { what: "text".into(), why });
+        }
         self.inner
             .encode(text, true)
             .map_err(|e| polygraft::Error::Argument { what: self.file.clone(), why: e.to_string() })

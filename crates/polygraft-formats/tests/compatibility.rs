@@ -167,7 +167,7 @@ fn hub_methods(out: &mut String, cases: &Cases) {
     let _ = write!(
         out,
         "\n## AdapterHub: `adapters` 1.3, `adapter-transformers` 1 to 3\n\n\
-         Any union of these, heads, fusion layers and set-ups; `.safetensors`, and `.bin` of both of torch's containers.\n\n\
+         Any union of these, heads, fusion layers, set-ups, and words of their own (`embedding.pt`); `.safetensors`, and `.bin` of both of torch's containers.\n\n\
          | method | `architecture` | becomes | merges | read | without effect | cases |\n|---|---|---|---|---|---|--:|\n"
     );
     for f in hub::FAMILIES {

@@ -212,7 +212,7 @@ impl<'p> Upload<'p> {
         self.inner(lora.a.rows().max(lora.b.cols() / lora.a.rows().max(1)));
         self.matrix(&lora.a, None)?;
         match &own.mixing {
-            Mixing::Gate(gate) => self.gates(std::slice::from_ref(gate))?,
+            Mixing::Gate(gates) => self.gates(gates)?,
             Mixing::Route(router) => self.matrix(router, None)?,
         }
         let (values, rank, cols) = (lora.b.to_f32(), lora.a.rows(), lora.b.cols());

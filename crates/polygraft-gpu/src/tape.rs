@@ -14,6 +14,7 @@ use polygraft::Result;
 use polygraft::program::{BlockNorm, BufferId, Extent};
 use polygraft::steps::by_row;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Where a value of each token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,16 +34,28 @@ pub(crate) enum Kind {
     Norm { terms: [Option<Place>; 2], y: Place, model: Option<BlockNorm> },
     /// `scale · a + b`, and `y` where it is kept, into `y`.
     Sum { a: Place, scale: f32, b: Option<Place>, y: Place, keep: bool },
-    /// [`Place::MEANS`] = means over the tokens of a row of so many numbers of [`Place::LOGITS`], of their softmax or not.
-    Mean { softmax: bool, numbers: u32, extent: Extent },
+    /// [`Place::MEANS`] = means over the tokens of a row of numbers of [`Place::LOGITS`].
+    Mean { of: Of, extent: Extent },
     /// `y` = attention of `q` over the outputs of adapters, one at a time: the first, the last, or one between.
     Attend { q: Place, k: Place, v: Place, y: Place, first: bool, last: bool, temperature: f32 },
 }
 
+/// Of which numbers means are taken.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Of {
+    /// Of the first so many, each.
+    Each(u32),
+    /// Of the softmax of so many.
+    Softmax(u32),
+    /// Of so many, and their product is what is kept.
+    Product(u32),
+}
+
 /// The instructions of one run of tokens.
 pub(crate) struct Tape {
-    rows: Range<usize>,
-    code: Vec<(Kind, Args)>,
+    /// The tokens that instructions are for from here on: the run, or parts of its rows.
+    pub(crate) rows: Arc<[Range<usize>]>,
+    code: Vec<(Kind, Args, Arc<[Range<usize>]>)>,
     /// Slots of the width of a token in use.
     pub(crate) used: usize,
     /// Numbers of a slot between two layers, and of a token.
@@ -56,8 +69,8 @@ pub(crate) struct Tapes(Vec<Group>);
 
 struct Group {
     kinds: Vec<Kind>,
-    /// Tokens, and what each instruction needs for them.
-    runs: Vec<(Range<usize>, Vec<Args>)>,
+    /// Of each tape, for each instruction: its tokens, and what it needs for them.
+    runs: Vec<Vec<(Args, Arc<[Range<usize>]>)>>,
 }
 
 const INNER: usize = 0;
@@ -74,11 +87,11 @@ const ITEM: usize = 32;
 
 impl Tape {
     pub(crate) fn new(e: &Encoder<'_>, rows: Range<usize>, width: usize) -> Self {
-        Self { rows, code: Vec::new(), used: 0, inner: e.inner, width }
+        Self { rows: [rows].into(), code: Vec::new(), used: 0, inner: e.inner, width }
     }
 
     pub(crate) fn push(&mut self, kind: Kind, args: Args) {
-        self.code.push((kind, args));
+        self.code.push((kind, args, self.rows.clone()));
     }
 
     /// Between two layers.
@@ -100,8 +113,8 @@ impl Tape {
 
 impl Tapes {
     pub(crate) fn add(&mut self, tape: Tape) {
-        let (kinds, args): (Vec<_>, Vec<_>) = tape.code.into_iter().unzip();
-        let run = (tape.rows, args);
+        let (kinds, run): (Vec<_>, Vec<_>) =
+            tape.code.into_iter().map(|(kind, args, rows)| (kind, (args, rows))).unzip();
         match self.0.iter_mut().find(|group| group.kinds == kinds) {
             Some(group) => group.runs.push(run),
             None => self.0.push(Group { kinds, runs: vec![run] }),
@@ -111,8 +124,13 @@ impl Tapes {
     pub(crate) fn launch(self, e: &mut Encoder<'_>) -> Result<()> {
         for group in &self.0 {
             for (index, kind) in group.kinds.iter().enumerate() {
-                let runs: Vec<_> = group.runs.iter().map(|(rows, args)| (rows.clone(), args[index])).collect();
-                launch(e, *kind, &runs)?;
+                let of = |(args, rows): &(Args, Arc<[Range<usize>]>)| {
+                    rows.iter().map(|rows| (rows.clone(), *args)).collect::<Vec<_>>()
+                };
+                let runs: Vec<_> = group.runs.iter().flat_map(|run| of(&run[index])).collect();
+                if !runs.is_empty() {
+                    launch(e, *kind, &runs)?;
+                }
             }
         }
         Ok(())
@@ -201,13 +219,17 @@ fn launch(e: &mut Encoder<'_>, kind: Kind, runs: &[(Range<usize>, Args)]) -> Res
             let b = b.map_or(Bind::Arena, |b| place(e, b).0);
             pointwise::launch(e, joined(runs), [a, b, y], stride, Sum { terms, activation: 0, left: scale })
         }
-        Kind::Mean { softmax, numbers, extent } => {
+        Kind::Mean { of, extent } => {
             let inner = e.inner;
             let ((x, stride), (y, _)) = (place(e, Place::Slot(LOGITS, inner)), place(e, Place::Slot(MEANS, inner)));
-            let n = if softmax { numbers } else { 0 };
+            let (numbers, n, product) = match of {
+                Of::Each(n) => (n, 0, 0),
+                Of::Softmax(n) => (n, n, 0),
+                Of::Product(n) => (1, 0, n),
+            };
             let tables = e.tables;
             let rows = runs.iter().flat_map(|(rows, _)| by_row(tables, extent, rows.clone()));
-            let items: Vec<_> = rows.map(|row| [row.start as u32, row.len() as u32, n, 0]).collect();
+            let items: Vec<_> = rows.map(|row| [row.start as u32, row.len() as u32, n, product]).collect();
             let count = items.len() as u32;
             let block = params::Mean { stride, items: e.table(items) };
             let binds = vec![x, Bind::Tables, y];

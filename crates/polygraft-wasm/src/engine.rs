@@ -67,6 +67,7 @@ pub(crate) struct Output {
 struct EmbedAnswer<'a> {
     rows: usize,
     width: usize,
+    shapes: Vec<[usize; 2]>,
     report: &'a Report,
     warnings: Vec<String>,
 }
@@ -163,7 +164,9 @@ impl Core {
     /// all of one size, one after the other.
     pub(crate) fn start(&mut self, op: &str, args: &str, pixels: &[f32]) -> Result<u32> {
         let job = match op {
-            "embed" => Job::Embed(Box::new(self.embed(requests::parse(op, args)?, pixels)?)),
+            "embed" | "classify" => {
+                Job::Embed(Box::new(self.embed(requests::parse(op, args)?, pixels, op == "classify")?))
+            }
             "rerank" => {
                 let request = requests::parse::<RerankArgs>(op, args)?.into_request()?;
                 Job::Rerank(Box::new(Rerank::new(&mut self.engine, request)?))
@@ -198,7 +201,8 @@ impl Core {
         Ok(handle)
     }
 
-    fn embed(&mut self, args: EmbedArgs, pixels: &[f32]) -> Result<Embed> {
+    /// Embeddings, or the logits of each row's head.
+    fn embed(&mut self, args: EmbedArgs, pixels: &[f32], logits: bool) -> Result<Embed> {
         if args.items() == 0 {
             return Err(Failure::argument("texts", "the list is empty; there is nothing to embed"));
         }
@@ -214,6 +218,10 @@ impl Core {
         of.resize(args.items(), 0);
         let resolved: Vec<Resolved> =
             distinct.iter().map(|c| self.engine.session.resolve(c)).collect::<Result<_, polygraft::Error>>()?;
+        if let Some(bare) = resolved.iter().find(|r| logits && r.head.is_none()) {
+            let why = format!("{:?} has no head, and neither has the base: load an adapter with one", bare.text);
+            return Err(Failure::argument("adapters", why));
+        }
         let side = if args.side == Some(SideName::Query) { Side::Query } else { Side::Document };
         let prompt = if args.side.is_some() { self.engine.session.spec().prompt(side) } else { "" };
         let precision = args.precision().unwrap_or(self.engine.precision);
@@ -222,7 +230,7 @@ impl Core {
         let images = pixels.chunks((pixels.len() / args.images.max(1)).max(1));
         let images = images.map(|image| Source::Row(Row::image(image.to_vec(), spec)));
         let items = texts.chain(images).zip(&of).map(|(source, &compose)| Item { source, compose });
-        let want = Want { embedding: true, ..Want::default() };
+        let want = Want { embedding: !logits, logits, ..Want::default() };
         let encode = Encode::new(items.collect(), &resolved, want, precision, false);
         Ok(Embed { encode, resolved, of, side })
     }
@@ -341,16 +349,24 @@ fn embedded(embed: Embed) -> Result<Output> {
     let encoded = embed.encode.finish()?;
     let rows = encoded.outputs.len();
     let mut floats = Vec::new();
+    // Of each row's logits, how many there are, and how many a label set has.
+    let mut shapes: Vec<[usize; 2]> = Vec::new();
     for (outputs, &composition) in encoded.outputs.into_iter().zip(&embed.of) {
-        for mut embedding in outputs.into_iter().filter_map(|o| o.embedding) {
-            embed.resolved[composition].shift(&mut embedding, embed.side);
-            floats.append(&mut embedding);
+        for output in outputs {
+            if let Some(mut embedding) = output.embedding {
+                embed.resolved[composition].shift(&mut embedding, embed.side);
+                floats.append(&mut embedding);
+            }
+            if let Some(mut logits) = output.logits {
+                shapes.push([logits.values.len(), logits.head.labels as usize]);
+                floats.append(&mut logits.values);
+            }
         }
     }
     let mut warnings: Vec<String> = embed.resolved.into_iter().flat_map(|r| r.warnings).collect();
     warnings.dedup();
     let width = floats.len() / rows.max(1);
-    let json = to_json(&EmbedAnswer { rows, width, report: &encoded.report, warnings })?;
+    let json = to_json(&EmbedAnswer { rows, width, shapes, report: &encoded.report, warnings })?;
     Ok(Output { json, bytes: Vec::new(), floats })
 }
 

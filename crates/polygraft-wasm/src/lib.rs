@@ -303,7 +303,7 @@ impl Model {
         self.0.unload_adapter(name).map_err(throw)
     }
 
-    /// Prepares `embed`, `rerank`, `index`, `search` or `languageVector`; gives the job's handle. `pixels`: the images of
+    /// Prepares `embed`, `classify`, `rerank`, `index`, `search` or `languageVector`; gives the job's handle. `pixels`: the images of
     /// `embed`, one after the other.
     ///
     /// # Errors

@@ -295,6 +295,24 @@ fn images_are_embedded_as_the_library_sees_them() {
         let worst = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 5e-4, "{worst}");
     }
+    // A head's logits, of the base's or of an adapter's; a row without any head is refused.
+    core.load_adapter("h", &fixture("hub/vit/head_image/adapter"), "{}").unwrap();
+    let images = floats("hub/vit/head_image", "pixels.safetensors", "pixel_values", &[2, 3, 12, 12]);
+    let args = json!({"texts": [], "images": 2, "side": null, "adapters": ["h"], "precision": null});
+    let job = core.start("classify", &args.to_string(), &images).unwrap();
+    while core.step(job, &mut || false).unwrap().0 != Poll::Done {}
+    let output = core.result(job).unwrap();
+    let answer: Value = serde_json::from_str(&output.json).unwrap();
+    let labels = answer["shapes"][0][1].as_u64().unwrap() as usize;
+    assert_eq!(answer["shapes"], json!([[labels, labels], [labels, labels]]));
+    for (i, row) in output.floats.chunks(labels).enumerate() {
+        let wanted = floats("hub/vit/head_image", "expected.safetensors", &format!("logits.{i}"), &[labels]);
+        let worst = row.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 5e-4, "{worst}");
+    }
+    let args = json!({"texts": [], "images": 1, "side": null, "adapters": [null], "precision": null});
+    let bare = core.start("classify", &args.to_string(), &images[..numbers]).unwrap_err();
+    assert!(bare.code == "ARGUMENT" && bare.message.contains("no head"), "{}", bare.message);
     // Texts, and images of another size, are refused with what to do.
     let refused = |core: &mut Core, args: Value, pixels: &[f32]| {
         let job = core.start("embed", &args.to_string(), pixels).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::compose::{Resolved, SplitPart};
 use crate::error::{Error, Result};
-use crate::ir::{LayerLinear, LinearSite, NormSite, Op, Payload, Positions, RowChange, Site};
+use crate::ir::{How, LayerLinear, LinearSite, NormSite, Op, Payload, Positions, RowChange, Site};
 use crate::model::{Image, ModelSpec, RelativeTerms};
 use crate::program::{Extent, OpKind, Program, Purpose, Relative, Segment, Table, TableDesc, Tables};
 use crate::steps::NO_WORD;
@@ -254,8 +254,6 @@ struct Entry {
     payload: Option<u32>,
     scale: f32,
     part: Vec<SplitPart>,
-    /// Positions at a row's end that it does not count.
-    short: usize,
 }
 
 /// What cuts rows into the parts of a split.
@@ -291,13 +289,10 @@ impl Parts<'_> {
 /// What a composition puts into each kind of table.
 fn entries(resolved: &Resolved, payloads: &mut Payloads) -> HashMap<Purpose, Vec<Entry>> {
     let mut out: HashMap<Purpose, Vec<Entry>> = HashMap::new();
-    let rows = || vec![Entry { payload: None, scale: 1.0, part: Vec::new(), short: 0 }];
+    let rows = || vec![Entry { payload: None, scale: 1.0, part: Vec::new() }];
     for placed in &resolved.placed {
         let payload = Some(payloads.index(&placed.payload));
-        // The library counts a row's last positions by its own tokens, wherever virtual ones stand.
-        let last = matches!(&placed.payload.op, Op::Reft(r) if r.suffix > 0);
-        let short = if last { resolved.rows.virtual_tokens as usize } else { 0 };
-        let entry = Entry { payload, scale: placed.scale, part: placed.part.clone(), short };
+        let entry = Entry { payload, scale: placed.scale, part: placed.part.clone() };
         out.entry(placed.purpose()).or_default().push(entry);
         if placed.site == Site::Pooled {
             out.insert(Purpose::Shifted, rows());
@@ -327,10 +322,7 @@ fn table(
             .map(|entry| match desc.extent {
                 Extent::Tokens if is_prompt(desc.purpose) => (parts.virtuals[packed].clone(), entry),
                 Extent::Tokens if desc.purpose == Purpose::Image => (parts.patches(tables.row(packed)), entry),
-                Extent::Tokens => {
-                    let row = tables.row(packed);
-                    (parts.of(packed, row.start..row.end - entry.short, &entry.part), entry)
-                }
+                Extent::Tokens => (parts.of(packed, tables.row(packed), &entry.part), entry),
                 Extent::Rows => (packed..packed + 1, entry),
                 Extent::Positions => (tables.relative.as_ref().map_or(0..0, |r| own_block(r, packed)), entry),
             })
@@ -411,25 +403,41 @@ pub fn check_splits(index: usize, row: &Row, resolved: &Resolved, spec: &ModelSp
             })?;
             ids = &ids[cut];
         }
+        check_blend(&placed.payload, ids).map_err(|why| Error::ComposeUndefined {
+            text: resolved.text.clone(),
+            why: format!("it cannot split row {index}: {why}"),
+        })?;
     }
     Ok(())
 }
 
-/// Checks that `row` is long enough for interventions at its ends, where virtual tokens are among its positions.
+/// Checks that the splits inside a blend cut `ids`.
+fn check_blend(payload: &Payload, ids: &[u32]) -> std::result::Result<(), String> {
+    let Op::Blend(blend) = &payload.op else { return Ok(()) };
+    for (index, part) in blend.parts.iter().enumerate() {
+        let own = match &blend.how {
+            How::Split { shares, separator } => {
+                &ids[SplitPart { shares: shares.clone(), index }.range(ids.len(), ids, *separator)?]
+            }
+            _ => ids,
+        };
+        part.chain.iter().try_for_each(|(member, _)| check_blend(member, own))?;
+    }
+    Ok(())
+}
+
+/// Checks that `row` is long enough for interventions at its end that count its own tokens alone.
 ///
 /// # Errors
-/// Fewer tokens than positions that are intervened in.
+/// Fewer tokens than that: the library looks for positions before the first and stops.
 pub fn check_interventions(index: usize, row: &Row, resolved: &Resolved) -> Result<()> {
-    if resolved.rows.virtual_tokens == 0 {
-        return Ok(());
-    }
     for placed in &resolved.placed {
         let Op::Reft(own) = &placed.payload.op else { continue };
-        let (tokens, needed) = (row.ids.len(), own.prefix.max(own.suffix));
-        if own.suffix > 0 && tokens < needed as usize {
+        let tokens = row.ids.len();
+        if own.uncounted > 0 && tokens < own.suffix as usize {
             let why = format!(
-                "it has {tokens} tokens, and {} intervenes in its first {} and last {}: beside virtual tokens, a row that short is not supported",
-                placed.adapter, own.prefix, own.suffix
+                "it has {tokens} tokens, and {} intervenes in its last {} beside {} virtual tokens, which the library cannot on a row that short",
+                placed.adapter, own.suffix, own.uncounted
             );
             return Err(Error::Row { row: index, why });
         }

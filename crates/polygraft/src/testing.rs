@@ -411,7 +411,7 @@ impl Random {
     fn mixed(&mut self, outputs: usize, inputs: usize) -> MixedLowRank {
         let (rank, experts) = (1 + self.below(6), 1 + self.below(5));
         let (mixing, wide) = if self.below(2) == 0 {
-            (Mixing::Gate(self.gate(inputs)), rank)
+            (Mixing::Gate((0..experts.div_ceil(2)).map(|_| self.gate(inputs)).collect()), rank)
         } else {
             (Mixing::Route(self.layer(experts, rank)), rank * experts)
         };
@@ -435,6 +435,7 @@ impl Random {
             last: (self.below(2) == 0).then_some(second),
             activation: self.activation(),
             subtract: self.below(2) == 0,
+            uncounted: 0,
         }
     }
 }
@@ -465,7 +466,7 @@ pub fn compositions<B: Backend>(session: &mut Session<B>) -> Vec<Compose> {
     known.filter(|compose| session.resolve(compose).is_ok()).collect()
 }
 
-const COMPOSITIONS: [&str; 35] = [
+const COMPOSITIONS: [&str; 38] = [
     "base",
     "a",
     "b",
@@ -499,6 +500,9 @@ const COMPOSITIONS: [&str; 35] = [
     "split(stack(d):1, stack(e, f):*)",
     "average(split(stack(d):1, stack(e):*), f)",
     "mix(split(stack(d):1, stack(f):*), e:0.5)",
+    "average(split(d:1, f:*), split(e:*, d:1))",
+    "stack(d, average(split(stack(e, f):1, d:*):0.3, f))",
+    "average(split(d:1, average(e, split(f:*)):*), e)",
     "stack(d, mix(e, f:0.5))",
     "stack(split(a:1, b:*), d)",
 ];

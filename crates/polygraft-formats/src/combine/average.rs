@@ -70,6 +70,10 @@ pub(crate) fn pretty(config: &serde_json::Value) -> Vec<u8> {
 /// A part's weights.
 pub(crate) fn open(part: &Part<'_>, candidates: [&str; 2]) -> Result<TensorBag> {
     let there = part.files.names();
+    if there.iter().any(|n| n == hub::WORDS) {
+        let why = "an adapter with words of its own cannot be averaged: their numbers are its own tokenizer's".into();
+        return Err(FormatError::Unsupported { file: part.file(hub::WORDS), why });
+    }
     let Some(file) = candidates.into_iter().find(|c| there.iter().any(|n| n == c)) else {
         return Err(crate::source::missing(&part.file(candidates[0]), &there));
     };

@@ -12,6 +12,7 @@ mod reading;
 mod tensors;
 
 mod bottleneck;
+mod embeddings;
 mod fusion;
 mod ia3;
 mod invertible;
@@ -23,6 +24,7 @@ mod prompt;
 mod reft;
 mod setup;
 
+pub(crate) use embeddings::FILE as WORDS;
 pub use family::Family;
 pub(crate) use fusion::{CONFIG as FUSION_CONFIG, load as load_fusion};
 pub use setup::Setup;
@@ -35,7 +37,7 @@ use crate::names::backbone_prefix;
 use crate::source::{Files, SMALL};
 use polygraft::ir::AdapterIr;
 use polygraft::model::ModelSpec;
-use reading::Reading;
+use reading::{Head, Reading};
 use tensors::Tensors;
 
 /// The configuration's name.
@@ -106,11 +108,24 @@ fn read(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions, alone: bo
             family = row.name;
         }
     }
+    embeddings::read(&mut reading, files, options)?;
     if alone {
         invertible::option_fits(&reading)?;
         reft::option_fits(&reading)?;
     }
     reading.finish(family, top.get("model_name").and_then(Json::text), heads::load(files, spec, options)?)
+}
+
+/// Reads a folder that `save_embeddings` wrote: words alone.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_words(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions) -> Result<AdapterIr> {
+    let mut reading = Reading::new("", spec, options, Tensors::none());
+    embeddings::read(&mut reading, files, options)?;
+    invertible::option_fits(&reading)?;
+    reft::option_fits(&reading)?;
+    reading.finish("embeddings", None, Head::default())
 }
 
 /// What every configuration of the library says about itself and the model.

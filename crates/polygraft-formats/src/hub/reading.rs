@@ -144,6 +144,12 @@ impl<'a> Reading<'a> {
         left.missing.extend(head.missing);
         let mut patches = self.patches;
         patches.extend(head.patches);
+        for patch in &mut patches {
+            // The library counts a row's last positions by its own tokens, wherever virtual ones stand.
+            if let Op::Reft(reft) = &mut patch.op {
+                reft.uncounted = if reft.suffix > 0 { self.rows.virtual_tokens } else { 0 };
+            }
+        }
         Ok(AdapterIr {
             family,
             base: BaseClaim { name: base.map(str::to_owned), lineage: None },

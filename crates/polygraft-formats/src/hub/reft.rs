@@ -73,7 +73,7 @@ fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
         // Stored for nothing when there is no suffix.
         let last = if tied { None } else { unit(1)? };
         let (Some(first), true) = (first, tied || last.is_some()) else { continue };
-        let op = Reft { prefix, suffix, first, last, activation, subtract };
+        let op = Reft { prefix, suffix, first, last, activation, subtract, uncounted: 0 };
         r.patch(Site::LayerOutput(layer), Op::Reft(op));
     }
     Ok(())

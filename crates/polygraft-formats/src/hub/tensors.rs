@@ -55,6 +55,12 @@ impl Tensors {
         Ok(Self { bag, names, prefix, missing: Vec::new() })
     }
 
+    /// No file.
+    pub(super) fn none() -> Self {
+        let bag = TensorBag::of("", Vec::new(), []);
+        Self { bag, names: BTreeMap::new(), prefix: String::new(), missing: Vec::new() }
+    }
+
     /// Paths that have not been taken.
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(String::as_str)

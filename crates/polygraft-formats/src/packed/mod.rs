@@ -35,7 +35,9 @@ pub(crate) fn load(name: &str, bytes: &[u8], spec: &ModelSpec, options: &Adapter
     let Some(about) = About::of(name, bytes)? else { return Ok(None) };
     let claim = BaseClaim { name: about.base.clone(), lineage: about.lineage.clone() };
     let mut adapter = match about.texts.get(language::PACKED_TEXT) {
-        Some(text) => language::read(name, TensorBag::open(language::PACKED_FILE, bytes.to_vec())?, &text.to_string())?,
+        Some(text) => {
+            language::read(name, TensorBag::open(language::PACKED_FILE, bytes.to_vec())?, &text.to_string(), false)?
+        }
         None => crate::adapter::load_adapter(&Folder { about, bytes }, spec, options)?,
     };
     adapter.base = claim;

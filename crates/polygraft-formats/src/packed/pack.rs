@@ -84,6 +84,12 @@ pub fn pack(files: &dyn Files, spec: &ModelSpec, options: &Options) -> Result<(V
             "it is packed already: unpack it first, or pack the folder that it was made from",
         ));
     }
+    if names.iter().any(|n| n == hub::WORDS) {
+        return Err(unsupported(
+            hub::WORDS,
+            "an adapter with words of its own is larger than its file could be: keep the folder",
+        ));
+    }
     let vector = match names.as_slice() {
         [name] => language::metadata(name, &files.read(name, ADAPTER)?),
         _ => None,
@@ -342,7 +348,7 @@ pub fn unpack(file: &str, bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
     };
     if let Some(text) = about.texts.get(language::PACKED_TEXT) {
         let bag = TensorBag::open(language::PACKED_FILE, bytes.to_vec())?;
-        let mut vector = language::read(file, bag, &text.to_string())?;
+        let mut vector = language::read(file, bag, &text.to_string(), false)?;
         vector.base = BaseClaim { name: about.base, lineage: about.lineage };
         return Ok(vec![(language::PACKED_FILE.to_owned(), language::write_language_vector(&vector)?)]);
     }

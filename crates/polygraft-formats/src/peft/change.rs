@@ -1,7 +1,6 @@
 //! A family's mathematics as a change of an embedding table.
 
 use polygraft::ir::{Meeting, Reword, Stands};
-use polygraft::tensor::Matrix;
 use std::fmt;
 
 /// A function of a row of an embedding table.
@@ -35,32 +34,6 @@ impl<F: Fn(u32, &mut [f32]) + Send + Sync> Reword for RowChange<F> {
 
     fn bytes(&self) -> usize {
         self.held * 4
-    }
-}
-
-/// A table of the adapter's own.
-#[derive(Debug)]
-pub(super) struct OwnTable(pub(super) Matrix);
-
-impl Reword for OwnTable {
-    fn apply(&self, id: u32, row: &mut [f32]) {
-        self.0.decode_row(id as usize, row);
-    }
-
-    fn shape(&self) -> (usize, usize) {
-        (self.0.rows(), self.0.cols())
-    }
-
-    fn stands_for(&self) -> Stands<'_> {
-        Stands::Table
-    }
-
-    fn meeting(&self) -> Meeting {
-        Meeting::Follows
-    }
-
-    fn bytes(&self) -> usize {
-        self.0.bytes()
     }
 }
 

@@ -1,9 +1,9 @@
 //! Base tensors that an adapter's file replaces: `modules_to_save`, heads, biases.
 
-use super::change::OwnTable;
 use super::config::Config;
 use super::keys::Keys;
 use crate::bag::TensorBag;
+use crate::change::OwnTable;
 use crate::error::{FormatError, Result, shown};
 use crate::names::{self, Param, Part};
 use polygraft::ir::{Dense, LinearSite, Norm, NormSite, Op, Patch, Rewording, Site};

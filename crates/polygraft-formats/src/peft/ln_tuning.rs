@@ -1,9 +1,9 @@
 //! LN tuning: layer norms, or whatever else is targeted, trained whole.
 
-use super::change::OwnTable;
 use super::family::{Family, Reader};
 use super::head;
 use super::reading::{Module, Reading, Target};
+use crate::change::OwnTable;
 use crate::error::Result;
 use crate::names::Part;
 use polygraft::ir::{Dense, Norm, Op, Rewording, Site};

@@ -93,6 +93,6 @@ fn add(r: &mut Reading<'_>, tokens: usize, vectors: Vec<f32>) {
     let virtual_tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
     // The library embeds the row itself then, and counts positions as for any sequence of vectors.
     let positions = Positions::Sequence;
-    r.rows = RowChange { virtual_tokens, after_first: false, positions, drops_types: r.drops_types() };
+    r.rows = RowChange { virtual_tokens, positions, drops_types: r.drops_types(), ..RowChange::default() };
     r.patch(Site::Word, Op::Prompt(Prompt { vectors }));
 }

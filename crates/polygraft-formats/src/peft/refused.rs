@@ -27,8 +27,9 @@ pub(super) const XLORA: Family = Family::refused(
     "XLORA",
     "xlora",
     "X-LoRA (Buehler and Buehler 2024, arXiv 2402.07148)",
-    "X-LoRA runs the model once to choose, for each token and layer, how much of each of its LoRAs a second run takes: \
-     this version has no such router. Load its LoRAs by themselves and mix them",
+    "X-LoRA runs the model once to choose, for each token and layer, how much of each of its LoRAs a second run takes, and \
+     PEFT (0.21.2) itself loads one onto causal models alone: on an encoder it stops with unexpected keys. Load its LoRAs \
+     by themselves and mix them",
 );
 pub(super) const CPT: Family = Family::refused(
     "CPT",

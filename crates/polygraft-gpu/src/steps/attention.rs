@@ -4,7 +4,7 @@ use crate::encode::{Bind, Encoder, wrong_payload};
 use crate::params::{self, NONE};
 use crate::steps::layers::{Placing, gather};
 use crate::steps::linear::number;
-use crate::tape::{self, KEYS, Kind, Place, Tape, Tapes, VALUES};
+use crate::tape::{self, KEYS, Kind, Of, Place, Tape, Tapes, VALUES};
 use crate::variants::{Covers, Shape, choose};
 use polygraft::Result;
 use polygraft::ir::{Op, Payload};
@@ -159,7 +159,7 @@ fn lengthen<'a>(
                 let activation = number(Activation::Sigmoid);
                 let kind = Kind::Project { x, y, add: None, gate: None, activation };
                 tape.push(kind, layers.layer(0)?.args(1.0));
-                tape.push(Kind::Mean { softmax: false, numbers: 2, extent: Extent::Tokens }, [0; 5]);
+                tape.push(Kind::Mean { of: Of::Each(2), extent: Extent::Tokens }, [0; 5]);
                 tapes.add(tape);
             }
             for (i, list) in lists.iter_mut().enumerate() {

@@ -2,11 +2,14 @@
 
 use crate::encode::{Encoder, wrong_payload};
 use crate::steps::linear::number;
-use crate::tape::{Kind, Place, Tape, Tapes};
+use crate::tape::{Kind, Of, Place, Tape, Tapes};
 use polygraft::Result;
+use polygraft::compose::Share;
 use polygraft::ir::{Blend, Bottleneck, Fusion, How, Op, Part, Payload, Residual, Rules};
 use polygraft::model::Activation;
 use polygraft::program::{BlockNorm, Extent, Step, StepKind};
+use polygraft::steps::{self, by_row};
+use std::sync::Arc;
 
 /// Places of a bottleneck's layers.
 const DOWN: usize = 0;
@@ -129,7 +132,7 @@ impl Block<'_, '_> {
         let activation = number(Activation::Sigmoid);
         let y = self.tape.logits();
         self.tape.push(Kind::Project { x: z, y, add: None, gate: None, activation }, layer.args(1.0));
-        self.tape.push(Kind::Mean { softmax: false, numbers: 1, extent: Extent::Tokens }, NOTHING);
+        self.tape.push(Kind::Mean { of: Of::Each(1), extent: Extent::Tokens }, NOTHING);
         Ok(Some(0))
     }
 
@@ -192,8 +195,10 @@ impl Block<'_, '_> {
 
     fn blend(&mut self, blend: &Blend, h: Place) -> Result<Place> {
         let shared = self.input(blend.rules, h);
-        if let How::Fuse(payload) = &blend.how {
-            return self.fuse(blend, payload, shared, h);
+        match &blend.how {
+            How::Fuse(payload) => return self.fuse(blend, payload, shared, h),
+            How::Split { shares, separator } => return self.split(blend, shares, *separator, shared),
+            How::Average | How::Sum => {}
         }
         if let (How::Average, [part]) = (&blend.how, blend.parts.as_slice())
             && part.weight == 1.0
@@ -215,6 +220,30 @@ impl Block<'_, '_> {
             begun = true;
             self.tape.used = used;
         }
+        Ok(y)
+    }
+
+    /// Each member for its own tokens, into one slot.
+    fn split(&mut self, blend: &Blend, shares: &Arc<[Share]>, separator: u32, shared: Input) -> Result<Place> {
+        let y = self.tape.wide();
+        let tables = self.e.tables;
+        let whole = self.tape.rows.clone();
+        let rows = whole.iter().flat_map(|run| by_row(tables, Extent::Tokens, run.clone()));
+        let mut parts = vec![Vec::new(); blend.parts.len()];
+        for row in rows {
+            let cut = steps::parts(shares, &tables.ids[row.clone()], separator)?;
+            for (part, cut) in parts.iter_mut().zip(cut).filter(|(_, cut)| !cut.is_empty()) {
+                part.push(row.start + cut.start..row.start + cut.end);
+            }
+        }
+        for (part, rows) in blend.parts.iter().zip(parts) {
+            self.tape.rows = rows.into();
+            let used = self.tape.used;
+            let out = self.member(part, shared)?;
+            self.sum(out, 1.0, y, false);
+            self.tape.used = used;
+        }
+        self.tape.rows = whole;
         Ok(y)
     }
 

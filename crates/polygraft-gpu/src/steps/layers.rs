@@ -5,7 +5,7 @@ use crate::encode::{Bind, Encoder, wrong_payload};
 use crate::layers::Layers;
 use crate::params::{self, NONE};
 use crate::steps::linear::number;
-use crate::tape::{self, Kind, Place, Tape, Tapes};
+use crate::tape::{self, Kind, Of, Place, Tape, Tapes};
 use crate::variants::{Covers, Shape};
 use polygraft::Result;
 use polygraft::ir::{Mixing, Op, Reft};
@@ -47,6 +47,7 @@ pub(crate) fn reft(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
         let Op::Reft(own) = &payload.op else { return Err(wrong_payload()) };
         let layers = e.layers(payload)?;
         let last = if own.last.is_some() { LAST } else { 0 };
+        let shifted = |by: usize, r: Range<usize>| by + r.start..by + r.end;
         for row in by_row(e.tables, Extent::Tokens, segment.range.clone()) {
             let (prefix, suffix) = ((own.prefix as usize).min(row.len()), own.suffix as usize);
             let mut tape = |rows: Range<usize>, unit: usize, mix: bool| {
@@ -64,11 +65,9 @@ pub(crate) fn reft(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
                 tapes.add(tape);
                 Ok(())
             };
-            if suffix <= row.len() {
-                // The suffix wins where both apply.
-                let tail = row.end - suffix;
-                tape(row.start..tail.min(row.start + prefix), 0, false)?;
-                tape(tail..row.end, last, false)?;
+            if let Some((heads, tail)) = own.positions(row.len()) {
+                heads.into_iter().try_for_each(|head| tape(shifted(row.start, head), 0, false))?;
+                tape(shifted(row.start, tail), last, false)?;
                 continue;
             }
             // A shorter row: what the library makes of its positions lands on others.
@@ -157,13 +156,13 @@ pub(crate) fn mixed(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
         let mut tape = Tape::new(e, segment.range.clone(), e.width(out));
         let (hidden, logits) = (tape.inner(), tape.logits());
         tape.push(project(x, hidden, None, 0), layers.layer(0)?.args(1.0));
-        let (from, activation, softmax, numbers) = match &own.mixing {
-            Mixing::Gate(_) => (x, number(Activation::Sigmoid), false, 1),
-            Mixing::Route(router) => (hidden, 0, true, router.rows() as u32),
+        let (from, activation, of, experts) = match &own.mixing {
+            Mixing::Gate(gates) => (x, number(Activation::Sigmoid), Of::Product(gates.len() as u32), 1),
+            Mixing::Route(router) => (hidden, 0, Of::Softmax(router.rows() as u32), router.rows() as u32),
         };
         tape.push(project(from, logits, None, activation), layers.layer(1)?.args(1.0));
-        tape.push(Kind::Mean { softmax, numbers, extent }, [0; 5]);
-        for expert in 0..numbers {
+        tape.push(Kind::Mean { of, extent }, [0; 5]);
+        for expert in 0..experts {
             let kind = Kind::Project { x: hidden, y, add: Some(y), gate: Some(expert), activation: 0 };
             tape.push(kind, layers.layer(2 + expert as usize)?.args(segment.scale * own.lora.scale));
         }

@@ -24,6 +24,17 @@ pub(super) struct Blocks<'f> {
     pub(super) fusions: &'f Fusions,
     /// The names of all that is loaded.
     pub(super) loaded: &'f [&'f String],
+    /// The token that ends the first text of a row.
+    pub(super) separator: u32,
+}
+
+/// What becomes of a split.
+#[derive(Clone, Copy, PartialEq)]
+enum Splits {
+    /// Each of its parts is a payload, for its part of the row.
+    Apart,
+    /// One payload for whole rows: what stands around it reads all of them, or gates would be means over less.
+    Whole,
 }
 
 type Found<T> = Result<T, String>;
@@ -41,15 +52,14 @@ fn blend(rules: Rules, parts: Vec<Part>, how: How) -> Arc<Payload> {
 }
 
 /// Weights of an average where some members have nothing: the library multiplies what is there by the weights of all,
-/// and so divides a member that is alone by their number; other numbers of members do not fit and fail there. `expected`
-/// are those that are no split.
-fn averaged(parts: &mut [Part], expected: usize, of: usize) -> Found<()> {
+/// and so divides a member that is alone by their number; other numbers of members do not fit and fail there.
+fn averaged(parts: &mut [Part], of: usize) -> Found<()> {
     match parts {
-        [alone] if expected == of && of > 1 => alone.weight = 1.0 / of as f32,
-        parts if parts.len() < expected => {
+        [alone] if of > 1 => alone.weight = 1.0 / of as f32,
+        parts if parts.len() < of => {
             return Err(format!(
                 "{} of the {of} adapters of an average have nothing, and the library cannot average the others; use mix",
-                expected - parts.len()
+                of - parts.len()
             ));
         }
         _ => {}
@@ -84,23 +94,16 @@ fn rules(payload: &Payload) -> Option<Rules> {
 impl Blocks<'_> {
     /// The run of `node`, and the rules of the adapter that was applied last, whose `norm_after` holds.
     pub(super) fn run<'a>(&self, node: &Node<'a>) -> Found<(Vec<Rewrite<'a>>, Option<Rules>)> {
-        let mut run = self.node(node)?;
-        // Nothing that stands before a parallel adapter reaches it, and its output joins `h` only at the end.
-        let parallel = |r: &Rewrite<'_>| r.part.is_empty() && rules(&r.payload).is_some_and(|r| r.parallel);
-        if let Some(at) = run.iter().rposition(parallel) {
-            run.drain(..at);
-        }
+        let mut run = self.reached(node, Splits::Apart)?;
         // What the sub-block made is added at the end when the last adapter is parallel, whatever was in front of it.
         let last = self.last(node);
         let keeps = last.is_some_and(|r| r.parallel);
-        let first_is_whole = run.first().is_some_and(|r| r.part.is_empty());
-        if keeps && run.len() > 1 && first_is_whole {
-            if run.iter().any(|r| !r.part.is_empty()) {
-                return Err(
-                    "a parallel adapter in a split after other adapters is not supported by this version".into()
-                );
+        let alone = |(at, r): (usize, &Rewrite<'_>)| run[..at].iter().all(|q| SplitPart::apart(&q.part, &r.part));
+        if keeps && !run.iter().enumerate().all(alone) {
+            run = self.reached(node, Splits::Whole)?;
+            if run.len() > 1 {
+                run = vec![as_one(run)];
             }
-            run = vec![as_one(run)];
         }
         for rewrite in &mut run {
             if let Some(own) = rules(&rewrite.payload).filter(|own| own.keeps != keeps) {
@@ -116,6 +119,17 @@ impl Blocks<'_> {
             }
         }
         Ok((run, last))
+    }
+
+    /// The run of `node`, without what nothing reads: what stands before a parallel adapter does not reach it, and its
+    /// output joins `h` only at the end.
+    fn reached<'a>(&self, node: &Node<'a>, splits: Splits) -> Found<Vec<Rewrite<'a>>> {
+        let mut run = self.node(node, splits)?;
+        let parallel = |r: &Rewrite<'_>| r.part.is_empty() && rules(&r.payload).is_some_and(|r| r.parallel);
+        if let Some(at) = run.iter().rposition(parallel) {
+            run.drain(..at);
+        }
+        Ok(run)
     }
 
     /// Rules of the last leaf at this site.
@@ -137,7 +151,7 @@ impl Blocks<'_> {
         }
     }
 
-    fn node<'a>(&self, node: &Node<'a>) -> Found<Vec<Rewrite<'a>>> {
+    fn node<'a>(&self, node: &Node<'a>, splits: Splits) -> Found<Vec<Rewrite<'a>>> {
         let one = |payload, names| vec![Rewrite { payload, scale: 1.0, part: Vec::new(), names }];
         Ok(match node {
             Node::Leaf(leaf) => own(leaf, self.site)
@@ -151,35 +165,25 @@ impl Blocks<'_> {
                 .into_iter()
                 .collect(),
             Node::Stack(list) => {
-                let runs: Vec<_> = list.iter().map(|n| self.node(n)).collect::<Found<_>>()?;
+                let runs: Vec<_> = list.iter().map(|n| self.node(n, splits)).collect::<Found<_>>()?;
                 runs.into_iter().flatten().collect()
             }
             Node::Average(list) | Node::Mix(list) | Node::Sum(list) => {
                 let Some(rules) = self.first(node) else { return Ok(Vec::new()) };
                 let mut names = Vec::new();
-                let whole = list.iter().filter(|(n, _)| !matches!(n, Node::Split(..)));
-                let parts = whole.map(|(n, w)| self.part(n, *w, &mut names)).collect::<Found<Vec<_>>>()?;
+                let parts = list.iter().map(|(n, w)| self.part(n, *w, &mut names)).collect::<Found<Vec<_>>>()?;
                 let mut parts: Vec<Part> = parts.into_iter().flatten().collect();
-                let split = self.split_member(list, &parts)?;
                 if matches!(node, Node::Average(_)) {
-                    let own = list.len() - usize::from(split.is_some());
-                    averaged(&mut parts, own, list.len())
-                        .map_err(|why| format!("at {}, {why}", Site::Block(self.site)))?;
+                    averaged(&mut parts, list.len()).map_err(|why| format!("at {}, {why}", Site::Block(self.site)))?;
                 }
                 let how = if matches!(node, Node::Sum(_)) { How::Sum } else { How::Average };
-                let Some((rewrites, weight)) = split else { return Ok(one(blend(rules, parts, how), names)) };
-                // Each part of the split has a blend of its own.
-                let with = |inner: Rewrite<'a>| {
-                    let chain = vec![(inner.payload, inner.scale)];
-                    let mut parts = parts.clone();
-                    parts.push(Part { chain, stacked: true, weight });
-                    let names = inner.names.iter().chain(&names).copied().collect();
-                    Rewrite { payload: blend(rules, parts, how.clone()), scale: 1.0, part: inner.part, names }
-                };
-                rewrites.into_iter().map(with).collect()
+                one(blend(rules, parts, how), names)
             }
             Node::Fuse(list) => {
                 let Some(rules) = self.last(node) else { return Ok(Vec::new()) };
+                if list.iter().any(|n| matches!(n, Node::Split(..))) {
+                    return Err("a split cannot stand in fuse: write split(fuse(…), fuse(…))".into());
+                }
                 let mut names = Vec::new();
                 let parts = list.iter().map(|n| self.part(n, 1.0, &mut names)).collect::<Found<Vec<_>>>()?;
                 let parts: Vec<Part> = parts.into_iter().flatten().collect();
@@ -192,11 +196,12 @@ impl Blocks<'_> {
             Node::Split(list, shares) => {
                 let Some(rules) = self.first(node) else { return Ok(Vec::new()) };
                 let mut out = Vec::new();
+                let (mut members, mut all_names) = (Vec::new(), Vec::new());
                 for (index, n) in list.iter().enumerate() {
                     let here = SplitPart { shares: shares.clone(), index };
-                    if matches!(n, Node::Split(..)) {
+                    if splits == Splits::Apart && matches!(n, Node::Split(..)) {
                         // The inner split prepares its input anew, from what the outer one prepared.
-                        out.extend(self.node(n)?.into_iter().map(|inner| {
+                        out.extend(self.node(n, splits)?.into_iter().map(|inner| {
                             let chain = vec![(inner.payload, inner.scale)];
                             let payload = blend(rules, vec![Part { chain, stacked: true, weight: 1.0 }], How::Average);
                             let part = std::iter::once(here.clone()).chain(inner.part).collect();
@@ -214,42 +219,29 @@ impl Blocks<'_> {
                             Site::Block(self.site)
                         ));
                     }
+                    if splits == Splits::Whole {
+                        all_names.extend(names);
+                        // Of nothing, what it reads.
+                        members.push(part.unwrap_or(Part { chain: Vec::new(), stacked: true, weight: 1.0 }));
+                        continue;
+                    }
                     let Some(part) = part else { continue };
                     let payload = blend(rules, vec![part], How::Average);
                     out.push(Rewrite { payload, scale: 1.0, part: vec![here], names });
+                }
+                if splits == Splits::Whole {
+                    let how = How::Split { shares: shares.clone(), separator: self.separator };
+                    out = one(blend(rules, members, how), all_names);
                 }
                 out
             }
         })
     }
 
-    /// The split among the members of an average, with its weight: its parts, each of which averages with the `others`.
-    fn split_member<'a>(&self, list: &[(Node<'a>, f32)], others: &[Part]) -> Found<Option<(Vec<Rewrite<'a>>, f32)>> {
-        let mut splits = list.iter().filter(|(n, _)| matches!(n, Node::Split(..)));
-        let Some((node, weight)) = splits.next() else { return Ok(None) };
-        if splits.next().is_some() {
-            return Err(
-                "an average of two splits is not supported by this version: write split(average(…), average(…))".into(),
-            );
-        }
-        let gated = |p: &Part| p.chain.iter().any(|(p, _)| matches!(&p.op, Op::Bottleneck(b) if b.gate.is_some()));
-        if others.iter().any(gated) {
-            return Err("an average of a split and an adapter with a gate, which is a mean over the whole row, is not supported by this version".into());
-        }
-        let run = self.node(node)?;
-        Ok((!run.is_empty()).then_some((run, *weight)))
-    }
-
     /// A member that reads what others read too.
     fn part<'a>(&self, node: &Node<'a>, weight: f32, names: &mut Vec<&'a str>) -> Found<Option<Part>> {
-        if matches!(node, Node::Split(..)) {
-            return Err("a split cannot stand in fuse: write split(fuse(…), fuse(…))".into());
-        }
         let stacked = !matches!(node, Node::Leaf(_));
-        let run = self.node(node)?;
-        if run.iter().any(|r| !r.part.is_empty()) {
-            return Err("a split cannot stand inside a stack that is itself a member".into());
-        }
+        let run = self.node(node, Splits::Whole)?;
         names.extend(run.iter().flat_map(|r| r.names.iter().copied()));
         let chain: Vec<_> = run.into_iter().map(|r| (r.payload, r.scale)).collect();
         // A stack of which nothing is here passes on what it reads.

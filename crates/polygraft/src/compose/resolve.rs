@@ -139,7 +139,7 @@ pub fn resolve(compose: &Compose, adapters: &Adapters, spec: &ModelSpec) -> Resu
     out.stack(&leaves)?;
     out.weights(&node, &leaves, owner)?;
     out.rows(&leaves)?;
-    out.blocks(&node, &leaves, adapters)?;
+    out.blocks(&node, &leaves, adapters, spec.special.separator)?;
     out.number();
     Ok(out)
 }
@@ -300,7 +300,8 @@ impl Resolved {
     fn rows(&mut self, leaves: &[Placing<'_>]) -> Result<()> {
         for (index, placing) in leaves.iter().enumerate() {
             let (name, adapter) = (placing.leaf.name, placing.leaf.adapter);
-            let RowChange { virtual_tokens, after_first, positions, drops_types } = adapter.rows;
+            let RowChange { virtual_tokens, after_first, positions, drops_types, own_words } = adapter.rows;
+            self.rows.own_words |= own_words;
             if !placing.part.is_empty() && adapter.rows != RowChange::default() {
                 let why = format!("{name} changes whole rows, which a split has no parts of");
                 return Err(undefined(&self.text, &why));
@@ -356,7 +357,7 @@ impl Resolved {
     }
 
     /// Bottlenecks, at every sub-block that any adapter has one for.
-    fn blocks(&mut self, node: &Node<'_>, leaves: &[Placing<'_>], adapters: &Adapters) -> Result<()> {
+    fn blocks(&mut self, node: &Node<'_>, leaves: &[Placing<'_>], adapters: &Adapters, separator: u32) -> Result<()> {
         let site = |(site, p): &(Site, Arc<Payload>)| match (site, &p.op) {
             (Site::Block(site), Op::Bottleneck(_)) => Some(*site),
             _ => None,
@@ -366,7 +367,7 @@ impl Resolved {
         let fusions: Fusions = adapters.values().filter(|a| a.fuses.is_some()).cloned().collect();
         let loaded: Vec<&String> = adapters.keys().collect();
         for site in sites {
-            let blocks = Blocks { site, fusions: &fusions, loaded: &loaded };
+            let blocks = Blocks { site, fusions: &fusions, loaded: &loaded, separator };
             let (run, last) = blocks.run(node).map_err(|why| undefined(&self.text, &why))?;
             for rewrite in run {
                 self.placed.push(Placed {

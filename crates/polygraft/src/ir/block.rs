@@ -5,8 +5,10 @@
 //! bottleneck rewrites `h` before that. The words are those of `adapters` 1.3 (`methods/bottleneck.py`).
 
 use super::Payload;
+use crate::compose::Share;
 use crate::model::Activation;
 use crate::tensor::Matrix;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A number a row of the batch: the mean over its tokens of `sigmoid(x · weight + bias)`.
@@ -115,6 +117,13 @@ pub enum How {
     Sum,
     /// Attention over the members' outputs before gate, norm and residual.
     Fuse(Arc<Payload>),
+    /// Each member for its own tokens of the row. Gates are means over the tokens of their member.
+    Split {
+        /// One a member.
+        shares: Arc<[Share]>,
+        /// The token that ends the first text.
+        separator: u32,
+    },
 }
 
 /// Several bottlenecks that read one input.
@@ -169,6 +178,8 @@ pub struct Reft {
     pub activation: Activation,
     /// Whether `R x` is subtracted.
     pub subtract: bool,
+    /// Positions at the end of a row that the suffix does not count: as many as there are virtual tokens, wherever they stand.
+    pub uncounted: u32,
 }
 
 /// The matrices of one intervention.
@@ -185,8 +196,9 @@ pub struct ReftUnit {
 /// What a low-rank update depends on besides its token.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Mixing {
-    /// Multiplied by a gate of the row, which reads the layer's input (`use_gating`).
-    Gate(Gate),
+    /// Multiplied by a gate of the row, which reads the layer's input (`use_gating`); by all of them where several adapters
+    /// with gates follow one another.
+    Gate(Vec<Gate>),
     /// `[experts, rank]`: `softmax(h Rᵀ)`, averaged over the row's tokens, weighs experts whose factors stand side by side
     /// in `B` (`[outputs, experts · rank]`; Lily, Zhong et al. 2025).
     Route(Matrix),
@@ -244,11 +256,20 @@ impl Blend {
         let flags = [parallel, keeps, norm_before, residual_inside, norm_after];
         let flags = flags.iter().fold(residual as u64, |n, flag| n * 2 + u64::from(*flag));
         let how = match &self.how {
-            How::Average => [0, 0],
-            How::Sum => [1, 0],
-            How::Fuse(fusion) => [2, fusion.id.0],
+            How::Average => vec![0],
+            How::Sum => vec![1],
+            How::Fuse(fusion) => vec![2, fusion.id.0],
+            How::Split { shares, separator } => {
+                let share = |share: &Share| match share {
+                    Share::Rest => u64::MAX,
+                    Share::Segment => u64::MAX - 1,
+                    Share::Tokens(n) => u64::from(*n),
+                };
+                [3, u64::from(*separator)].into_iter().chain(shares.iter().map(share)).collect()
+            }
         };
-        let mut out = vec![flags, how[0], how[1]];
+        let mut out = vec![flags, how.len() as u64];
+        out.extend(how);
         for part in &self.parts {
             out.extend([u64::MAX, u64::from(part.stacked), u64::from(part.weight.to_bits())]);
             out.extend(part.chain.iter().flat_map(|(p, scale)| [p.id.0, u64::from(scale.to_bits())]));
@@ -270,6 +291,16 @@ impl Coupling {
 }
 
 impl Reft {
+    /// Positions of a row of `n` that the first unit and the last one are for: the suffix wins where both apply. None for a
+    /// row shorter than the suffix.
+    #[must_use]
+    pub fn positions(&self, n: usize) -> Option<([Range<usize>; 2], Range<usize>)> {
+        let prefix = (self.prefix as usize).min(n);
+        let end = n.checked_sub(self.uncounted as usize)?;
+        let start = end.checked_sub(self.suffix as usize)?;
+        Some(([0..prefix.min(start), end.min(prefix)..prefix], start..end))
+    }
+
     pub(super) fn bytes(&self) -> usize {
         let unit = |u: &ReftUnit| u.source.bytes() + u.projection.bytes() + u.bias.len() * 4;
         unit(&self.first) + self.last.as_ref().map_or(0, unit)
@@ -279,7 +310,7 @@ impl Reft {
 impl MixedLowRank {
     pub(super) fn bytes(&self) -> usize {
         let mixing = match &self.mixing {
-            Mixing::Gate(gate) => gate.bytes(),
+            Mixing::Gate(gates) => gates.iter().map(Gate::bytes).sum(),
             Mixing::Route(router) => router.bytes(),
         };
         self.lora.a.bytes() + self.lora.b.bytes() + self.lora.bias.as_ref().map_or(0, |b| b.len() * 4) + mixing

@@ -201,7 +201,7 @@ fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Res
             let (rows, cols) = shape_at(*site, adapter, spec).ok_or_else(missing)?;
             let l = &own.lora;
             let (experts, gate) = match &own.mixing {
-                Mixing::Gate(gate) => (1, Some(gate.weight.len())),
+                Mixing::Gate(gates) => (1, gates.iter().map(|g| g.weight.len()).find(|n| *n != cols)),
                 Mixing::Route(router) if router.cols() == l.a.rows() => (router.rows(), None),
                 Mixing::Route(router) => {
                     return Err(wrong("router", format!("{} columns", l.a.rows()), router.cols().to_string()));
@@ -209,10 +209,7 @@ fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Res
             };
             shaped("A", &l.a, (l.a.rows(), cols)).and_then(|()| shaped("B", &l.b, (rows, experts * l.a.rows())))?;
             length(l.bias.as_deref(), rows).map_err(|n| wrong("lora bias", rows.to_string(), n.to_string()))?;
-            gate.map_or(
-                Ok(()),
-                |n| if n == cols { Ok(()) } else { Err(wrong("gate", cols.to_string(), n.to_string())) },
-            )
+            gate.map_or(Ok(()), |n| Err(wrong("gate", cols.to_string(), n.to_string())))
         }
         (Site::Block(site), op @ (Op::Bottleneck(_) | Op::Fusion(_))) => {
             let (BlockSite::Attention(layer) | BlockSite::Ffn(layer)) = *site;
@@ -266,9 +263,10 @@ fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Res
                 Op::Rewording(r) if p.site == patch.site && r.0.stands_for() == Stands::Table => Some(r.0.shape().0),
                 _ => None,
             };
-            // A table of the adapter's own may be longer: words that were added.
+            // A table of the adapter's own may be longer: words that were added. Of words of its own it has any number.
             let own = adapter.patches.iter().find_map(whole);
-            let rows = if patch.site == Site::Word { own.filter(|n| *n >= table.rows) } else { None };
+            let fits = |n: &usize| *n >= table.rows || adapter.rows.own_words;
+            let rows = if patch.site == Site::Word { own.filter(fits) } else { None };
             let (want, found) = ((rows.unwrap_or(table.rows), table.cols), change.0.shape());
             if found == want {
                 return Ok(());

@@ -113,6 +113,8 @@ pub struct RowChange {
     pub positions: Positions,
     /// Token types are all 0, whatever the request says (the library does not pass them on).
     pub drops_types: bool,
+    /// Its words are numbered by another tokenizer than the base's: texts have no row under it, ids have.
+    pub own_words: bool,
 }
 
 impl Prefix {

@@ -172,10 +172,11 @@ fn members(blend: &Blend, owner: &dyn Fn(PayloadId) -> String) -> String {
             if part.weight == 1.0 { chain } else { format!("{chain}:{}", part.weight) }
         })
         .collect();
-    let how = match blend.how {
+    let how = match &blend.how {
         How::Average => "average",
         How::Sum => "sum",
         How::Fuse(_) => "fuse",
+        How::Split { .. } => "split",
     };
     format!("{how}({})", parts.join(", "))
 }

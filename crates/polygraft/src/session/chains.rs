@@ -1,6 +1,5 @@
 //! Stacks of AdapterHub's low-rank updates: each reads what the one before it made, and only the last is added.
 
-use super::factors::TWO_GATES;
 use super::variants::CHAIN;
 use crate::backend::Backend;
 use crate::compose::{Placed, Resolved};
@@ -47,16 +46,16 @@ impl<B: Backend> super::Session<B> {
     }
 }
 
-/// The factors of an update, and its gate.
-fn update(op: &Op) -> Option<(&LowRank, Option<&Gate>)> {
+/// The factors of an update, and its gates.
+fn update(op: &Op) -> Option<(&LowRank, &[Gate])> {
     match op {
-        Op::LowRank(lora) => Some((lora, None)),
-        Op::MixedLowRank(MixedLowRank { lora, mixing: Mixing::Gate(gate) }) => Some((lora, Some(gate))),
+        Op::LowRank(lora) => Some((lora, &[])),
+        Op::MixedLowRank(MixedLowRank { lora, mixing: Mixing::Gate(gates) }) => Some((lora, gates)),
         _ => None,
     }
 }
 
-/// `A = A_a`, `B = s_a s_b B_b (A_b B_a)`; a gate is a number of the row, whichever of the two it is on.
+/// `A = A_a`, `B = s_a s_b B_b (A_b B_a)`. Gates are numbers of the row: all read the layer's input, and all multiply the end.
 #[allow(clippy::cast_possible_truncation, reason = "rounding back to f32 is the point")]
 fn product(earlier: &Placed, later: &Placed) -> Result<Op, &'static str> {
     const WIDTHS: &str = "the layer's input and output differ in width";
@@ -65,9 +64,6 @@ fn product(earlier: &Placed, later: &Placed) -> Result<Op, &'static str> {
     };
     if a.b.rows() != b.a.cols() || a.bias.is_some() || b.bias.is_some() {
         return Err(WIDTHS);
-    }
-    if first.is_some() && second.is_some() {
-        return Err(TWO_GATES);
     }
     let multiply = |l: &[f32], r: &[f32], inner: usize, cols: usize| -> Vec<f32> {
         let mut out = Vec::with_capacity(l.len() / inner * cols);
@@ -85,8 +81,10 @@ fn product(earlier: &Placed, later: &Placed) -> Result<Op, &'static str> {
     let scale = a.scale * earlier.scale * b.scale * later.scale;
     let outer = Matrix::dense(b.b.rows(), rank, outer).ok_or(WIDTHS)?;
     let lora = LowRank { a: a.a.clone(), b: outer, bias: None, scale };
-    Ok(match first.or(second) {
-        Some(gate) => Op::MixedLowRank(MixedLowRank { lora, mixing: Mixing::Gate(gate.clone()) }),
-        None => Op::LowRank(lora),
+    let gates = [first, second].concat();
+    Ok(if gates.is_empty() {
+        Op::LowRank(lora)
+    } else {
+        Op::MixedLowRank(MixedLowRank { lora, mixing: Mixing::Gate(gates) })
     })
 }

@@ -14,13 +14,13 @@ pub(super) fn changes_words(resolved: &Resolved) -> bool {
     resolved.placed.iter().any(|p| matches!(p.site, Site::Word | Site::Position | Site::TokenType))
 }
 
-/// Words that a row under `resolved` may have: more than the base's where an adapter brings a longer table.
+/// Words that a row under `resolved` may have: those of the table that an adapter brings, if one does.
 pub(super) fn vocabulary(resolved: &Resolved, spec: &ModelSpec) -> usize {
     let own = |p: &crate::compose::Placed| match &p.payload.op {
         Op::Rewording(r) if p.site == Site::Word && r.0.stands_for() == Stands::Table => Some(r.0.shape().0),
         _ => None,
     };
-    resolved.placed.iter().filter_map(own).fold(spec.vocab, usize::max)
+    resolved.placed.iter().find_map(own).unwrap_or(spec.vocab)
 }
 
 /// Shows the adapter's changes of tables the tables that they change: the base's, or its own.

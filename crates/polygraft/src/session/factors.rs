@@ -109,25 +109,21 @@ pub(super) fn changed(
     }
     let mut layer = fold(base, before)?;
     for path in &scaling.gated {
-        let mut gates = path.1.iter().filter_map(|c| c.gate());
-        let (Some(gate), None) = (gates.next(), gates.next()) else { return Err(TWO_GATES.into()) };
+        let gates = path.1.iter().filter_map(|c| c.gate().cloned()).collect();
         let mut own_layer = layer.clone();
         own_layer.scale_rows(&along(path, &own));
-        out.push(whole(own_layer, gate.clone()).ok_or("it is empty")?);
+        out.push(whole(own_layer, gates).ok_or("it is empty")?);
     }
     layer.scale_rows(&scaling.factors(&own));
     Ok(Changed { layer, updates: out })
 }
 
-/// Why several gates on one path are an error.
-pub(super) const TWO_GATES: &str = "two adapters with gates follow one another, which is not supported by this version";
-
 fn scales(placed: &Placed) -> bool {
     change(placed).is_some_and(|c| c.meeting() == Meeting::Scales)
 }
 
-/// A layer as an update with a gate: the smaller of its sides is the rank.
-fn whole(layer: Layer, gate: Gate) -> Option<MixedLowRank> {
+/// A layer as an update with gates: the smaller of its sides is the rank.
+fn whole(layer: Layer, gates: Vec<Gate>) -> Option<MixedLowRank> {
     let identity = |n: usize| (0..n * n).map(|i| if i % (n + 1) == 0 { 1.0 } else { 0.0 }).collect();
     let Layer { rows, cols, weight, bias } = layer;
     let weight = Matrix::dense(rows, cols, weight)?;
@@ -136,7 +132,7 @@ fn whole(layer: Layer, gate: Gate) -> Option<MixedLowRank> {
     } else {
         (Matrix::dense(cols, cols, identity(cols))?, weight)
     };
-    Some(MixedLowRank { lora: LowRank { a, b, bias, scale: 1.0 }, mixing: Mixing::Gate(gate) })
+    Some(MixedLowRank { lora: LowRank { a, b, bias, scale: 1.0 }, mixing: Mixing::Gate(gates) })
 }
 
 /// `mixed` times all by which `parts` multiply the layer's outputs.

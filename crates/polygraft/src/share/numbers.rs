@@ -60,11 +60,11 @@ fields! {
     Mlp { first, first_bias, second, second_bias }
     Coupling { f, g, activation }
     ReftUnit { source, bias, projection }
-    Reft { prefix, suffix, first, last, activation, subtract }
+    Reft { prefix, suffix, first, last, activation, subtract, uncounted }
     MixedLowRank { lora, mixing }
     Prompt { vectors }
     Prefix { keys, values, gates }
-    RowChange { virtual_tokens, after_first, positions, drops_types }
+    RowChange { virtual_tokens, after_first, positions, drops_types, own_words }
 }
 
 impl Wire for Matrix {
@@ -187,6 +187,11 @@ impl Wire for How {
                 w.u8(2);
                 fusion.write(w);
             }
+            Self::Split { shares, separator } => {
+                w.u8(3);
+                shares.to_vec().write(w);
+                w.u32(*separator);
+            }
         }
     }
 
@@ -195,6 +200,10 @@ impl Wire for How {
             0 => Ok(Self::Average),
             1 => Ok(Self::Sum),
             2 => Ok(Self::Fuse(Wire::read(r, known)?)),
+            3 => {
+                let shares: Vec<Share> = Wire::read(r, known)?;
+                Ok(Self::Split { shares: shares.into(), separator: r.u32()? })
+            }
             other => Err(broken(&format!("there is no blend {other}"))),
         }
     }
@@ -203,9 +212,9 @@ impl Wire for How {
 impl Wire for Mixing {
     fn write(&self, w: &mut Writer) {
         match self {
-            Self::Gate(gate) => {
+            Self::Gate(gates) => {
                 w.u8(0);
-                gate.write(w);
+                gates.write(w);
             }
             Self::Route(router) => {
                 w.u8(1);

@@ -5,12 +5,14 @@
 //! and runs the same order.
 
 use super::{Machine, Weights, dot, wrong_payload};
-use crate::error::Result;
-use crate::ir::{Blend, Bottleneck, Coupling, Fusion, Gate, How, Norm, Op, OwnNorm, Payload, Residual, Rules};
+use crate::compose::{Share, SplitPart};
+use crate::error::{Error, Result};
+use crate::ir::{Blend, Bottleneck, Coupling, Fusion, Gate, How, Norm, Op, OwnNorm, Part, Payload, Residual, Rules};
 use crate::model::Activation;
 use crate::program::{Extent, Step, StepKind, Tables};
 use crate::tensor::Matrix;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A matrix of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +80,8 @@ pub struct ModelNorm<'a> {
 pub struct Tokens<'a> {
     /// The residual stream, `[n, width]`.
     pub x: &'a [f32],
+    /// Their ids, by which a split finds its parts.
+    pub ids: &'a [u32],
     /// Width.
     pub width: usize,
     /// The norm that follows, for runs of tokens; none at a sub-block that no norm follows.
@@ -125,7 +129,7 @@ fn add(to: &mut [f32], from: &[f32], scale: f32) {
 }
 
 /// `pre_forward`.
-fn input(rules: Rules, h: &[f32], tokens: &Tokens<'_>, p: &mut impl Products) -> Input {
+fn input(rules: Rules, h: &[f32], tokens: &Tokens<'_>, p: &mut dyn Products) -> Input {
     if rules.parallel {
         return Input { z: tokens.x.to_vec(), r: tokens.x.to_vec() };
     }
@@ -154,7 +158,7 @@ pub fn gate(gate: &Gate, x: &[f32]) -> f32 {
     sum / n as f32
 }
 
-fn own_norm(norm: Option<&OwnNorm>, x: &mut [f32], p: &mut impl Products) {
+fn own_norm(norm: Option<&OwnNorm>, x: &mut [f32], p: &mut dyn Products) {
     if let Some(norm) = norm {
         p.norm(x, &norm.gamma, &norm.beta, OwnNorm::EPS);
     }
@@ -165,7 +169,7 @@ fn bottleneck(payload: &Payload) -> Result<&Bottleneck> {
 }
 
 /// `scale · up(f(down(z)))`.
-fn up(payload: &Payload, scale: f32, z: &[f32], p: &mut impl Products) -> Result<Vec<f32>> {
+fn up(payload: &Payload, scale: f32, z: &[f32], p: &mut dyn Products) -> Result<Vec<f32>> {
     let b = bottleneck(payload)?;
     let (mut inner, mut out) = (Vec::new(), Vec::new());
     if b.norm_before.is_some() {
@@ -184,7 +188,7 @@ fn up(payload: &Payload, scale: f32, z: &[f32], p: &mut impl Products) -> Result
 }
 
 /// `forward`.
-fn adapter(payload: &Payload, scale: f32, input: &Input, p: &mut impl Products) -> Result<Vec<f32>> {
+fn adapter(payload: &Payload, scale: f32, input: &Input, p: &mut dyn Products) -> Result<Vec<f32>> {
     let b = bottleneck(payload)?;
     let mut out = up(payload, scale, &input.z, p)?;
     if let Some(g) = &b.gate {
@@ -202,46 +206,86 @@ fn adapter(payload: &Payload, scale: f32, input: &Input, p: &mut impl Products) 
     Ok(out)
 }
 
-fn blend(blend: &Blend, h: &[f32], tokens: &Tokens<'_>, p: &mut impl Products) -> Result<Vec<f32>> {
+/// What one member makes of the input that the members share; for a fusion before its gate, norm and residual.
+fn member(part: &Part, shared: &Input, fusing: bool, tokens: &Tokens<'_>, p: &mut dyn Products) -> Result<Vec<f32>> {
+    let mut z = shared.z.clone();
+    let mut last = Vec::new();
+    for (payload, scale) in &part.chain {
+        if part.stacked {
+            if let (true, Op::Bottleneck(b)) = (fusing, &payload.op) {
+                last = up(payload, *scale, &input(b.rules, &z, tokens, p).z, p)?;
+            }
+            z = output(payload, *scale, &z, tokens, p)?;
+        } else if fusing {
+            last = up(payload, *scale, &shared.z, p)?;
+        } else {
+            z = adapter(payload, *scale, shared, p)?;
+        }
+    }
+    Ok(if fusing { last } else { z })
+}
+
+/// The tokens of each part of a split of `ids`, as far as there are any.
+///
+/// # Errors
+/// Ids that cannot be split so, which a batch has been checked for.
+pub fn parts(shares: &Arc<[Share]>, ids: &[u32], separator: u32) -> Result<Vec<Range<usize>>> {
+    let part = |index| SplitPart { shares: shares.clone(), index }.range(ids.len(), ids, separator);
+    (0..shares.len()).map(part).collect::<std::result::Result<_, _>>().map_err(Error::Program)
+}
+
+/// Each member makes what it makes of its own tokens.
+fn split(
+    blend: &Blend,
+    shared: &Input,
+    ranges: Vec<Range<usize>>,
+    tokens: &Tokens<'_>,
+    p: &mut dyn Products,
+) -> Result<Vec<f32>> {
+    let mut out = Vec::with_capacity(shared.z.len());
+    for (part, range) in blend.parts.iter().zip(ranges).filter(|(_, range)| !range.is_empty()) {
+        let at = range.start * tokens.width..range.end * tokens.width;
+        let norms: Vec<_> = tokens
+            .norms
+            .iter()
+            .filter_map(|(run, norm)| {
+                let (start, end) = (run.start.max(range.start), run.end.min(range.end));
+                (start < end).then(|| (start - range.start..end - range.start, *norm))
+            })
+            .collect();
+        let own = Input { z: shared.z[at.clone()].to_vec(), r: shared.r[at.clone()].to_vec() };
+        let ids = &tokens.ids[range.clone()];
+        let tokens = Tokens { x: &tokens.x[at], ids, width: tokens.width, norms: &norms };
+        out.extend(member(part, &own, false, &tokens, p)?);
+    }
+    Ok(out)
+}
+
+fn blend(blend: &Blend, h: &[f32], tokens: &Tokens<'_>, p: &mut dyn Products) -> Result<Vec<f32>> {
     let shared = input(blend.rules, h, tokens, p);
+    if let How::Split { shares, separator } = &blend.how {
+        return split(blend, &shared, parts(shares, tokens.ids, *separator)?, tokens, p);
+    }
     let fusing = matches!(blend.how, How::Fuse(_));
-    let mut outputs = Vec::new();
-    for part in &blend.parts {
-        let mut z = shared.z.clone();
-        let mut last = Vec::new();
-        for (payload, scale) in &part.chain {
-            if part.stacked {
-                if let (true, Op::Bottleneck(b)) = (fusing, &payload.op) {
-                    last = up(payload, *scale, &input(b.rules, &z, tokens, p).z, p)?;
-                }
-                z = output(payload, *scale, &z, tokens, p)?;
-            } else if fusing {
-                last = up(payload, *scale, &shared.z, p)?;
-            } else {
-                z = adapter(payload, *scale, &shared, p)?;
-            }
-        }
-        outputs.push(if fusing { last } else { z });
+    let outputs =
+        blend.parts.iter().map(|part| member(part, &shared, fusing, tokens, p)).collect::<Result<Vec<_>>>()?;
+    if let How::Fuse(payload) = &blend.how {
+        return fuse(payload, &shared, h, outputs, tokens.width, p);
     }
-    match &blend.how {
-        How::Average => {
-            let mut out = vec![0.0; h.len()];
-            outputs.iter().zip(&blend.parts).for_each(|(o, part)| add(&mut out, o, part.weight));
-            Ok(out)
-        }
-        How::Sum => {
-            // A parallel adapter has no residual of its own.
-            let none = vec![0.0; h.len()];
-            let r = if blend.rules.parallel { &none } else { &shared.r };
-            let mut out = r.clone();
-            for (o, part) in outputs.iter().zip(&blend.parts) {
-                let moved = |(y, (o, r)): (&mut f32, (&f32, &f32))| *y += part.weight * (o - r);
-                out.iter_mut().zip(o.iter().zip(r)).for_each(moved);
-            }
-            Ok(out)
-        }
-        How::Fuse(payload) => fuse(payload, &shared, h, outputs, tokens.width, p),
+    let mut out = vec![0.0; h.len()];
+    if matches!(blend.how, How::Average) {
+        outputs.iter().zip(&blend.parts).for_each(|(o, part)| add(&mut out, o, part.weight));
+        return Ok(out);
     }
+    // A parallel adapter has no residual of its own.
+    let none = out.clone();
+    let r = if blend.rules.parallel { &none } else { &shared.r };
+    out.clone_from(r);
+    for (o, part) in outputs.iter().zip(&blend.parts) {
+        let moved = |(y, (o, r)): (&mut f32, (&f32, &f32))| *y += part.weight * (o - r);
+        out.iter_mut().zip(o.iter().zip(r)).for_each(moved);
+    }
+    Ok(out)
 }
 
 /// `BertFusion.forward`: keys and values are the adapters' outputs.
@@ -251,7 +295,7 @@ fn fuse(
     h: &[f32],
     mut outputs: Vec<Vec<f32>>,
     width: usize,
-    p: &mut impl Products,
+    p: &mut dyn Products,
 ) -> Result<Vec<f32>> {
     let Op::Fusion(fusion) = &payload.op else { return Err(wrong_payload()) };
     let Fusion { query, key, value, query_before_norm, residual_before, temperature } = fusion;
@@ -290,7 +334,7 @@ pub(super) fn softmax(x: &mut [f32]) {
 }
 
 /// What an adapter or a blend makes of `h`.
-fn output(payload: &Payload, scale: f32, h: &[f32], tokens: &Tokens<'_>, p: &mut impl Products) -> Result<Vec<f32>> {
+fn output(payload: &Payload, scale: f32, h: &[f32], tokens: &Tokens<'_>, p: &mut dyn Products) -> Result<Vec<f32>> {
     match &payload.op {
         Op::Bottleneck(b) => {
             let own = input(b.rules, h, tokens, p);
@@ -305,7 +349,7 @@ fn output(payload: &Payload, scale: f32, h: &[f32], tokens: &Tokens<'_>, p: &mut
 ///
 /// # Errors
 /// A payload of another kind, or as `p`.
-pub fn rewrite(payload: &Payload, scale: f32, h: &mut [f32], tokens: &Tokens<'_>, p: &mut impl Products) -> Result<()> {
+pub fn rewrite(payload: &Payload, scale: f32, h: &mut [f32], tokens: &Tokens<'_>, p: &mut dyn Products) -> Result<()> {
     let out = output(payload, scale, h, tokens, p)?;
     let keeps = match &payload.op {
         Op::Bottleneck(Bottleneck { rules, .. }) | Op::Blend(Blend { rules, .. }) => rules.keeps,
@@ -323,7 +367,7 @@ pub fn rewrite(payload: &Payload, scale: f32, h: &mut [f32], tokens: &Tokens<'_>
 ///
 /// # Errors
 /// A payload of another kind, or as `p`.
-pub fn couple(payload: &Payload, inverse: bool, x: &mut [f32], width: usize, p: &mut impl Products) -> Result<()> {
+pub fn couple(payload: &Payload, inverse: bool, x: &mut [f32], width: usize, p: &mut dyn Products) -> Result<()> {
     let Op::Coupling(Coupling { activation, .. }) = &payload.op else { return Err(wrong_payload()) };
     let half = width / 2;
     let sides =
@@ -404,7 +448,8 @@ pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()
                 None => Vec::new(),
             };
             let at = part.start * width..part.end * width;
-            let tokens = Tokens { x: &m.read(x)[at.clone()], width, norms: &norms };
+            let ids = &m.tables.ids[part.clone()];
+            let tokens = Tokens { x: &m.read(x)[at.clone()], ids, width, norms: &norms };
             rewrite(payload, segment.scale, &mut y[at], &tokens, &mut Naive)?;
         }
     }

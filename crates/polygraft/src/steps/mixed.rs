@@ -31,7 +31,7 @@ pub fn mixed(own: &MixedLowRank, scale: f32, x: &[f32], y: &mut [f32]) {
         x.chunks_exact(k).flat_map(|x| a.chunks_exact(k).map(|a| dot(x, a)).collect::<Vec<_>>()).collect();
     let mut shares = vec![1.0];
     match &own.mixing {
-        Mixing::Gate(g) => scale *= gate(g, x),
+        Mixing::Gate(gates) => gates.iter().for_each(|g| scale *= gate(g, x)),
         Mixing::Route(router) => shares = route(&router.to_f32(), rank, &hidden),
     }
     for (h, y) in hidden.chunks_exact(rank).zip(y.chunks_exact_mut(n)) {

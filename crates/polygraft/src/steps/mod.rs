@@ -14,7 +14,7 @@ mod pool;
 mod reft;
 
 pub use attention::prefixed;
-pub use block::{Factor, ModelNorm, Products, Tokens, by_row, couple, factor, gate, norms, rewrite};
+pub use block::{Factor, ModelNorm, Products, Tokens, by_row, couple, factor, gate, norms, parts, rewrite};
 pub use embed::{NO_WORD, embed_token};
 pub use mixed::mixed;
 pub use norm::normalize;

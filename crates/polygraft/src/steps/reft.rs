@@ -23,15 +23,12 @@ pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()
 /// Intervenes in `x`, the tokens of one row, in place. Both units read the states as they came.
 pub fn reft(own: &Reft, scale: f32, x: &mut [f32], width: usize) {
     let n = x.len() / width;
-    let (prefix, suffix) = ((own.prefix as usize).min(n), (own.suffix as usize).min(n));
     let last = own.last.as_ref().unwrap_or(&own.first);
-    if n < own.suffix as usize {
-        return short(own, scale, x, width, prefix, last);
-    }
-    // The suffix wins where both apply.
-    let heads = (0..prefix.min(n - suffix)).map(|t| (t, &own.first));
-    let tails = (n - suffix..n).map(|t| (t, last));
-    for (t, unit) in heads.chain(tails) {
+    let Some((heads, tails)) = own.positions(n) else {
+        return short(own, scale, x, width, (own.prefix as usize).min(n), last);
+    };
+    let heads = heads.into_iter().flatten().map(|t| (t, &own.first));
+    for (t, unit) in heads.chain(tails.map(|t| (t, last))) {
         intervene(own, unit, scale, &mut x[t * width..(t + 1) * width]);
     }
 }

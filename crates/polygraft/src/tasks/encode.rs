@@ -163,6 +163,16 @@ impl<B: Backend> Encode<B> {
         let limit = spec.max_tokens();
         let index = self.tokenized;
         let item = &self.items[index];
+        let resolved = &self.resolved[item.compose];
+        if resolved.rows.own_words && !matches!(item.source, Source::Row(_)) {
+            return Err(Error::Argument {
+                what: "texts".into(),
+                why: format!(
+                    "{:?} has words of its own, which its own tokenizer numbers and this base's does not: give rows of token ids, or, if the two are the same, load the adapter with the option tokenizer: \"base\"",
+                    resolved.text
+                ),
+            });
+        }
         let rows = match (&item.source, self.windows) {
             (Source::Row(row), _) => vec![row.clone()],
             (Source::Text(prompt, body), true) => text::windows(spec, tokenizer, prompt, body, limit)?,

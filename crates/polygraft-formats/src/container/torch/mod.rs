@@ -62,6 +62,21 @@ pub(crate) fn tensors(file: &str, data: &[u8]) -> Result<Vec<(String, View)>> {
     Ok(out)
 }
 
+/// The tensor that was saved by itself.
+///
+/// # Errors
+/// As [`tensors`].
+pub(crate) fn tensor(file: &str, data: &[u8]) -> Result<View> {
+    if !is_torch(data) {
+        return Err(FormatError::Header { file: file.into(), why: "it is no file of torch.save".into() });
+    }
+    let (root, machine, places) = object(file, data)?;
+    view(root, &machine, &places).ok_or_else(|| FormatError::Header {
+        file: file.into(),
+        why: "it was saved by torch, and is not one tensor".into(),
+    })
+}
+
 /// A tensor with its place in the file; `None` for anything else.
 fn view(value: Value<'_>, machine: &Machine<'_>, places: &[Range<usize>]) -> Option<View> {
     let Value::Tensor(id) = value else { return None };
