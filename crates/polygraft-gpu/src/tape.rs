@@ -235,17 +235,23 @@ fn launch(e: &mut Encoder<'_>, kind: Kind, runs: &[(Range<usize>, Args)]) -> Res
     }
 }
 
+/// Adds the items of `project` for `range`.
+pub(crate) fn items(to: &mut Vec<[u32; 4]>, range: Range<usize>, args: Args) {
+    let [weight, form, book, bias, inputs, outputs, scale] = args;
+    for start in range.clone().step_by(ITEM) {
+        let count = ITEM.min(range.end - start) as u32;
+        to.push([start as u32, count, weight, bias]);
+        to.push([inputs | outputs << 16, scale, form, book]);
+    }
+}
+
 fn project(e: &mut Encoder<'_>, kind: Kind, runs: &[(Range<usize>, Args)]) -> Result<()> {
     let Kind::Project { x, y, add, gate, activation } = kind else { return Ok(()) };
     let mut rows = Vec::new();
     let mut widest = 0;
-    for (range, [weight, bias, inputs, outputs, scale]) in runs {
-        widest = widest.max(*outputs);
-        for start in range.clone().step_by(ITEM) {
-            let count = ITEM.min(range.end - start) as u32;
-            rows.push([start as u32, count, *weight, *bias]);
-            rows.push([*inputs, *outputs, *scale, 0]);
-        }
+    for (range, args) in runs {
+        widest = widest.max(args[5]);
+        items(&mut rows, range.clone(), *args);
     }
     let items = (rows.len() / 2) as u32;
     let ((x, x_stride), (y_bind, y_stride)) = (place(e, x), place(e, y));

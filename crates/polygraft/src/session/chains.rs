@@ -51,7 +51,10 @@ impl<B: Backend> super::Session<B> {
 fn update(op: &Op) -> Option<(&LowRank, Option<&Gate>)> {
     match op {
         Op::LowRank(lora) => Some((lora, None)),
-        Op::MixedLowRank(MixedLowRank { lora, mixing: Mixing::Gate(gate) }) => Some((lora, Some(gate))),
+        Op::MixedLowRank(mixed) => match &mixed.mixing {
+            Mixing::Gate(gate) => Some((&mixed.lora, Some(gate))),
+            Mixing::Route(_) => None,
+        },
         _ => None,
     }
 }
@@ -86,7 +89,7 @@ fn product(earlier: &Placed, later: &Placed) -> Result<Op, &'static str> {
     let outer = Matrix::dense(b.b.rows(), rank, outer).ok_or(WIDTHS)?;
     let lora = LowRank { a: a.a.clone(), b: outer, bias: None, scale };
     Ok(match first.or(second) {
-        Some(gate) => Op::MixedLowRank(MixedLowRank { lora, mixing: Mixing::Gate(gate.clone()) }),
+        Some(gate) => Op::MixedLowRank(Box::new(MixedLowRank { lora, mixing: Mixing::Gate(gate.clone()) })),
         None => Op::LowRank(lora),
     })
 }
