@@ -400,6 +400,16 @@ export interface ExplainLine {
   macs: number;
 }
 
+/** Bytes that a loaded adapter occupies: its numbers, and the structures that hold them. */
+export interface Occupied {
+  /** The name under which it is loaded. */
+  adapter: string;
+  /** In the model: the numbers as they are stored. */
+  session: number;
+  /** Over that: numbers in an order of the kernels', on the GPU all that a call has used. Nothing before a call uses it. */
+  backend: number;
+}
+
 /** What would run. */
 export interface Explanation {
   /** The steps in order. */
@@ -408,6 +418,8 @@ export interface Explanation {
   text: string;
   /** Multiply-adds in all. */
   macs: number;
+  /** What every loaded adapter occupies in memory, by name. */
+  adapters: Occupied[];
   /** Things to know about the compositions. */
   warnings: string[];
 }

@@ -104,7 +104,10 @@ test('a language vector is made, loaded, saved and loaded again', async () => {
 });
 
 test('explain names steps and adapters', async () => {
-  const { lines, text, macs } = await model.explain({ texts: ['hot water', 'people'], adapters: (_, i) => (i ? 'rank' : null) });
+  const { lines, text, macs, adapters } = await model.explain({ texts: ['hot water', 'people'], adapters: (_, i) => (i ? 'rank' : null) });
+  const rank = adapters.find((a) => a.adapter === 'rank');
+  assert.ok(rank.session >= model.adapters.get('rank').bytes && rank.backend >= 0, JSON.stringify(adapters));
+  assert.deepEqual(adapters.map((a) => a.adapter), [...model.adapters.keys()].sort());
   assert.ok(macs > 0 && lines.length > 10);
   assert.match(text, /rank/);
   assert.ok(lines.some((line) => line.takes.some((take) => take.includes('rank'))));

@@ -111,6 +111,10 @@ impl Backend for AnyBackend {
         each!(self, b => b.memory())
     }
 
+    fn payload_bytes(&self, id: PayloadId) -> usize {
+        each!(self, b => b.payload_bytes(id))
+    }
+
     fn begin(&mut self, call: Call) -> polygraft::Result<AnyRun> {
         match self {
             Self::Reference(b) => b.begin(call).map(AnyRun::Reference),

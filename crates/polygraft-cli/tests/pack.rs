@@ -296,3 +296,26 @@ fn another_base_is_refused() {
     done(&["inspect", &file, "--base", &quantized]);
     fails(&["explain", "--base", &changed, "--adapter", &format!("a={file}"), "--compose", "a"], 1, "base");
 }
+
+#[test]
+fn explain_shows_what_adapters_occupy() {
+    let case = case("peft-lora/six_linears");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("packed").display().to_string();
+    done(&["pack", &case.adapter, &file, "--base", &case.base, "--bits", "1"]);
+    let given = [format!("whole={}", case.adapter), format!("packed={file}"), format!("idle={file}")];
+    let mut args = vec!["explain", "--base", &case.base, "--compose", "whole", "--compose", "packed"];
+    given.iter().for_each(|a| args.extend(["--adapter", a]));
+    let text = String::from_utf8_lossy(&polygraft(&args).stdout).into_owned();
+    assert!(text.lines().any(|l| l.starts_with("packed: ") && l.contains("KB in memory")), "{text}");
+    args.push("--json");
+    let out: serde_json::Value = serde_json::from_slice(&polygraft(&args).stdout).unwrap();
+    let of = |name: &str, key: &str| {
+        let list = out["adapters"].as_array().unwrap();
+        list.iter().find(|a| a["adapter"] == name).unwrap()[key].as_u64().unwrap()
+    };
+    assert_eq!(of("packed", "session"), of("idle", "session") + 2, "but for the longer name");
+    assert!(of("packed", "session") < of("whole", "session"));
+    assert!(of("whole", "backend") > 0 && of("idle", "backend") == 0, "what no call has used has nothing there: {out}");
+    assert!(of("packed", "backend") < of("whole", "backend") / 2, "codes are not copied: {out}");
+}

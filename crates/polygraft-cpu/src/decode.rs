@@ -1,5 +1,6 @@
 //! Panels of any form to panels of f32, a few at a time.
 
+use crate::codes;
 use crate::kernels::{CUTS, Isa};
 use crate::math::{bf16_to_f32, f16_to_f32};
 use crate::pack::{Form, LANES, Packed, Q4_WORDS, Q8_WORDS};
@@ -32,16 +33,7 @@ pub(crate) fn panels<'a>(isa: Isa, packed: &'a Packed, panels: Range<usize>, scr
                 ((word >> (8 * (k % 4) + 4 * (k / 4))) & 15).cast_signed() as f32 - 8.0
             });
         }),
-        Form::Code(codes) => {
-            let mut row = vec![0.0; packed.cols];
-            for (panel, out) in panels.clone().zip(out.chunks_exact_mut(each.max(1))) {
-                out.fill(0.0);
-                for lane in 0..LANES.min(packed.rows - panel * LANES) {
-                    codes.decode_row(panel * LANES + lane, &mut row);
-                    out.iter_mut().skip(lane).step_by(LANES).zip(&row).for_each(|(o, x)| *o = *x);
-                }
-            }
-        }
+        Form::Code(codes) => codes::panels(isa, codes, (packed.rows, packed.cols), panels, out),
     }
     out
 }

@@ -12,6 +12,7 @@
 
 mod attention;
 mod block;
+mod codes;
 mod decode;
 mod kernels;
 mod linear;
@@ -123,6 +124,10 @@ impl Backend for Cpu {
 
     fn memory(&self) -> usize {
         self.store.bytes()
+    }
+
+    fn payload_bytes(&self, id: PayloadId) -> usize {
+        self.store.payload_bytes(id)
     }
 
     fn begin(&mut self, call: Call) -> Result<Run> {

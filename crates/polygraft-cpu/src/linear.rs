@@ -61,6 +61,8 @@ struct Product<'a> {
     groups: Vec<Group<'a>>,
     updates: Vec<Update<'a>>,
     rounding: Rounding,
+    /// Whether the base's own weights take rounded activations: then the updates may, too.
+    even: bool,
     /// Its outputs, `[rows, n]`.
     n: usize,
 }
@@ -122,10 +124,16 @@ fn run(
     let shared: Vec<Option<Cow<'_, [f32]>>> = shared.collect::<Result<_>>()?;
     let products = work.products.iter().zip(&shared).map(|(p, bias)| {
         let step = &program.steps[p.step];
+        let rounding = rounding(step, frame.call.precision);
+        let base = match step.kind {
+            StepKind::Linear { weight: Some(id), .. } => frame.store.panels(id)?.is_quantized(),
+            _ => false,
+        };
         Ok(Product {
             groups: groups(frame, step, bias.as_deref())?,
             updates: updates(frame, p.updates.clone())?,
-            rounding: rounding(step, frame.call.precision),
+            rounding,
+            even: base && rounding == Rounding::Once,
             n: frame.width(step.kind.target()),
         })
     });
@@ -235,13 +243,21 @@ impl Pass<'_> {
         Rows { values: &self.input[rows.start * k..rows.end * k], stride: k, count, width: k }
     }
 
+    #[allow(clippy::modulo_one, reason = "a group has one row in some builds")]
     fn shrink(&self, rows: &Range<usize>, scratch: &mut Scratch) {
-        let Scratch { hidden, panels, bias, .. } = scratch;
+        let Scratch { hidden, panels, bias, quantized, even, tile, .. } = scratch;
         hidden.clear();
-        for update in self.products.iter().flat_map(|p| &p.updates) {
-            if let Some(own) = update.within(rows) {
+        for (product, update) in self.products.iter().flat_map(|p| p.updates.iter().map(move |u| (p, u))) {
+            let Some(own) = update.within(rows) else { continue };
+            if !(product.even && update.even) {
                 update.shrink(self.isa, self.rows(&own), hidden, panels, bias);
+                continue;
             }
+            // The codes that the products read, too; they are read by whole groups of rows.
+            quantized.of(self.isa, (self.index, rows.clone()), self.rows(rows));
+            let (start, end) = (own.start - rows.start, own.end - rows.start);
+            let lead = start % SIDE;
+            update.shrink_even(self.isa, (quantized.rows(&(start - lead..end)), lead), hidden, even, tile);
         }
     }
 

@@ -1,9 +1,10 @@
 //! Low-rank updates, unmerged: for each run of rows with the same payload, two thin products.
 
+use crate::codes::{Even, is_even};
 use crate::decode;
-use crate::kernels::{Isa, Rows, Target};
+use crate::kernels::{self, Isa, Rows, Target};
 use crate::linear::overlap;
-use crate::pack::{LANES, Packed};
+use crate::pack::{Form, LANES, Packed};
 use crate::run::{Frame, cut, wrong_payload};
 use crate::slices::{Ended, Slices};
 use crate::store::Own;
@@ -22,6 +23,8 @@ pub(crate) struct Update<'a> {
     a: &'a Packed,
     b: &'a Packed,
     scale: f32,
+    /// Whether its first factor can multiply rounded activations.
+    pub(crate) even: bool,
 }
 
 /// The runs of rows that the low-rank steps at `steps` update, in order.
@@ -31,7 +34,8 @@ pub(crate) fn updates<'a>(frame: &Frame<'a>, steps: Range<usize>) -> Result<Vec<
         let StepKind::LowRank { table, .. } = step.kind else { continue };
         for segment in frame.segments(table) {
             let (Op::LowRank(lora), Own::LowRank { a, b }) = frame.op(segment)? else { return Err(wrong_payload()) };
-            out.push(Update { rows: segment.range.clone(), lora, a, b, scale: lora.scale * segment.scale });
+            let even = matches!(&a.form, Form::Code(codes) if is_even(codes, a.cols));
+            out.push(Update { rows: segment.range.clone(), lora, a, b, scale: lora.scale * segment.scale, even });
         }
     }
     Ok(out)
@@ -65,6 +69,23 @@ impl Update<'_> {
         let values = &mut hidden[start..];
         isa.gemm(x, weights, bias, &mut Target { values, stride });
         isa.vectorize(|| values.iter_mut().for_each(|h| *h *= self.scale));
+    }
+
+    /// The same of rounded rows, in integers; the first `lead` rows of `x` are not this update's.
+    pub(crate) fn shrink_even(
+        &self,
+        isa: Isa,
+        (x, lead): (kernels::Codes<'_>, usize),
+        hidden: &mut Vec<f32>,
+        even: &mut Even,
+        tile: &mut Vec<f32>,
+    ) {
+        let Form::Code(codes) = &self.a.form else { return };
+        let stride = self.a.panels() * LANES;
+        tile.clear();
+        tile.resize(x.count * stride, 0.0);
+        even.multiply(isa, codes, (self.a.rows, self.a.cols), x, &mut Target { values: tile, stride });
+        hidden.extend(tile[lead * stride..].iter().map(|h| h * self.scale));
     }
 
     /// Adds `h Bᵀ + scale · bias` for the columns of `panels`, which stand from the target's first on. Columns past

@@ -1,6 +1,7 @@
 //! A call in flight, and the loop over its steps.
 
 use crate::attention::Heads;
+use crate::codes::Even;
 use crate::kernels::Isa;
 use crate::profile::{Clock, Stopwatch, Timing};
 use crate::quantize::Quantized;
@@ -41,6 +42,8 @@ pub(crate) struct Scratch {
     pub(crate) bias: Vec<f32>,
     /// Products that cannot go straight to their buffer.
     pub(crate) tile: Vec<f32>,
+    /// A matrix in codes, as the integer kernels read it.
+    pub(crate) even: Even,
     /// Low-rank hidden values.
     pub(crate) hidden: Vec<f32>,
     /// The input of the linear layer at work, in 8 bits.

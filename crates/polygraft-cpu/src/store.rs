@@ -130,13 +130,27 @@ impl Store {
         Ok(Cow::Owned(out))
     }
 
-    /// The packed matrices of `payload`, kept until [`Store::forget`].
+    /// The packed matrices of `payload`, kept until [`Store::forget`] where they are more than what the payload has itself:
+    /// codes are read as they are.
     pub(crate) fn own(&mut self, payload: &Payload) -> Arc<Own> {
-        self.payloads.entry(payload.id).or_insert_with(|| Arc::new(Own::new(&payload.op))).clone()
+        if let Some(own) = self.payloads.get(&payload.id) {
+            return own.clone();
+        }
+        let own = Arc::new(Own::new(&payload.op));
+        if own.bytes() > 0 {
+            self.payloads.insert(payload.id, own.clone());
+        }
+        own
     }
 
     pub(crate) fn forget(&mut self, id: PayloadId) {
         self.payloads.remove(&id);
+    }
+
+    /// Bytes of the packed matrices of payload `id`, and of what holds them.
+    pub(crate) fn payload_bytes(&self, id: PayloadId) -> usize {
+        let entry = size_of::<(PayloadId, Arc<Own>)>() + size_of::<Own>();
+        self.payloads.get(&id).map_or(0, |own| entry + own.bytes())
     }
 
     pub(crate) fn bytes(&self) -> usize {

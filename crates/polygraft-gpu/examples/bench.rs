@@ -1,7 +1,10 @@
-//! Milliseconds a call of a twelve-layer base of random 4-bit weights, for each linear kernel.
-//! `cargo run --example bench -p polygraft-gpu -- [rows] [tokens] [rounds]`
+//! Milliseconds a call of a twelve-layer base of random 4-bit weights, for each linear kernel; with `pair`, of an adapter of
+//! rank 8 on query and value in one bit against the same in 32.
+//! `cargo run --example bench -p polygraft-gpu -- [rows] [tokens] [rounds] [pair]`
 
 use polygraft::backend::{Backend, Precision};
+use polygraft::batch::Row;
+use polygraft::ir::{AdapterIr, BaseClaim, Graft, LayerLinear, LinearSite, LowRank, Op, Patch, RowChange, Site};
 use polygraft::model::WeightId;
 use polygraft::plan::Want;
 use polygraft::session::{Batch, Session};
@@ -25,6 +28,9 @@ fn main() -> polygraft::Result<()> {
     let list = (0..rows).map(|_| testing::row(session.spec(), tokens, &mut random)).collect();
     let batch = Batch::uniform(list, "base".parse()?);
     let want = Want { embedding: true, ..Want::default() };
+    if std::env::args().nth(4).as_deref() == Some("pair") {
+        return pair(&mut session, batch.rows, rounds);
+    }
     for kernel in [
         None,
         Some("linear direct 4×4"),
@@ -44,5 +50,56 @@ fn main() -> polygraft::Result<()> {
         times.sort_by(f64::total_cmp);
         println!("{:24} first {first:8.1} ms, then {:8.1} ms", kernel.unwrap_or("chosen"), times[rounds / 2]);
     }
+    Ok(())
+}
+
+/// Rank 8 on query and value.
+fn lora(scheme: Scheme) -> AdapterIr {
+    let mut random = Random(7);
+    let mut factor = |n: usize, k: usize| testing::store(n, k, random.vec(n * k, 0.5 / (k as f32).sqrt()), scheme);
+    let mut patches = Vec::new();
+    for layer in 0..12 {
+        for which in [LayerLinear::Query, LayerLinear::Value] {
+            let op = Op::LowRank(LowRank { a: factor(8, 384), b: factor(384, 8), bias: None, scale: 1.0 });
+            patches.push(Patch { site: Site::Linear(LinearSite::Layer(layer, which)), op });
+        }
+    }
+    AdapterIr {
+        family: "random",
+        base: BaseClaim::default(),
+        patches,
+        head: None,
+        language: None,
+        fuses: None,
+        chains: false,
+        rows: RowChange::default(),
+        copies: None,
+        made_under: None,
+        unused: Vec::new(),
+        missing: Vec::new(),
+    }
+}
+
+fn pair(session: &mut Session<GpuBackend>, rows: Vec<Row>, rounds: usize) -> polygraft::Result<()> {
+    for (name, scheme) in [("whole", Scheme::F32), ("bits", Scheme::Code(1))] {
+        session.graft(name, lora(scheme), Graft::default())?;
+    }
+    let want = Want { embedding: true, ..Want::default() };
+    let mut ratios = Vec::new();
+    for round in 0..=rounds {
+        let mut took = [0.0; 2];
+        for which in [round % 2, 1 - round % 2] {
+            let batch = Batch::uniform(rows.clone(), ["whole", "bits"][which].parse()?);
+            let start = Instant::now();
+            session.run(&batch, want, Precision::Exact)?;
+            took[which] = start.elapsed().as_secs_f64() * 1e3;
+        }
+        println!("32 bits {:8.1} ms, 1 bit {:8.1} ms", took[0], took[1]);
+        if round > 0 {
+            ratios.push(took[1] / took[0]);
+        }
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("ratio {:.3}, median of {rounds} rounds", ratios[rounds / 2]);
     Ok(())
 }

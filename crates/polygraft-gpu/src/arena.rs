@@ -1,6 +1,6 @@
 //! One buffer for every vector and every adapter's factors, so that one dispatch can serve rows of many adapters.
 //!
-//! Places are counted in vec4. What is freed is used again; the buffer grows by doubling.
+//! Floats and codes stand side by side: who reads them knows which they are. Places are counted in vec4. What is freed is used again; the buffer grows by doubling.
 
 use crate::buffers::Held;
 use crate::device::Device;
@@ -26,17 +26,23 @@ pub(crate) struct Span {
     length: u32,
 }
 
+impl Span {
+    pub(crate) fn bytes(&self) -> usize {
+        self.length as usize * 16
+    }
+}
+
 impl Arena {
     pub(crate) fn new(device: &Device) -> Self {
         Self { held: Held::new(device, "arena", FIRST), free: vec![(0, (FIRST / 16) as u32)] }
     }
 
-    /// Writes `values`, padded to whole vec4, into a free place.
+    /// Writes `words`, padded to whole vec4, into a free place.
     ///
     /// # Errors
     /// When the arena would grow over the limit of a binding.
-    pub(crate) fn put(&mut self, device: &Device, values: &[f32]) -> Result<Span> {
-        let length = values.len().div_ceil(4).max(1) as u32;
+    pub(crate) fn put(&mut self, device: &Device, words: &[u32]) -> Result<Span> {
+        let length = words.len().div_ceil(4).max(1) as u32;
         let at = match self.free.iter().position(|&(_, n)| n >= length) {
             Some(at) => at,
             None => self.grow(device, length)?,
@@ -47,8 +53,8 @@ impl Arena {
         } else {
             self.free[at] = (start + length, n - length);
         }
-        let mut padded = values.to_vec();
-        padded.resize(length as usize * 4, 0.0);
+        let mut padded = words.to_vec();
+        padded.resize(length as usize * 4, 0);
         device.queue.write_buffer(&self.held.raw, u64::from(start) * 16, bytemuck::cast_slice(&padded));
         Ok(Span { start, length })
     }

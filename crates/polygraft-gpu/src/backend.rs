@@ -105,6 +105,10 @@ impl Backend for GpuBackend {
         self.gpu.memory() + self.host.0.bytes()
     }
 
+    fn payload_bytes(&self, id: PayloadId) -> usize {
+        self.gpu.payload_bytes(id)
+    }
+
     fn begin(&mut self, call: Call) -> Result<Run> {
         self.gpu.begin(call)
     }

@@ -28,7 +28,7 @@ pub(crate) enum Bind<'a> {
     Activation(BufferId),
     /// A value of an op that runs layers of its own, by its place among those.
     Slot(usize),
-    /// What `shrink` leaves for `expand`.
+    /// What `shrink` leaves for `project`.
     Hidden,
     /// What `round` leaves for `linear packed`: codes, and scales with sums.
     Codes,

@@ -112,6 +112,12 @@ impl Gpu {
         self.store.bytes()
     }
 
+    /// Bytes that payload `id` takes on the device.
+    #[must_use]
+    pub fn payload_bytes(&self, id: PayloadId) -> usize {
+        self.store.payload_bytes(id)
+    }
+
     pub(crate) fn pipeline(&self, variant: &'static Variant, extra: Extra) -> Arc<Pipeline> {
         self.pipelines.borrow_mut().get(&self.device, variant, extra)
     }

@@ -2,6 +2,7 @@
 
 use crate::arena::Span;
 use crate::failed;
+use crate::matrix::Placed;
 use crate::params::NONE;
 use polygraft::Result;
 use polygraft::ir::{Coupling, Gate, MixedLowRank, Mixing, Mlp, Op, OwnNorm, Reft};
@@ -10,11 +11,8 @@ use polygraft::tensor::Matrix;
 /// A linear layer in the arena.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layer {
-    weight: Span,
+    weight: Placed,
     bias: Option<Span>,
-    /// Inputs and outputs, in fours.
-    inputs: u32,
-    outputs: u32,
 }
 
 /// All that an op runs. Which layer stands where is a matter of its kind; the functions below say.
@@ -29,13 +27,14 @@ pub(crate) struct Layers {
     pub(crate) inner: u32,
 }
 
-/// What a launch needs of a layer for some rows: weight, bias, inputs, outputs, scale.
-pub(crate) type Args = [u32; 5];
+/// What a launch needs of a layer for some rows: where the weight is, its form and book, bias, inputs, outputs, scale.
+pub(crate) type Args = [u32; 7];
 
 impl Layer {
     pub(crate) fn args(&self, scale: f32) -> Args {
         let bias = self.bias.map_or(NONE, |b| b.start);
-        [self.weight.start, bias, self.inputs, self.outputs, scale.to_bits()]
+        let ([at, form, book], Placed { inputs, outputs, .. }) = (self.weight.words(), self.weight);
+        [at, form, book, bias, inputs, outputs, scale.to_bits()]
     }
 }
 
@@ -47,7 +46,7 @@ impl Layers {
     /// Scale and shift of a norm.
     pub(crate) fn norm(&self, index: usize) -> Result<Args> {
         let found = self.norms.get(index).ok_or_else(|| failed("an op without one of its norms".into()))?;
-        Ok([found[0].start, found[1].start, 0, 0, 0])
+        Ok([found[0].start, found[1].start, 0, 0, 0, 0, 0])
     }
 
     /// Where rows begin, and how many there are.
@@ -62,7 +61,7 @@ impl Layers {
     }
 
     pub(crate) fn spans(&self) -> impl Iterator<Item = Span> + '_ {
-        let layers = self.list.iter().flat_map(|l| std::iter::once(l.weight).chain(l.bias));
+        let layers = self.list.iter().flat_map(|l| l.weight.spans().chain(l.bias));
         let rows = self.rows.iter().map(|(span, _)| *span);
         layers.chain(self.norms.iter().flatten().copied()).chain(rows)
     }
@@ -70,12 +69,12 @@ impl Layers {
 
 /// Puts numbers into the arena.
 pub(crate) struct Upload<'p> {
-    put: &'p mut dyn FnMut(&[f32]) -> Result<Span>,
+    put: &'p mut dyn FnMut(&[u32]) -> Result<Span>,
     out: Layers,
 }
 
 impl<'p> Upload<'p> {
-    pub(crate) fn new(put: &'p mut dyn FnMut(&[f32]) -> Result<Span>) -> Self {
+    pub(crate) fn new(put: &'p mut dyn FnMut(&[u32]) -> Result<Span>) -> Self {
         Self { put, out: Layers::default() }
     }
 
@@ -129,23 +128,23 @@ impl<'p> Upload<'p> {
         bias: Option<&[f32]>,
         at: impl Fn(usize, usize) -> f32,
     ) -> Result<()> {
-        let groups = inputs.div_ceil(4);
-        let mut values = vec![0.0; outputs.div_ceil(4) * groups * 16];
-        for output in 0..outputs {
-            for input in 0..inputs {
-                values[((output / 4 * groups + input / 4) * 4 + output % 4) * 4 + input % 4] = at(output, input);
-            }
-        }
-        let weight = (self.put)(&values)?;
-        let bias = bias.map(|b| (self.put)(b)).transpose()?;
-        let (inputs, outputs) = (groups as u32, outputs.div_ceil(4) as u32);
-        self.out.list.push(Layer { weight, bias, inputs, outputs });
-        Ok(())
+        let weight = Placed::of(self.put, outputs, inputs, at)?;
+        self.with(weight, bias)
     }
 
     fn matrix(&mut self, matrix: &Matrix, bias: Option<&[f32]>) -> Result<()> {
-        let (values, cols) = (matrix.to_f32(), matrix.cols());
-        self.layer(matrix.rows(), cols, bias, |output, input| values[output * cols + input])
+        let weight = Placed::put(self.put, matrix)?;
+        self.with(weight, bias)
+    }
+
+    fn with(&mut self, weight: Placed, bias: Option<&[f32]>) -> Result<()> {
+        let bias = bias.map(|b| self.floats(b)).transpose()?;
+        self.out.list.push(Layer { weight, bias });
+        Ok(())
+    }
+
+    fn floats(&mut self, values: &[f32]) -> Result<Span> {
+        (self.put)(bytemuck::cast_slice(values))
     }
 
     /// One layer with a number for each gate.
@@ -162,13 +161,13 @@ impl<'p> Upload<'p> {
         for (row, to) in values.chunks_exact_mut(stride).enumerate() {
             matrix.decode_row(row, &mut to[..matrix.cols()]);
         }
-        let span = (self.put)(&values)?;
+        let span = self.floats(&values)?;
         self.out.rows.push((span, matrix.rows() as u32));
         Ok(())
     }
 
     fn norm(&mut self, norm: &OwnNorm) -> Result<()> {
-        let both = [(self.put)(&norm.gamma)?, (self.put)(&norm.beta)?];
+        let both = [self.floats(&norm.gamma)?, self.floats(&norm.beta)?];
         self.out.norms.push(both);
         Ok(())
     }

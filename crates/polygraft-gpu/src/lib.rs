@@ -15,10 +15,13 @@ mod backend;
 #[cfg(any(test, target_arch = "wasm32"))]
 mod bare;
 mod buffers;
+#[cfg(test)]
+mod code_tests;
 mod device;
 mod encode;
 mod gpu;
 mod layers;
+mod matrix;
 mod params;
 mod pipelines;
 #[cfg(test)]

@@ -72,8 +72,6 @@ blocks! {
     Pointwise { first: u32, count: u32, width: u32, terms: u32, activation: u32, left: f32 }
     /// `shrink.wgsl`.
     Shrink { x_stride: u32, h_stride: u32, groups: u32, items: u32 }
-    /// `expand.wgsl`.
-    Expand { y_stride: u32, h_stride: u32, columns: u32, items: u32 }
     /// `project.wgsl`.
     Project { x_stride: u32, y_stride: u32, r_stride: u32, g_stride: u32, items: u32, add: u32, gate: u32, activation: u32 }
     /// `mean.wgsl`.

@@ -27,13 +27,16 @@ pub(crate) struct Pipelines {
 
 /// The text of `variant` with its constants set.
 pub(crate) fn source(variant: &Variant, extra: Extra) -> String {
-    let mut text = variant.sources.concat();
-    for (name, value) in variant.constants.iter().copied().chain(extra) {
-        let declared = format!("const {name}: u32 = ");
-        if let Some(at) = text.find(&declared) {
-            let start = at + declared.len();
+    with_constants(variant.sources.concat(), variant.constants.iter().copied().chain(extra))
+}
+
+/// `text` with other values for some of its constants.
+pub(crate) fn with_constants(mut text: String, constants: impl Iterator<Item = (&'static str, u32)>) -> String {
+    for (name, value) in constants {
+        if let Some(at) = text.find(&format!("const {name}:")) {
+            let start = at + text[at..].find('=').unwrap_or(0);
             let end = start + text[start..].find(';').unwrap_or(0);
-            text.replace_range(start..end, &format!("{value}u"));
+            text.replace_range(start..end, &format!("={value}u"));
         }
     }
     text

@@ -12,6 +12,7 @@ use polygraft::program::{
     BufferDesc, BufferId, Extent, OpKind, Output, OutputKind, Program, Purpose, Relative, RelativeBuffers, Scope,
     Segment, Step, StepKind, Table, TableDesc, TableId, Tables,
 };
+use polygraft::quant::codes::{self, Codes};
 use polygraft::quant::{q4_0, q8_0};
 use polygraft::steps::{Machine, Weights};
 use polygraft::tensor::{Matrix, Storage};
@@ -78,6 +79,17 @@ fn matrix(seed: usize, rows: usize, cols: usize, bits: u32) -> Result<Matrix> {
         _ => Storage::F32(values),
     };
     Matrix::new(rows, cols, storage).ok_or_else(|| Error::Program("a shape of the self-test".into()))
+}
+
+/// A matrix in codes.
+fn codes(seed: usize, rows: usize, cols: usize, bits: u8) -> Result<Matrix> {
+    let data: Vec<u8> =
+        (0..codes::bytes(rows * cols, bits)).map(|i| (number(seed * 1009 + i).to_bits() >> 9) as u8).collect();
+    let stats = [[0.01, 1.7 / (cols as f32).sqrt()]];
+    let levels = codes::levels(bits, codes::Book::Median);
+    let codes = Codes::new((rows, cols), bits, codes::Group::Tensor, data, stats, levels);
+    let matrix = codes.and_then(|codes| Matrix::new(rows, cols, Storage::Code(codes)));
+    matrix.ok_or_else(|| Error::Program("a shape of the self-test".into()))
 }
 
 fn case() -> Result<Case> {
@@ -193,14 +205,13 @@ fn case() -> Result<Case> {
 /// Three rows, the first of one token; two of them under adapters.
 fn batch() -> Result<Tables> {
     let (first, second) = (1, 20);
-    let lora = |seed, rank: usize| {
-        let bias = Some(numbers(seed + 2, HIDDEN, 0.2));
-        let (a, b) = (matrix(seed, rank, HIDDEN, 32)?, matrix(seed + 1, HIDDEN, rank, 32)?);
+    let lora = |seed: usize, rank: usize, a: Matrix| {
+        let (b, bias) = (codes(seed + 1, HIDDEN, rank, 1)?, Some(numbers(seed + 2, HIDDEN, 0.2)));
         Ok(Op::LowRank(LowRank { a, b, bias, scale: 0.5 }))
     };
     let ops = [
-        lora(20, 3)?,
-        lora(30, 8)?,
+        lora(20, 3, matrix(20, 3, HIDDEN, 32)?)?,
+        lora(30, 8, codes(30, 8, HIDDEN, 4)?)?,
         Op::ReplaceNorm(Norm { gamma: None, beta: Some(numbers(40, HIDDEN, 0.5)) }),
         Op::Offset(Offset { vector: numbers(41, HIDDEN, 0.3), query: None }),
     ];

@@ -5,6 +5,7 @@ use crate::buffers::Held;
 use crate::device::Device;
 use crate::failed;
 use crate::layers::{Layers, Upload};
+use crate::matrix::Placed;
 use polygraft::Result;
 use polygraft::ir::{Op, Payload, PayloadId};
 use polygraft::model::WeightId;
@@ -43,7 +44,7 @@ pub(crate) struct Weight {
 /// The numbers of a payload, as places in the arena.
 #[derive(Debug)]
 pub(crate) enum Own {
-    LowRank { a: Span, b: Span, bias: Option<Span>, quads: u32, scale: f32 },
+    LowRank { a: Placed, b: Placed, bias: Option<Span>, scale: f32 },
     Linear { weight: Option<Span>, bias: Option<Span> },
     Norm { gamma: Option<Span>, beta: Option<Span> },
     Offset(Span),
@@ -53,7 +54,7 @@ pub(crate) enum Own {
 impl Own {
     fn spans(&self) -> Vec<Span> {
         match self {
-            Self::LowRank { a, b, bias, .. } => [Some(*a), Some(*b), *bias].into_iter().flatten().collect(),
+            Self::LowRank { a, b, bias, .. } => a.spans().chain(b.spans()).chain(*bias).collect(),
             Self::Linear { weight: x, bias: y } | Self::Norm { gamma: x, beta: y } => {
                 [*x, *y].into_iter().flatten().collect()
             }
@@ -102,7 +103,7 @@ impl Store {
 
     /// Uploads a bias or the scale or shift of a norm.
     pub(crate) fn load_vector(&mut self, device: &Device, id: WeightId, values: &[f32]) -> Result<()> {
-        let span = self.arena.put(device, values)?;
+        let span = self.arena.put(device, bytemuck::cast_slice(values))?;
         if let Some(old) = self.vectors.insert(id, span) {
             self.arena.release(old);
         }
@@ -137,30 +138,26 @@ impl Store {
     }
 
     fn upload(&mut self, device: &Device, op: &Op) -> Result<Own> {
-        let mut put = |values: &[f32]| self.arena.put(device, values);
+        let mut put = |words: &[u32]| self.arena.put(device, words);
         if let Some(layers) = Upload::new(&mut put).layers(op)? {
             return Ok(Own::Layers(layers));
         }
         Ok(match op {
-            Op::LowRank(lora) => {
-                let quads = lora.a.rows().div_ceil(4) as u32;
-                Own::LowRank {
-                    a: put(&interleaved(&lora.a))?,
-                    b: put(&transposed(&lora.b))?,
-                    bias: lora.bias.as_deref().map(&mut put).transpose()?,
-                    quads,
-                    scale: lora.scale,
-                }
-            }
+            Op::LowRank(lora) => Own::LowRank {
+                a: Placed::put(&mut put, &lora.a)?,
+                b: Placed::put(&mut put, &lora.b)?,
+                bias: lora.bias.as_deref().map(|b| put(bytemuck::cast_slice(b))).transpose()?,
+                scale: lora.scale,
+            },
             Op::ReplaceLinear(dense) => Own::Linear {
-                weight: dense.weight.as_ref().map(|w| put(&interleaved(w))).transpose()?,
-                bias: dense.bias.as_deref().map(&mut put).transpose()?,
+                weight: dense.weight.as_ref().map(|w| put(&floats(w, 0..w.rows().div_ceil(4)))).transpose()?,
+                bias: dense.bias.as_deref().map(|b| put(bytemuck::cast_slice(b))).transpose()?,
             },
-            Op::ReplaceNorm(norm) => Own::Norm {
-                gamma: norm.gamma.as_deref().map(&mut put).transpose()?,
-                beta: norm.beta.as_deref().map(&mut put).transpose()?,
-            },
-            Op::Offset(offset) => Own::Offset(put(&offset.vector)?),
+            Op::ReplaceNorm(norm) => {
+                let mut vector = |v: &Option<Vec<f32>>| v.as_deref().map(|v| put(bytemuck::cast_slice(v))).transpose();
+                Own::Norm { gamma: vector(&norm.gamma)?, beta: vector(&norm.beta)? }
+            }
+            Op::Offset(offset) => Own::Offset(put(bytemuck::cast_slice(&offset.vector))?),
             op => return Err(failed(format!("{} came to the device unapplied", op.name()))),
         })
     }
@@ -175,6 +172,11 @@ impl Store {
             std::mem::take(&mut self.leaving).into_iter().partition(|own| Arc::strong_count(own) == 1);
         self.leaving = still;
         gone.iter().flat_map(|own| own.spans()).for_each(|span| self.arena.release(span));
+    }
+
+    /// Bytes of the payload's numbers on the device.
+    pub(crate) fn payload_bytes(&self, id: PayloadId) -> usize {
+        self.payloads.get(&id).map_or(0, |own| own.spans().iter().map(Span::bytes).sum())
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -232,23 +234,6 @@ fn floats(matrix: &Matrix, quads: Quads) -> Vec<u32> {
                 out[at + group * 16 + k] = value.to_bits();
             }
         }
-    }
-    out
-}
-
-/// A matrix of an adapter as floats, in the order of [`floats`].
-fn interleaved(matrix: &Matrix) -> Vec<f32> {
-    floats(matrix, 0..matrix.rows().div_ceil(4)).into_iter().map(f32::from_bits).collect()
-}
-
-/// `[rank, padded to 4][outputs / 4][4 outputs]`: B of a low-rank update as `expand` reads it.
-fn transposed(matrix: &Matrix) -> Vec<f32> {
-    let (rank, outputs) = (matrix.cols(), matrix.rows().next_multiple_of(4));
-    let mut out = vec![0.0; rank.next_multiple_of(4) * outputs];
-    let mut row = vec![0.0; rank];
-    for output in 0..matrix.rows() {
-        matrix.decode_row(output, &mut row);
-        row.iter().enumerate().for_each(|(r, value)| out[r * outputs + output] = *value);
     }
     out
 }

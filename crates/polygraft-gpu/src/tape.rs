@@ -51,11 +51,14 @@ pub(crate) enum Of {
     Product(u32),
 }
 
+/// Runs of tokens.
+pub(crate) type Spans = Arc<[Range<usize>]>;
+
 /// The instructions of one run of tokens.
 pub(crate) struct Tape {
     /// The tokens that instructions are for from here on: the run, or parts of its rows.
-    pub(crate) rows: Arc<[Range<usize>]>,
-    code: Vec<(Kind, Args, Arc<[Range<usize>]>)>,
+    pub(crate) rows: Spans,
+    code: Vec<(Kind, Args, Spans)>,
     /// Slots of the width of a token in use.
     pub(crate) used: usize,
     /// Numbers of a slot between two layers, and of a token.
@@ -70,7 +73,7 @@ pub(crate) struct Tapes(Vec<Group>);
 struct Group {
     kinds: Vec<Kind>,
     /// Of each tape, for each instruction: its tokens, and what it needs for them.
-    runs: Vec<Vec<(Args, Arc<[Range<usize>]>)>>,
+    runs: Vec<Vec<(Args, Spans)>>,
 }
 
 const INNER: usize = 0;
@@ -124,7 +127,7 @@ impl Tapes {
     pub(crate) fn launch(self, e: &mut Encoder<'_>) -> Result<()> {
         for group in &self.0 {
             for (index, kind) in group.kinds.iter().enumerate() {
-                let of = |(args, rows): &(Args, Arc<[Range<usize>]>)| {
+                let of = |(args, rows): &(Args, Spans)| {
                     rows.iter().map(|rows| (rows.clone(), *args)).collect::<Vec<_>>()
                 };
                 let runs: Vec<_> = group.runs.iter().flat_map(|run| of(&run[index])).collect();
@@ -257,17 +260,23 @@ fn launch(e: &mut Encoder<'_>, kind: Kind, runs: &[(Range<usize>, Args)]) -> Res
     }
 }
 
+/// Adds the items of `project` for `range`.
+pub(crate) fn items(to: &mut Vec<[u32; 4]>, range: Range<usize>, args: Args) {
+    let [weight, form, book, bias, inputs, outputs, scale] = args;
+    for start in range.clone().step_by(ITEM) {
+        let count = ITEM.min(range.end - start) as u32;
+        to.push([start as u32, count, weight, bias]);
+        to.push([inputs | outputs << 16, scale, form, book]);
+    }
+}
+
 fn project(e: &mut Encoder<'_>, kind: Kind, runs: &[(Range<usize>, Args)]) -> Result<()> {
     let Kind::Project { x, y, add, gate, activation } = kind else { return Ok(()) };
     let mut rows = Vec::new();
     let mut widest = 0;
-    for (range, [weight, bias, inputs, outputs, scale]) in runs {
-        widest = widest.max(*outputs);
-        for start in range.clone().step_by(ITEM) {
-            let count = ITEM.min(range.end - start) as u32;
-            rows.push([start as u32, count, *weight, *bias]);
-            rows.push([*inputs, *outputs, *scale, 0]);
-        }
+    for (range, args) in runs {
+        widest = widest.max(args[5]);
+        items(&mut rows, range.clone(), *args);
     }
     let items = (rows.len() / 2) as u32;
     let ((x, x_stride), (y_bind, y_stride)) = (place(e, x), place(e, y));

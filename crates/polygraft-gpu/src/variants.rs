@@ -34,9 +34,7 @@ pub(crate) enum Covers {
     Round,
     /// The first half of `LowRank`.
     Shrink,
-    /// The second half of `LowRank`.
-    Expand,
-    /// The layers that run in `Bottleneck`, `Couple`, `Reft` and `MixedLowRank`.
+    /// The second half of `LowRank`; the layers that run in `Bottleneck`, `Couple`, `Reft` and `MixedLowRank`.
     Project,
     /// The gates of `Bottleneck` and `MixedLowRank`.
     Mean,
@@ -89,10 +87,11 @@ macro_rules! shader {
     }};
 }
 
-const LINEAR: &str = shader!("linear.wgsl");
-const ACTIVATION: &str = shader!("activation.wgsl");
-const TILE: &[&str] = &[LINEAR, ACTIVATION, shader!("linear_tile.wgsl")];
-const NORM: &str = shader!("norm.wgsl");
+static LINEAR: &str = shader!("linear.wgsl");
+static ACTIVATION: &str = shader!("activation.wgsl");
+static TILE: &[&str] = &[LINEAR, ACTIVATION, shader!("linear_tile.wgsl")];
+static WEIGHTS: &str = shader!("weights.wgsl");
+static NORM: &str = shader!("norm.wgsl");
 const LINEAR_ACCESS: &[Access] = &[Read, Read, Read, Read, Write];
 
 /// Every variant of every kernel. Of several that cover the same, [`choose`] picks.
@@ -240,7 +239,7 @@ pub(crate) static VARIANTS: &[Variant] = &[
     Variant {
         name: "shrink",
         covers: Covers::Shrink,
-        sources: &[shader!("shrink.wgsl")],
+        sources: &[WEIGHTS, shader!("shrink.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Write],
         reads: 1,
@@ -248,19 +247,9 @@ pub(crate) static VARIANTS: &[Variant] = &[
         barriers: false,
     },
     Variant {
-        name: "expand",
-        covers: Covers::Expand,
-        sources: &[shader!("expand.wgsl")],
-        constants: &[],
-        access: &[Read, Read, Read, Write],
-        reads: 1,
-        tile: (8, 64),
-        barriers: false,
-    },
-    Variant {
         name: "project",
         covers: Covers::Project,
-        sources: &[ACTIVATION, shader!("project.wgsl")],
+        sources: &[ACTIVATION, WEIGHTS, shader!("project.wgsl")],
         constants: &[],
         access: &[Read, Read, Read, Read, Read, Write],
         reads: 1,

@@ -130,6 +130,10 @@ impl Backend for Duo {
         self.cpu.memory()
     }
 
+    fn payload_bytes(&self, id: PayloadId) -> usize {
+        self.cpu.payload_bytes(id) + self.gpu.as_ref().map_or(0, |gpu| gpu.payload_bytes(id))
+    }
+
     fn begin(&mut self, call: Call) -> polygraft::Result<Run> {
         match &mut self.gpu {
             Some(gpu) if call.tables.tokens() >= self.crossover => gpu.begin(call).map(|run| Run::Gpu(Box::new(run))),

@@ -335,7 +335,9 @@ impl Core {
         let macs: u64 = lines.iter().map(|l| l.macs).sum();
         let mut warnings: Vec<String> = resolved.into_iter().flat_map(|r| r.warnings).collect();
         warnings.dedup();
-        Ok(json!({"lines": lines, "text": text.join("\n"), "macs": macs, "warnings": warnings}).to_string())
+        let adapters = self.engine.session.occupied();
+        let text = text.join("\n");
+        Ok(json!({"lines": lines, "text": text, "macs": macs, "adapters": adapters, "warnings": warnings}).to_string())
     }
 
     fn handle(&mut self) -> u32 {

@@ -105,6 +105,9 @@ pub trait Backend {
     /// Bytes held for weights and packed payloads.
     fn memory(&self) -> usize;
 
+    /// Bytes held for payload `id`, over what its owner holds.
+    fn payload_bytes(&self, id: PayloadId) -> usize;
+
     /// Starts a call. The Program has been checked.
     ///
     /// # Errors

@@ -73,6 +73,10 @@ impl Backend for Reference {
         self.weights.bytes()
     }
 
+    fn payload_bytes(&self, _id: PayloadId) -> usize {
+        0
+    }
+
     fn begin(&mut self, call: Call) -> Result<Run> {
         let buffers = call.program.buffers.iter().map(|b| vec![0.0; b.width * call.tables.len(b.extent)]).collect();
         Ok(Run { call, buffers, next: 0 })

@@ -14,10 +14,12 @@ use std::sync::Arc;
 mod chains;
 mod embed;
 mod factors;
+mod occupied;
 mod setup;
 mod stacks;
 mod variants;
 
+pub use occupied::Occupied;
 pub use variants::BUDGET as VARIANTS_BUDGET;
 
 /// Programs kept; a page uses a handful of shapes.
@@ -173,7 +175,7 @@ impl<B: Backend> Session<B> {
         let mut adapter = adapter;
         let stack = self.stacks.add(&mut adapter, &self.spec)?;
         embed::prepare(&mut adapter, &self.spec, &self.backend)?;
-        let patches = adapter
+        let mut patches: Vec<_> = adapter
             .patches
             .into_iter()
             .map(|patch| {
@@ -181,6 +183,8 @@ impl<B: Backend> Session<B> {
                 (patch.site, Arc::new(Payload { id: PayloadId(self.next_payload), op: patch.op }))
             })
             .collect();
+        // Collected in place, it would keep the room of the ops.
+        patches.shrink_to_fit();
         self.ungraft_if_loaded(name);
         let grafted = Grafted {
             patches,
@@ -191,7 +195,6 @@ impl<B: Backend> Session<B> {
             chains: adapter.chains,
             fuses: adapter.fuses,
             setup: None,
-            report: report.clone(),
         };
         self.adapters.insert(name.into(), Arc::new(grafted));
         Ok(report)

@@ -293,7 +293,7 @@ pub fn layered_adapter(spec: &ModelSpec, seed: u64) -> AdapterIr {
         let half = width / 2;
         let [f, g] = [(width - half, half), (half, width - half)].map(|(from, to)| r.mlp(from, to));
         let activation = r.activation();
-        patches.push(Patch { site: Site::Embeddings, op: Op::Coupling(Coupling { f, g, activation }) });
+        patches.push(Patch { site: Site::Embeddings, op: Op::Coupling(Box::new(Coupling { f, g, activation })) });
     }
     if r.below(4) == 0 {
         let site = if r.below(2) == 0 { Site::Word } else { Site::Embeddings };
@@ -305,20 +305,20 @@ pub fn layered_adapter(spec: &ModelSpec, seed: u64) -> AdapterIr {
     for layer in 0..spec.layers {
         for site in [BlockSite::Attention(layer), BlockSite::Ffn(layer)] {
             if r.below(4) > 0 {
-                let op = Op::Bottleneck(r.bottleneck(width));
+                let op = Op::Bottleneck(Box::new(r.bottleneck(width)));
                 patches.push(Patch { site: Site::Block(site), op });
             }
         }
         for which in [LayerLinear::Value, LayerLinear::FfnIn] {
             let site = LinearSite::Layer(layer, which);
             let Some((outputs, inputs)) = spec.linear_shape(site).filter(|_| r.below(3) == 0) else { continue };
-            patches.push(Patch { site: Site::Linear(site), op: Op::MixedLowRank(r.mixed(outputs, inputs)) });
+            patches.push(Patch { site: Site::Linear(site), op: Op::MixedLowRank(Box::new(r.mixed(outputs, inputs))) });
         }
         if extends {
             let slots = 1 + r.below(5);
             let gates = (r.below(2) == 0).then(|| [r.gate(width), r.gate(width)]);
             let (keys, values) = (r.layer(slots, width), r.layer(slots, width));
-            patches.push(Patch { site: Site::Keys(layer), op: Op::Prefix(Prefix { keys, values, gates }) });
+            patches.push(Patch { site: Site::Keys(layer), op: Op::Prefix(Box::new(Prefix { keys, values, gates })) });
         }
         if intervenes {
             let mut reft = r.reft(width);
@@ -326,7 +326,7 @@ pub fn layered_adapter(spec: &ModelSpec, seed: u64) -> AdapterIr {
                 // Beside virtual tokens, short rows have no last positions to intervene in.
                 reft.suffix = 0;
             }
-            patches.push(Patch { site: Site::LayerOutput(layer), op: Op::Reft(reft) });
+            patches.push(Patch { site: Site::LayerOutput(layer), op: Op::Reft(Box::new(reft)) });
         }
     }
     AdapterIr { rows, ..bare(patches) }
@@ -343,14 +343,14 @@ pub fn fusion(spec: &ModelSpec, seed: u64, names: &[&str]) -> AdapterIr {
     let patches = sites
         .map(|site| {
             let [query, key] = [(); 2].map(|()| (r.below(4) > 0).then(|| (r.layer(width, width), r.vec(width, 0.1))));
-            let op = Op::Fusion(Fusion {
+            let op = Op::Fusion(Box::new(Fusion {
                 query,
                 key,
                 value: (r.below(4) > 0).then(|| r.layer(width, width)),
                 query_before_norm: r.below(2) == 0,
                 residual_before: r.below(2) == 0,
                 temperature: if r.below(2) == 0 { 1.0 } else { 3.0 },
-            });
+            }));
             Patch { site: Site::Block(site), op }
         })
         .collect();
@@ -440,15 +440,47 @@ impl Random {
     }
 }
 
-/// Grafts random adapters: `a`, `b` and `c` of [`adapter`], `d`, `e` and `f` of [`layered_adapter`], and a fusion of
-/// `d` and `e`.
+/// Brings the matrices of low-rank updates and bottlenecks into codes, of other bits and groups each.
+fn coded(adapter: &mut AdapterIr, seed: usize) {
+    let hows = [
+        (1, Group::Tensor),
+        (1, Group::Block(32)),
+        (2, Group::Row),
+        (4, Group::Tensor),
+        (1, Group::Row),
+        (8, Group::Tensor),
+        (4, Group::Block(6)),
+    ];
+    let mut next = hows.iter().cycle().skip(seed % hows.len());
+    for patch in &mut adapter.patches {
+        let factors = match &mut patch.op {
+            Op::LowRank(lora) => [&mut lora.a, &mut lora.b],
+            Op::MixedLowRank(mixed) => [&mut mixed.lora.a, &mut mixed.lora.b],
+            Op::Bottleneck(bottleneck) => [&mut bottleneck.down, &mut bottleneck.up],
+            _ => continue,
+        };
+        for matrix in factors {
+            let (shape, values) = ((matrix.rows(), matrix.cols()), matrix.to_f32());
+            let codes = next.next().and_then(|&(bits, group)| Codes::encode(shape, &values, bits, group, Book::Median));
+            if let Some(coded) = codes.and_then(|codes| Matrix::new(shape.0, shape.1, Storage::Code(codes))) {
+                *matrix = coded;
+            }
+        }
+    }
+}
+
+/// Grafts random adapters: `a`, `b` and `c` of [`adapter`], `d`, `e` and `f` of [`layered_adapter`], `b` and `e` in codes,
+/// and a fusion of `d` and `e`.
 ///
 /// # Errors
 /// Never for a spec made by [`model`].
 pub fn graft<B: Backend>(session: &mut Session<B>, seed: u64) -> Result<()> {
     for (i, name) in ["a", "b", "c", "d", "e", "f"].iter().enumerate() {
         let make = if i < 3 { adapter } else { layered_adapter };
-        let adapter = make(session.spec(), seed + i as u64);
+        let mut adapter = make(session.spec(), seed + i as u64);
+        if i % 3 == 1 {
+            coded(&mut adapter, seed as usize);
+        }
         session.graft(name, adapter, Graft::default())?;
     }
     // Copies of layers, in another order than the layers.

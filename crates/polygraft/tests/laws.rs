@@ -140,6 +140,9 @@ impl Backend for Replay {
     fn memory(&self) -> usize {
         0
     }
+    fn payload_bytes(&self, _: PayloadId) -> usize {
+        0
+    }
     fn begin(&mut self, call: Call) -> Result<Recorded> {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::load;
 use polygraft::batch::Row;
 use polygraft::plan::Want;
-use polygraft::session::Batch;
+use polygraft::session::{Batch, Occupied};
 
 pub(crate) fn run(args: Explain) -> Result<()> {
     let (base, adapters, rows) = match &args.request {
@@ -46,6 +46,8 @@ pub(crate) fn run(args: Explain) -> Result<()> {
     let compute = Compute { backend: BackendName::Cpu, precision: args.precision };
     let precision = AnyBackend::precision(&compute, session.spec());
     let (call, layout, resolved) = session.prepare(&batch, want, precision)?;
+    // A backend makes what it keeps of an adapter when a call that uses it begins.
+    session.begin(&batch, want, precision)?;
     let lines = session.explain(&call.program, &call.tables);
     let times = if args.time { time::measure(&mut session, &batch, want, precision, &lines)? } else { Vec::new() };
     let total: u64 = lines.iter().map(|l| l.macs).sum();
@@ -56,7 +58,8 @@ pub(crate) fn run(args: Explain) -> Result<()> {
             .zip(&layout.compositions)
             .map(|(row, &c)| serde_json::json!({"row": row, "compose": resolved[c].text}))
             .collect();
-        let mut out = serde_json::json!({"packed_rows": rows, "steps": lines, "macs": total});
+        let adapters = session.occupied();
+        let mut out = serde_json::json!({"packed_rows": rows, "steps": lines, "macs": total, "adapters": adapters});
         if args.time {
             out["time"] = serde_json::json!(times);
         }
@@ -71,10 +74,17 @@ pub(crate) fn run(args: Explain) -> Result<()> {
     println!("step layer  kind       site                         shape        weights      MACs  takes");
     lines.iter().for_each(|line| println!("{line}"));
     println!("{} steps, {:.1} M multiply-adds for {} tokens", lines.len(), total as f64 / 1e6, call.tables.tokens());
+    for Occupied { adapter, session, backend } in session.occupied() {
+        println!("{adapter}: {:.1} KB in memory, {:.1} KB more in the backend", kilo(session), kilo(backend));
+    }
     if args.time {
         time::print(&times, precision, call.tables.tokens());
     }
     Ok(())
+}
+
+fn kilo(bytes: usize) -> f64 {
+    bytes as f64 / 1e3
 }
 
 fn describe(session: &polygraft::Session<AnyBackend>) -> String {

@@ -259,6 +259,17 @@ impl Isa {
         }
     }
 
+    /// The sum of a block's codes, by its correction.
+    pub(crate) fn sum(self, correction: i32) -> i32 {
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        let Kind::Wasm(lowering) = self.0;
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        if lowering.sums_whole() {
+            return correction / -8;
+        }
+        (i32::from(correction as i16) + i32::from((correction >> 16) as i16)) / -8
+    }
+
     /// [`crate::math::gelu_fast`], in place.
     pub(crate) fn gelu_fast(self, x: &mut [f32]) {
         match self.0 {

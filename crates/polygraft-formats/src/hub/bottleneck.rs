@@ -84,7 +84,7 @@ fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
                 let path = format!("{}.adapters.{}", names::block(r.spec, layer, attention), r.name);
                 let site = if attention { BlockSite::Attention(layer) } else { BlockSite::Ffn(layer) };
                 if let Some(op) = projections.bottleneck(r, &path, width, rules)? {
-                    r.patch(Site::Block(site), Op::Bottleneck(op));
+                    r.patch(Site::Block(site), Op::Bottleneck(Box::new(op)));
                 }
             }
         }

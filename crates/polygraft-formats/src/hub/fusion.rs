@@ -54,7 +54,7 @@ pub(crate) fn load(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions
                 anywhere = true;
                 let site = if attention { BlockSite::Attention(layer) } else { BlockSite::Ffn(layer) };
                 if let Some(op) = layer_of(&mut r, &s, &path)? {
-                    r.patch(Site::Block(site), Op::Fusion(op));
+                    r.patch(Site::Block(site), Op::Fusion(Box::new(op)));
                 }
             }
         }

@@ -55,7 +55,7 @@ pub(super) fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
     let own = s.text("non_linearity")?.is_some_and(|name| name.eq_ignore_ascii_case("prelu"));
     let activation = if own { Activation::Relu } else { s.activation("non_linearity")? };
     if let (Some(f), Some(g), true) = (f, g, r.options.invertible.unwrap_or(true)) {
-        r.patch(Site::Embeddings, Op::Coupling(Coupling { f, g, activation }));
+        r.patch(Site::Embeddings, Op::Coupling(Box::new(Coupling { f, g, activation })));
     }
     r.invertible = true;
     Ok(())

@@ -155,7 +155,8 @@ impl Reading<'_> {
     /// `y += g · B A x`: with a gate, `alpha / r` is dropped.
     pub(super) fn gated(&mut self, t: &Target, a: Matrix, b: Matrix, gate: Gate) {
         let lora = LowRank { a, b, bias: None, scale: 1.0 };
-        self.patch(Site::Linear(t.site), Op::MixedLowRank(MixedLowRank { lora, mixing: Mixing::Gate(vec![gate]) }));
+        let mixed = MixedLowRank { lora, mixing: Mixing::Gate(vec![gate]) };
+        self.patch(Site::Linear(t.site), Op::MixedLowRank(Box::new(mixed)));
     }
 
     /// `(m / ‖W + B A‖) ⊙ (W x + b + …)`: the norm is of the update without its scale, and the bias is scaled too.

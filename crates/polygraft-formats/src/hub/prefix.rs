@@ -66,7 +66,7 @@ fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
             Matrix::dense(slots, hidden, rows)
         };
         if let Some((keys, values)) = part(0).zip(part(1)) {
-            r.patch(Site::Keys(layer), Op::Prefix(Prefix { keys, values, gates }));
+            r.patch(Site::Keys(layer), Op::Prefix(Box::new(Prefix { keys, values, gates })));
         }
     }
     Ok(())

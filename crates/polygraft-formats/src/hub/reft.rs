@@ -74,7 +74,7 @@ fn load(r: &mut Reading<'_>, s: &Settings) -> Result<()> {
         let last = if tied { None } else { unit(1)? };
         let (Some(first), true) = (first, tied || last.is_some()) else { continue };
         let op = Reft { prefix, suffix, first, last, activation, subtract, uncounted: 0 };
-        r.patch(Site::LayerOutput(layer), Op::Reft(op));
+        r.patch(Site::LayerOutput(layer), Op::Reft(Box::new(op)));
     }
     Ok(())
 }

@@ -4,10 +4,11 @@ use super::{bad, varint};
 use crate::container::{Dtype, Header};
 use crate::error::{FormatError, Result, shown};
 use crate::json::Json;
-use polygraft::quant::codes::{self, Book, Codes, Group};
+use polygraft::quant::codes::{self, Book, Codes, Group, Shelf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The metadata's key.
@@ -127,13 +128,22 @@ pub(crate) fn contents(file: &str, header: &Header, data: &[u8]) -> Result<Optio
     if let Some(other) = header.tensors.iter().find(|t| !known.contains(&t.name.as_str())) {
         return Err(bad(file, format!("it has no tensor {:?}", shown(&other.name))));
     }
+    let (codes, stats) = (part(CODES, Dtype::U8)?, part(STATS, Dtype::F32)?);
+    let of = |(at, len): (usize, usize)| data.get(at..at.saturating_add(len)).unwrap_or_default();
+    let numbers: Vec<f32> = crate::numbers::floats(Dtype::F32, of(stats)).unwrap_or_default();
+    let shelf = Shelf {
+        bits: about.bits,
+        group: about.group(),
+        data: of(codes).into(),
+        stats: numbers.as_chunks().0.into(),
+        levels: levels(file, &about)?.into(),
+    };
     let mut walk = Walk {
         file,
         data,
-        levels: levels(file, &about)?.into(),
-        about: &about,
-        codes: part(CODES, Dtype::U8)?,
-        stats: part(STATS, Dtype::F32)?,
+        shelf: Arc::new(shelf),
+        codes: (0, codes.1),
+        stats: (0, stats.1),
         plain: [part(HALVES, Dtype::F16)?, part(FLOATS, Dtype::F32)?],
         whole: part(WHOLE, Dtype::U8)?,
     };
@@ -165,12 +175,11 @@ fn levels(file: &str, about: &About) -> Result<Vec<f32>> {
     Ok(levels)
 }
 
-/// What is left of each part of the file: offset and bytes.
+/// What is left of each part of the file: offset (of codes and statistics, on the shelf that holds all of them) and bytes.
 struct Walk<'a> {
     file: &'a str,
     data: &'a [u8],
-    about: &'a About,
-    levels: Arc<[f32]>,
+    shelf: Arc<Shelf>,
     codes: (usize, usize),
     stats: (usize, usize),
     plain: [(usize, usize); 2],
@@ -179,7 +188,7 @@ struct Walk<'a> {
 
 type Named = (String, Vec<usize>, Stored);
 
-impl<'a> Walk<'a> {
+impl Walk<'_> {
     fn tensors(&mut self, rows: &[Row]) -> Result<Vec<Named>> {
         let mut out: Vec<Named> = Vec::with_capacity(rows.len());
         for (shared, rest, shape, place) in rows {
@@ -222,42 +231,41 @@ impl<'a> Walk<'a> {
     }
 
     fn coded(&mut self, name: &str, shape: &[usize]) -> Result<Codes> {
-        let (bits, group) = (self.about.bits, self.about.group());
+        let (bits, group) = (self.shelf.bits, self.shelf.group);
         let (rows, cols) = self.sides(name, shape)?;
-        if self.levels.len() != 1 << (bits & 15) {
+        if self.shelf.levels.len() != 1 << (bits & 15) {
             return Err(self.shapeless(name));
         }
-        let data = self.code(name, (rows, cols), bits)?;
+        let first = self.code(name, (rows, cols), bits)?.start;
         let count = group.count(rows, cols);
         let (at, left) = self.next(self.stats, count.saturating_mul(8), name)?;
-        let numbers: Vec<f32> = crate::numbers::floats(Dtype::F32, &self.data[at..left.0]).unwrap_or_default();
+        let numbers = self.shelf.stats[at / 8..left.0 / 8].as_flattened();
         if let Some(index) = numbers.iter().position(|x| !x.is_finite()) {
             return Err(FormatError::NotFinite { file: self.file.into(), tensor: shown(name), index });
         }
         self.stats = left;
-        let stats: Vec<[f32; 2]> = numbers.as_chunks().0.to_vec();
-        Codes::new((rows, cols), bits, group, data, stats, self.levels.clone()).ok_or_else(|| self.shapeless(name))
+        Codes::on(&self.shelf, (first, at / 8), (rows, cols)).ok_or_else(|| self.shapeless(name))
     }
 
     /// A mask: its bits are its numbers.
     fn bits(&mut self, name: &str, shape: &[usize]) -> Result<Stored> {
         let sides = self.sides(name, shape)?;
-        let data = self.code(name, sides, 1)?;
-        let bits = data.iter().flat_map(|byte| (0..8).map(move |i| byte >> i & 1 == 1));
+        let place = self.code(name, sides, 1)?;
+        let bits = self.shelf.data[place].iter().flat_map(|byte| (0..8).map(move |i| byte >> i & 1 == 1));
         Ok(Stored::Codes(Codes::mask(sides, bits)))
     }
 
-    /// The next codes, of a matrix of `rows × cols`.
-    fn code(&mut self, name: &str, (rows, cols): (usize, usize), bits: u8) -> Result<&'a [u8]> {
+    /// Where the next codes are, of a matrix of `rows × cols`.
+    fn code(&mut self, name: &str, (rows, cols): (usize, usize), bits: u8) -> Result<Range<usize>> {
         let numel = rows.checked_mul(cols).ok_or_else(|| self.shapeless(name))?;
         let (at, left) = self.next(self.codes, codes::bytes(numel, bits), name)?;
-        let data = &self.data[at..left.0];
+        let data = &self.shelf.data[at..left.0];
         let used = numel * usize::from(bits) % 8;
         if used != 0 && data.last().is_some_and(|last| last >> used != 0) {
             return Err(bad(self.file, format!("{:?} has bits past its last code", shown(name))));
         }
         self.codes = left;
-        Ok(data)
+        Ok(at..left.0)
     }
 
     fn numbers(&mut self, name: &str, shape: &[usize]) -> Result<Stored> {

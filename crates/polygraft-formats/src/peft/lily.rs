@@ -33,7 +33,8 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
         let b = Matrix::dense(t.rows, experts * rank, transposed(&b, t.rows));
         if let Some(((a, b), router)) = a.zip(b).zip(Matrix::dense(experts, rank, router)) {
             let lora = LowRank { a, b, bias: None, scale };
-            r.patch(Site::Linear(t.site), Op::MixedLowRank(MixedLowRank { lora, mixing: Mixing::Route(router) }));
+            let op = MixedLowRank { lora, mixing: Mixing::Route(router) };
+            r.patch(Site::Linear(t.site), Op::MixedLowRank(Box::new(op)));
         }
     }
     Ok(())

@@ -50,7 +50,7 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
             Matrix::dense(slots, hidden, rows)
         };
         if let Some((keys, values)) = part(0).zip(part(1)) {
-            r.patch(Site::Keys(layer), Op::Prefix(Prefix { keys, values, gates: None }));
+            r.patch(Site::Keys(layer), Op::Prefix(Box::new(Prefix { keys, values, gates: None })));
         }
     }
     let positions = Positions::Shifted(u32::try_from(slots).unwrap_or(u32::MAX));

@@ -159,7 +159,7 @@ fn lengthen<'a>(
                 let activation = number(Activation::Sigmoid);
                 let kind = Kind::Project { x, y, add: None, gate: None, activation };
                 tape.push(kind, layers.layer(0)?.args(1.0));
-                tape.push(Kind::Mean { of: Of::Each(2), extent: Extent::Tokens }, [0; 5]);
+                tape.push(Kind::Mean { of: Of::Each(2), extent: Extent::Tokens }, [0; 7]);
                 tapes.add(tape);
             }
             for (i, list) in lists.iter_mut().enumerate() {

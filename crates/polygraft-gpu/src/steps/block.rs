@@ -17,7 +17,7 @@ const UP: usize = 1;
 const GATE: usize = 2;
 
 /// No adapter's numbers.
-const NOTHING: crate::layers::Args = [0; 5];
+const NOTHING: crate::layers::Args = [0; 7];
 
 pub(crate) fn encode(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
     let StepKind::Bottleneck { h, x, table, norm } = step.kind else { return Ok(()) };
@@ -50,8 +50,10 @@ struct Input {
 
 impl Block<'_, '_> {
     fn rewrite(&mut self, payload: &Payload, scale: f32) -> Result<()> {
-        let (Op::Bottleneck(Bottleneck { rules, .. }) | Op::Blend(Blend { rules, .. })) = &payload.op else {
-            return Err(wrong_payload());
+        let rules = match &payload.op {
+            Op::Bottleneck(b) => b.rules,
+            Op::Blend(b) => b.rules,
+            _ => return Err(wrong_payload()),
         };
         let (h, keeps) = (self.h, rules.keeps);
         if let Op::Bottleneck(b) = &payload.op
@@ -250,7 +252,7 @@ impl Block<'_, '_> {
     /// Members are attended to one after the other, so that few slots are in use however many there are.
     fn fuse(&mut self, blend: &Blend, payload: &Payload, shared: Input, h: Place) -> Result<Place> {
         let Op::Fusion(fusion) = &payload.op else { return Err(wrong_payload()) };
-        let Fusion { query, key, value, query_before_norm, residual_before, temperature } = fusion;
+        let Fusion { query, key, value, query_before_norm, residual_before, temperature } = &**fusion;
         let layers = self.e.layers(payload)?;
         let mut index = 0..3;
         let mut layer = |there: bool| if there { index.next() } else { None };

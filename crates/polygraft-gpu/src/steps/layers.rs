@@ -59,8 +59,8 @@ pub(crate) fn reft(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
                 let scale = if mix { 1.0 } else { segment.scale };
                 intervene(&mut tape, own, layers, unit, at, scale)?;
                 if mix {
-                    tape.push(Kind::Sum { a: place, scale: -1.0, b: None, y: at, keep: true }, [0; 5]);
-                    tape.push(Kind::Sum { a: at, scale: segment.scale, b: None, y: place, keep: true }, [0; 5]);
+                    tape.push(Kind::Sum { a: place, scale: -1.0, b: None, y: at, keep: true }, [0; 7]);
+                    tape.push(Kind::Sum { a: at, scale: segment.scale, b: None, y: place, keep: true }, [0; 7]);
                 }
                 tapes.add(tape);
                 Ok(())
@@ -161,7 +161,7 @@ pub(crate) fn mixed(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
             Mixing::Route(router) => (hidden, 0, Of::Softmax(router.rows() as u32), router.rows() as u32),
         };
         tape.push(project(from, logits, None, activation), layers.layer(1)?.args(1.0));
-        tape.push(Kind::Mean { of, extent }, [0; 5]);
+        tape.push(Kind::Mean { of, extent }, [0; 7]);
         for expert in 0..experts {
             let kind = Kind::Project { x: hidden, y, add: Some(y), gate: Some(expert), activation: 0 };
             tape.push(kind, layers.layer(2 + expert as usize)?.args(segment.scale * own.lora.scale));

@@ -42,7 +42,7 @@ type Found<T> = Result<T, String>;
 /// The bottleneck of `leaf` at `site`.
 fn own<'a>(leaf: &Leaf<'a>, site: BlockSite) -> Option<(&'a Arc<Payload>, &'a Bottleneck)> {
     leaf.adapter.patches.iter().find_map(|(at, payload)| match &payload.op {
-        Op::Bottleneck(b) if *at == Site::Block(site) => Some((payload, b)),
+        Op::Bottleneck(b) if *at == Site::Block(site) => Some((payload, &**b)),
         _ => None,
     })
 }

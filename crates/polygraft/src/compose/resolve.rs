@@ -5,7 +5,7 @@ use super::tree::{Leaf, Node, Placing, bind};
 use super::updates::{self, Link, Updates};
 use super::{Compose, SplitPart};
 use crate::error::{Error, Result};
-use crate::ir::{BlockSite, LoadReport, Op, Payload, Positions, Rewording, RowChange, Site, Stands};
+use crate::ir::{BlockSite, Op, Payload, Positions, Rewording, RowChange, Site, Stands};
 use crate::model::{HeadSpec, ModelSpec, Side};
 use crate::program::{HeadKey, OpKind, Purpose};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,8 +30,6 @@ pub struct Grafted {
     pub fuses: Option<Vec<String>>,
     /// What its name stands for, when it is a set-up of several: they are loaded under the names in it.
     pub setup: Option<Setup>,
-    /// What loading reported.
-    pub report: LoadReport,
 }
 
 /// Copies of a base's layers, as a session numbers them.

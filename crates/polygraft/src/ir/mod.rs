@@ -29,7 +29,8 @@ pub struct Patch {
     pub op: Op,
 }
 
-/// What a patch does at its site. An op is added here, in [`Payload`]'s file and in `plan/place.rs`; the compiler lists the rest.
+/// What a patch does at its site. What is larger than a low-rank update, of which a session may hold thousands, is boxed.
+/// An op is added here, in [`Payload`]'s file and in `plan/place.rs`; the compiler lists the rest.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
     /// Adds `scale · (x Aᵀ) Bᵀ` to a linear layer's output (LoRA, Hu et al. 2021).
@@ -44,23 +45,23 @@ pub enum Op {
     /// turns it into [`Op::ReplaceLinear`] before anything runs.
     Reweight(Reweight),
     /// Rewrites a sub-block's output through a bottleneck.
-    Bottleneck(Bottleneck),
+    Bottleneck(Box<Bottleneck>),
     /// Several bottlenecks on one input: what a composition makes of them.
     Blend(Blend),
     /// The attention over several bottlenecks that a fusion adapter brings; runs inside a [`Blend`].
-    Fusion(Fusion),
+    Fusion(Box<Fusion>),
     /// Couples the halves of the embeddings (invertible adapters), and undoes it before a vocabulary head.
-    Coupling(Coupling),
+    Coupling(Box<Coupling>),
     /// Intervenes at some positions of a layer's output.
-    Reft(Reft),
+    Reft(Box<Reft>),
     /// A low-rank update with a gate or routed experts.
-    MixedLowRank(MixedLowRank),
+    MixedLowRank(Box<MixedLowRank>),
     /// Changes word embeddings as they are gathered.
     Rewording(Rewording),
     /// Virtual tokens.
     Prompt(Prompt),
     /// Keys and values in front of a row's own.
-    Prefix(Prefix),
+    Prefix(Box<Prefix>),
 }
 
 impl Op {

@@ -29,7 +29,8 @@ impl Group {
     }
 
     /// Numbers of an output that one group holds.
-    fn span(self, cols: usize) -> usize {
+    #[must_use]
+    pub fn span(self, cols: usize) -> usize {
         match self {
             Self::Tensor | Self::Row => cols.max(1),
             Self::Block(n) => usize::from(n).max(1),
@@ -37,7 +38,8 @@ impl Group {
     }
 
     /// The first group of output `row`.
-    fn first(self, row: usize, cols: usize) -> usize {
+    #[must_use]
+    pub fn first(self, row: usize, cols: usize) -> usize {
         match self {
             Self::Tensor => 0,
             Self::Row => row,
@@ -88,14 +90,42 @@ pub fn levels(bits: u8, book: Book) -> Vec<f32> {
     upper.iter().rev().map(|x| -x).chain(upper.iter().copied()).collect()
 }
 
-/// A matrix's codes. Clones share them.
-#[derive(Debug, Clone, PartialEq)]
+/// The codes of one matrix or of many, one after the other, and their statistics likewise.
+///
+/// A packed adapter's few hundred bytes a matrix are held as they came in its file: memory of its own for the codes, the
+/// statistics and the codebook of each of 48 matrices would be half as much again.
+#[derive(Debug, PartialEq)]
+pub struct Shelf {
+    /// Bits a code.
+    pub bits: u8,
+    /// What shares statistics.
+    pub group: Group,
+    /// Element after element in row order, the first in a byte's lowest bits; each matrix begins with a byte of its own.
+    pub data: Box<[u8]>,
+    /// Mean and deviation of each group.
+    pub stats: Box<[[f32; 2]]>,
+    /// The codebook.
+    pub levels: Box<[f32]>,
+}
+
+/// A matrix's codes: a place on a [`Shelf`]. Clones share it.
+#[derive(Debug, Clone)]
 pub struct Codes {
-    bits: u8,
-    data: Arc<[u8]>,
-    group: Group,
-    stats: Arc<[[f32; 2]]>,
-    levels: Arc<[f32]>,
+    shelf: Arc<Shelf>,
+    /// Its first byte and its first group.
+    at: (u32, u32),
+    /// Bytes and groups.
+    len: (u32, u32),
+}
+
+impl PartialEq for Codes {
+    fn eq(&self, other: &Self) -> bool {
+        let of = |c: &Self| (c.bits(), c.group());
+        of(self) == of(other)
+            && self.data() == other.data()
+            && self.stats() == other.stats()
+            && self.levels() == other.levels()
+    }
 }
 
 impl Codes {
@@ -106,14 +136,28 @@ impl Codes {
         (rows, cols): (usize, usize),
         bits: u8,
         group: Group,
-        data: impl Into<Arc<[u8]>>,
-        stats: impl Into<Arc<[[f32; 2]]>>,
-        levels: impl Into<Arc<[f32]>>,
+        data: impl Into<Box<[u8]>>,
+        stats: impl Into<Box<[[f32; 2]]>>,
+        levels: impl Into<Box<[f32]>>,
     ) -> Option<Self> {
-        let (data, stats, levels) = (data.into(), stats.into(), levels.into());
-        let known = matches!(bits, 1 | 2 | 4 | 8) && levels.len() == 1 << bits;
-        let codes = Self { bits, data, group, stats, levels };
-        (known && codes.fit(rows, cols)).then_some(codes)
+        let shelf = Shelf { bits, group, data: data.into(), stats: stats.into(), levels: levels.into() };
+        let codes = Self::on(&Arc::new(shelf), (0, 0), (rows, cols))?;
+        codes.is_all().then_some(codes)
+    }
+
+    /// Those of a `rows × cols` matrix that begin at byte and group `at` of `shelf`; `None` when they are not all there.
+    #[must_use]
+    pub fn on(shelf: &Arc<Shelf>, at: (usize, usize), (rows, cols): (usize, usize)) -> Option<Self> {
+        let known = matches!(shelf.bits, 1 | 2 | 4 | 8) && shelf.levels.len() == 1 << shelf.bits;
+        let len = (bytes(rows.checked_mul(cols)?, shelf.bits), shelf.group.count(rows, cols));
+        let fits = at.0.checked_add(len.0)? <= shelf.data.len() && at.1.checked_add(len.1)? <= shelf.stats.len();
+        let small = |(a, b): (usize, usize)| Some((u32::try_from(a).ok()?, u32::try_from(b).ok()?));
+        (known && fits).then_some(Self { shelf: shelf.clone(), at: small(at)?, len: small(len)? })
+    }
+
+    /// Whether nothing else is on their shelf.
+    fn is_all(&self) -> bool {
+        (self.data().len(), self.stats().len()) == (self.shelf.data.len(), self.shelf.stats.len())
     }
 
     /// A mask of a `rows × cols` matrix: a bit each, which is its number. What `kept` lacks is 0.
@@ -124,14 +168,16 @@ impl Codes {
         for (i, bit) in kept.into_iter().take(numel).enumerate() {
             data[i / 8] |= u8::from(bit) << (i % 8);
         }
-        Self { bits: 1, data: data.into(), group: Group::Tensor, stats: [[0.0, 1.0]].into(), levels: [0.0, 1.0].into() }
+        let len = (data.len() as u32, 1);
+        let (data, stats, levels) = (data.into(), [[0.0, 1.0]].into(), [0.0, 1.0].into());
+        Self { shelf: Arc::new(Shelf { bits: 1, group: Group::Tensor, data, stats, levels }), at: (0, 0), len }
     }
 
     /// Whether they are those of a `rows × cols` matrix.
     #[must_use]
     pub fn fit(&self, rows: usize, cols: usize) -> bool {
-        rows.checked_mul(cols).is_some_and(|n| self.data.len() == bytes(n, self.bits))
-            && self.stats.len() == self.group.count(rows, cols)
+        rows.checked_mul(cols).is_some_and(|n| self.data().len() == bytes(n, self.bits()))
+            && self.stats().len() == self.group().count(rows, cols)
     }
 
     /// Quantizes `values`, `rows × cols`; `None` for a number of bits that there is not.
@@ -183,51 +229,52 @@ impl Codes {
     /// Bits a code.
     #[must_use]
     pub fn bits(&self) -> u8 {
-        self.bits
+        self.shelf.bits
     }
 
     /// What shares statistics.
     #[must_use]
     pub fn group(&self) -> Group {
-        self.group
+        self.shelf.group
     }
 
     /// The codes, packed.
     #[must_use]
     pub fn data(&self) -> &[u8] {
-        &self.data
+        &self.shelf.data[self.at.0 as usize..][..self.len.0 as usize]
     }
 
     /// Mean and deviation of each group.
     #[must_use]
     pub fn stats(&self) -> &[[f32; 2]] {
-        &self.stats
+        &self.shelf.stats[self.at.1 as usize..][..self.len.1 as usize]
     }
 
     /// The codebook.
     #[must_use]
     pub fn levels(&self) -> &[f32] {
-        &self.levels
+        &self.shelf.levels
     }
 
     /// Bytes held, without the codebook.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.data.len() + self.stats.len() * 8
+        self.data().len() + self.stats().len() * 8
     }
 
     /// Decodes output `row` of `out.len()` inputs.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
         let cols = out.len();
-        let bits = usize::from(self.bits);
+        let bits = usize::from(self.bits());
         let mask = (1usize << bits) - 1;
-        let (first, span) = (self.group.first(row, cols), self.group.span(cols));
+        let (data, levels) = (self.data(), self.levels());
+        let (first, span) = (self.group().first(row, cols), self.group().span(cols));
         let mut at = row * cols * bits;
         for (group, part) in out.chunks_mut(span).enumerate() {
-            let [mean, deviation] = self.stats[first + group];
+            let [mean, deviation] = self.stats()[first + group];
             for o in part {
-                let code = (usize::from(self.data[at / 8]) >> (at % 8)) & mask;
-                *o = self.levels[code] * deviation + mean;
+                let code = (usize::from(data[at / 8]) >> (at % 8)) & mask;
+                *o = levels[code] * deviation + mean;
                 at += bits;
             }
         }

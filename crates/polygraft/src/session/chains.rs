@@ -50,7 +50,10 @@ impl<B: Backend> super::Session<B> {
 fn update(op: &Op) -> Option<(&LowRank, &[Gate])> {
     match op {
         Op::LowRank(lora) => Some((lora, &[])),
-        Op::MixedLowRank(MixedLowRank { lora, mixing: Mixing::Gate(gates) }) => Some((lora, gates)),
+        Op::MixedLowRank(mixed) => match &mixed.mixing {
+            Mixing::Gate(gates) => Some((&mixed.lora, gates)),
+            Mixing::Route(_) => None,
+        },
         _ => None,
     }
 }
@@ -85,6 +88,6 @@ fn product(earlier: &Placed, later: &Placed) -> Result<Op, &'static str> {
     Ok(if gates.is_empty() {
         Op::LowRank(lora)
     } else {
-        Op::MixedLowRank(MixedLowRank { lora, mixing: Mixing::Gate(gates) })
+        Op::MixedLowRank(Box::new(MixedLowRank { lora, mixing: Mixing::Gate(gates) }))
     })
 }

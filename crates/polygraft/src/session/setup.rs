@@ -80,7 +80,6 @@ impl<B: Backend> Session<B> {
             chains: false,
             fuses: None,
             setup: Some(Setup { compose, parts: names.into_values().collect() }),
-            report: report.clone(),
         };
         self.adapters.insert(name.into(), Arc::new(grafted));
         Ok(report)

@@ -193,7 +193,7 @@ impl<B: Backend> super::Session<B> {
         };
         let ops = std::iter::once(changed);
         let mut out = Vec::new();
-        for (op, index) in ops.chain(updates.into_iter().map(Op::MixedLowRank)).zip(0..) {
+        for (op, index) in ops.chain(updates.into_iter().map(|mixed| Op::MixedLowRank(Box::new(mixed)))).zip(0..) {
             self.next_payload += 1;
             let payload = Arc::new(Payload { id: PayloadId(self.next_payload), op });
             let mut gone = Vec::new();

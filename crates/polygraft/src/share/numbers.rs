@@ -77,6 +77,16 @@ impl Wire for Matrix {
     }
 }
 
+impl<T: Wire> Wire for Box<T> {
+    fn write(&self, w: &mut Writer) {
+        T::write(self, w);
+    }
+
+    fn read(r: &mut Reader<'_>, known: &[Arc<Payload>]) -> Result<Self> {
+        T::read(r, known).map(Self::new)
+    }
+}
+
 impl<T: Wire> Wire for Option<T> {
     fn write(&self, w: &mut Writer) {
         w.option(self.as_ref(), |w, v| v.write(w));

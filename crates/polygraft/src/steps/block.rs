@@ -7,7 +7,7 @@
 use super::{Machine, Weights, dot, wrong_payload};
 use crate::compose::{Share, SplitPart};
 use crate::error::{Error, Result};
-use crate::ir::{Blend, Bottleneck, Coupling, Fusion, Gate, How, Norm, Op, OwnNorm, Part, Payload, Residual, Rules};
+use crate::ir::{Blend, Bottleneck, Fusion, Gate, How, Norm, Op, OwnNorm, Part, Payload, Residual, Rules};
 use crate::model::Activation;
 use crate::program::{Extent, Step, StepKind, Tables};
 use crate::tensor::Matrix;
@@ -298,7 +298,7 @@ fn fuse(
     p: &mut dyn Products,
 ) -> Result<Vec<f32>> {
     let Op::Fusion(fusion) = &payload.op else { return Err(wrong_payload()) };
-    let Fusion { query, key, value, query_before_norm, residual_before, temperature } = fusion;
+    let Fusion { query, key, value, query_before_norm, residual_before, temperature } = &**fusion;
     if *residual_before {
         outputs.iter_mut().for_each(|o| add(o, &shared.r, 1.0));
     }
@@ -352,7 +352,8 @@ fn output(payload: &Payload, scale: f32, h: &[f32], tokens: &Tokens<'_>, p: &mut
 pub fn rewrite(payload: &Payload, scale: f32, h: &mut [f32], tokens: &Tokens<'_>, p: &mut dyn Products) -> Result<()> {
     let out = output(payload, scale, h, tokens, p)?;
     let keeps = match &payload.op {
-        Op::Bottleneck(Bottleneck { rules, .. }) | Op::Blend(Blend { rules, .. }) => rules.keeps,
+        Op::Bottleneck(bottleneck) => bottleneck.rules.keeps,
+        Op::Blend(blend) => blend.rules.keeps,
         _ => false,
     };
     if keeps {
@@ -368,7 +369,7 @@ pub fn rewrite(payload: &Payload, scale: f32, h: &mut [f32], tokens: &Tokens<'_>
 /// # Errors
 /// A payload of another kind, or as `p`.
 pub fn couple(payload: &Payload, inverse: bool, x: &mut [f32], width: usize, p: &mut dyn Products) -> Result<()> {
-    let Op::Coupling(Coupling { activation, .. }) = &payload.op else { return Err(wrong_payload()) };
+    let Op::Coupling(coupling) = &payload.op else { return Err(wrong_payload()) };
     let half = width / 2;
     let sides =
         [(half..width, 0..half, [Factor::Down, Factor::Up]), (0..half, half..width, [Factor::Query, Factor::Key])];
@@ -377,7 +378,7 @@ pub fn couple(payload: &Payload, inverse: bool, x: &mut [f32], width: usize, p: 
         let source: Vec<f32> = x.chunks_exact(width).flat_map(|x| x[from.clone()].iter().copied()).collect();
         let (mut inner, mut out) = (Vec::new(), Vec::new());
         p.product(payload, first, &source, &mut inner)?;
-        p.activate(*activation, &mut inner);
+        p.activate(coupling.activation, &mut inner);
         p.product(payload, second, &inner, &mut out)?;
         let sign = if inverse { -1.0 } else { 1.0 };
         x.chunks_exact_mut(width).zip(out.chunks_exact(to.len())).for_each(|(x, o)| add(&mut x[to.clone()], o, sign));
