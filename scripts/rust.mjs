@@ -182,10 +182,10 @@ const builds = [
 ];
 
 /** What one place calls is merged into it only when it is short: merged code differs from its like, and packs badly (15 KB). */
-const small = ['--one-caller-inline-max-function-size', '20', '--flexible-inline-max-function-size', '2'];
+const small = ['--one-caller-inline-max-function-size', '8', '--flexible-inline-max-function-size', '2'];
 
 /** gzip -9 of a build, at most. */
-const budget = 1120e3;
+const budget = 1100e3;
 
 /**
  * A wrapper around rustc that adds `targetFeatures` for our own crates and the WebAssembly target only: both builds then

@@ -217,6 +217,7 @@ unsafe fn corrections(from: *const i32) -> Dots {
 }
 
 /// Both halves of every lane together.
+#[cfg(target_feature = "relaxed-simd")]
 #[inline(always)]
 fn halves(sums: Dots) -> Dots {
     sums.map(|sums| sums.map(|sum| i32x4_dot_i16x8(sum, i16x8_splat(1))))
