@@ -187,6 +187,8 @@ export interface AdapterOptions extends Common {
     reft?: 'direft' | undefined;
     /** What a sparse fine-tuning's head is for, where its file does not show it (BERT's classifiers). Default: as the base's own, else `sequence`. */
     head?: 'sequence' | 'token' | undefined;
+    /** `base` when the tokenizer that was saved beside an adapter's own words (AdapterHub's `embedding.pt`) is the base's. */
+    tokenizer?: 'base' | undefined;
 }
 /** What loading an adapter did. */
 export interface AdapterReport {
@@ -346,6 +348,27 @@ export interface Embeddings {
     /** Time and work. */
     timing: Timing;
 }
+/** Options of {@link Model.classify}. */
+export interface ClassifyOptions<D = string> extends Common {
+    /** One composition for all items, or a function from an item and its index; its last adapter with a head gives the labels. Default: none, and the base's head. */
+    adapters?: Composition | ((item: D, index: number) => Composition) | undefined;
+    /** Instead of the model's. */
+    precision?: Precision | undefined;
+}
+/** What heads say. */
+export interface Classes {
+    /** One an item: `logits` has `labels` numbers, or as many a token for heads of tokens. */
+    results: {
+        logits: Float32Array;
+        labels: number;
+    }[];
+    /** Texts that were cut, by index. */
+    truncated: number[];
+    /** Things the caller should know. */
+    warnings: string[];
+    /** Time and work. */
+    timing: Timing;
+}
 /** Options of {@link Model.languageVector}. */
 export interface LanguageVectorOptions extends Common {
     /** BCP 47 tag of the texts' language. */
@@ -443,6 +466,15 @@ export interface ExplainLine {
     /** Multiply-adds. */
     macs: number;
 }
+/** Bytes that a loaded adapter occupies: its numbers, and the structures that hold them. */
+export interface Occupied {
+    /** The name under which it is loaded. */
+    adapter: string;
+    /** In the model: the numbers as they are stored. */
+    session: number;
+    /** Over that: numbers in an order of the kernels', on the GPU all that a call has used. Nothing before a call uses it. */
+    backend: number;
+}
 /** What would run. */
 export interface Explanation {
     /** The steps in order. */
@@ -451,6 +483,8 @@ export interface Explanation {
     text: string;
     /** Multiply-adds in all. */
     macs: number;
+    /** What every loaded adapter occupies in memory, by name. */
+    adapters: Occupied[];
     /** Things to know about the compositions. */
     warnings: string[];
 }
@@ -490,6 +524,8 @@ export interface Model {
     rerank<D extends Doc>(options: RerankOptions<D>): Promise<Ranking<D>>;
     /** Embeds texts, or, on a base that reads them, images: all of one call. */
     embed<D extends string | Picture>(texts: D | readonly D[], options?: EmbedOptions<D>): Promise<Embeddings>;
+    /** The logits of a head, the base's or an adapter's, for texts or images. */
+    classify<D extends string | Picture>(items: D | readonly D[], options?: ClassifyOptions<D>): Promise<Classes>;
     /** Embeds documents for many searches. */
     index<D extends Doc>(documents: readonly D[], options?: IndexOptions<D>): Promise<Index<D>>;
     /**
