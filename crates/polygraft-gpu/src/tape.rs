@@ -127,9 +127,8 @@ impl Tapes {
     pub(crate) fn launch(self, e: &mut Encoder<'_>) -> Result<()> {
         for group in &self.0 {
             for (index, kind) in group.kinds.iter().enumerate() {
-                let of = |(args, rows): &(Args, Spans)| {
-                    rows.iter().map(|rows| (rows.clone(), *args)).collect::<Vec<_>>()
-                };
+                let of =
+                    |(args, rows): &(Args, Spans)| rows.iter().map(|rows| (rows.clone(), *args)).collect::<Vec<_>>();
                 let runs: Vec<_> = group.runs.iter().flat_map(|run| of(&run[index])).collect();
                 if !runs.is_empty() {
                     launch(e, *kind, &runs)?;
