@@ -21,9 +21,9 @@ const found = await which(...[process.env.POLYGRAFT_CHROMIUM, 'chromium', 'chrom
 if (!found) throw new SetupError('no Chromium was found', 'Install Chromium or Chrome, and set POLYGRAFT_CHROMIUM to its path if it is not on PATH.');
 await ensureModel();
 await ensurePackage();
-const feed = batches(await ensureTexts(), '16x64');
 const home = at('.cache/bench/bits');
 await mkdir(home, { recursive: true });
+const feed = batches(await ensureTexts(), '16x64');
 await writeFile(`${home}/index.html`, '<!doctype html><title>bits</title>');
 for (const bits of ['1', '16']) {
   await cargo(['run', '--release', '-q', '-p', 'polygraft-cli', '--', 'pack', 'adapters/rank-lora', `${home}/${bits}.packed`, '--base', 'models/multilingual-e5-small', '--bits', bits, '--force']);
