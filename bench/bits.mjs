@@ -7,7 +7,7 @@
 //   cargo run --release --example bench -p polygraft-gpu -- 16 64 9 pair
 import { mkdir, writeFile } from 'node:fs/promises';
 import { chromium } from 'playwright-core';
-import { at, SetupError, which } from '../scripts/lib.mjs';
+import { at, findChromium, SetupError } from '../scripts/lib.mjs';
 import { ensureModel } from '../scripts/model.mjs';
 import { ensurePackage } from '../scripts/package.mjs';
 import { cargo } from '../scripts/rust.mjs';
@@ -17,7 +17,7 @@ import { median, paired } from './page/stats.js';
 import { ensureTexts } from './texts.mjs';
 
 const rounds = Number(process.argv[2] ?? 21);
-const found = await which(...[process.env.POLYGRAFT_CHROMIUM, 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'].filter(Boolean));
+const found = await findChromium();
 if (!found) throw new SetupError('no Chromium was found', 'Install Chromium or Chrome, and set POLYGRAFT_CHROMIUM to its path if it is not on PATH.');
 await ensureModel();
 await ensurePackage();

@@ -12,7 +12,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { cp, readdir, readFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { chromium } from 'playwright-core';
-import { at, gzipped, runAsMain, say, SetupError, which } from '../scripts/lib.mjs';
+import { at, findChromium, gzipped, runAsMain, say, SetupError } from '../scripts/lib.mjs';
 import { ensureModel } from '../scripts/model.mjs';
 import { ensurePackage } from '../scripts/package.mjs';
 import { serve } from '../scripts/serve.mjs';
@@ -40,7 +40,7 @@ const measures = {
 const flags = ['--no-sandbox', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--disable-background-timer-throttling', '--disable-renderer-backgrounding'];
 
 async function browser() {
-  const found = await which(...[process.env.POLYGRAFT_CHROMIUM, 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'].filter(Boolean));
+  const found = await findChromium();
   if (!found) throw new SetupError('no Chromium was found', 'Install Chromium or Chrome, and set POLYGRAFT_CHROMIUM to its path if it is not on PATH.');
   return chromium.launch({ executablePath: found, args: flags });
 }

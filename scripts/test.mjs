@@ -3,7 +3,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
 import { ensureDeps } from './deps.mjs';
-import { at, filesUnder, report, root, run, runAsMain, say, SetupError, which } from './lib.mjs';
+import { at, filesUnder, findChromium, report, root, run, runAsMain, say, SetupError } from './lib.mjs';
 import { ensureModel } from './model.mjs';
 import { ensurePackage } from './package.mjs';
 import { aptInstall, cargo, ensureKernelChecks, ensureWasm } from './rust.mjs';
@@ -109,9 +109,8 @@ async function nodeTests(count, wanted, env) {
 }
 
 async function chromium() {
-  const find = () => which(...[process.env.POLYGRAFT_CHROMIUM, 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'].filter(Boolean));
-  let found = await find();
-  if (!found && (await aptInstall(['chromium', 'mesa-vulkan-drivers']))) found = await find();
+  let found = await findChromium();
+  if (!found && (await aptInstall(['chromium', 'mesa-vulkan-drivers']))) found = await findChromium();
   if (found) return found;
   throw new SetupError(
     'no Chromium was found for the browser tests',

@@ -4,7 +4,7 @@
 
 use polygraft::backend::{Backend, Precision};
 use polygraft::batch::Row;
-use polygraft::ir::{AdapterIr, BaseClaim, Graft, LayerLinear, LinearSite, LowRank, Op, Patch, RowChange, Site};
+use polygraft::ir::{Graft, LayerLinear};
 use polygraft::model::WeightId;
 use polygraft::plan::Want;
 use polygraft::session::{Batch, Session};
@@ -53,36 +53,10 @@ fn main() -> polygraft::Result<()> {
     Ok(())
 }
 
-/// Rank 8 on query and value.
-fn lora(scheme: Scheme) -> AdapterIr {
-    let mut random = Random(7);
-    let mut factor = |n: usize, k: usize| testing::store(n, k, random.vec(n * k, 0.5 / (k as f32).sqrt()), scheme);
-    let mut patches = Vec::new();
-    for layer in 0..12 {
-        for which in [LayerLinear::Query, LayerLinear::Value] {
-            let op = Op::LowRank(LowRank { a: factor(8, 384), b: factor(384, 8), bias: None, scale: 1.0 });
-            patches.push(Patch { site: Site::Linear(LinearSite::Layer(layer, which)), op });
-        }
-    }
-    AdapterIr {
-        family: "random",
-        base: BaseClaim::default(),
-        patches,
-        head: None,
-        language: None,
-        fuses: None,
-        chains: false,
-        rows: RowChange::default(),
-        copies: None,
-        made_under: None,
-        unused: Vec::new(),
-        missing: Vec::new(),
-    }
-}
-
 fn pair(session: &mut Session<GpuBackend>, rows: Vec<Row>, rounds: usize) -> polygraft::Result<()> {
     for (name, scheme) in [("whole", Scheme::F32), ("bits", Scheme::Code(1))] {
-        session.graft(name, lora(scheme), Graft::default())?;
+        let adapter = testing::lora(session.spec(), 7, 8, &[LayerLinear::Query, LayerLinear::Value], scheme);
+        session.graft(name, adapter, Graft::default())?;
     }
     let want = Want { embedding: true, ..Want::default() };
     let mut ratios = Vec::new();

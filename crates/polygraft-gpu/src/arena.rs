@@ -1,6 +1,7 @@
 //! One buffer for every vector and every adapter's factors, so that one dispatch can serve rows of many adapters.
 //!
-//! Floats and codes stand side by side: who reads them knows which they are. Places are counted in vec4. What is freed is used again; the buffer grows by doubling.
+//! Floats and codes stand side by side: who reads them knows which they are. Places are counted in vec4. What is freed is
+//! used again; the buffer grows by doubling.
 
 use crate::buffers::Held;
 use crate::device::Device;

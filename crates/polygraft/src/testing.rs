@@ -262,6 +262,23 @@ pub fn adapter(spec: &ModelSpec, seed: u64) -> AdapterIr {
     AdapterIr { head, ..bare(patches) }
 }
 
+/// Random low-rank updates of `rank` at the layers `at`, stored as `scheme`: those of a benchmark.
+#[must_use]
+pub fn lora(spec: &ModelSpec, seed: u64, rank: usize, at: &[LayerLinear], scheme: Scheme) -> AdapterIr {
+    let mut r = Random(seed);
+    let mut patches = Vec::new();
+    for layer in 0..spec.layers {
+        for &which in at {
+            let site = LinearSite::Layer(layer, which);
+            let Some((rows, cols)) = spec.linear_shape(site) else { continue };
+            let mut factor = |n: usize, k: usize| store(n, k, r.vec(n * k, 0.5 / (k as f32).sqrt()), scheme);
+            let op = Op::LowRank(LowRank { a: factor(rank, cols), b: factor(rows, rank), bias: None, scale: 1.0 });
+            patches.push(Patch { site: Site::Linear(site), op });
+        }
+    }
+    bare(patches)
+}
+
 fn bare(patches: Vec<Patch>) -> AdapterIr {
     AdapterIr {
         family: "random",

@@ -1,8 +1,8 @@
 //! The model and batches of the benchmarks: 12 layers of hidden 384 and ffn 1536, 4-bit weights.
 
 use polygraft::backend::{Backend, Precision};
-use polygraft::ir::{AdapterIr, BaseClaim, Graft, LayerLinear, LinearSite, LowRank, Op, Patch, Site};
-use polygraft::model::{ModelSpec, WeightId};
+use polygraft::ir::{Graft, LayerLinear, LinearSite, Site};
+use polygraft::model::WeightId;
 use polygraft::plan::Want;
 use polygraft::session::{Batch, Session};
 use polygraft::tensor::{Matrix, Scheme};
@@ -31,43 +31,14 @@ pub(crate) fn session() -> Session<Cpu> {
     let mut session = Session::new(spec, backend).expect("all weights are there");
     for i in 0..ADAPTERS {
         let two = [LayerLinear::Query, LayerLinear::Value];
-        let small = lora(session.spec(), i as u64, 8, &two, Scheme::F32);
-        let bits = lora(session.spec(), i as u64, 8, &two, Scheme::Code(1));
-        let large = lora(session.spec(), i as u64, 16, &LayerLinear::SIX, Scheme::F32);
+        let small = testing::lora(session.spec(), i as u64, 8, &two, Scheme::F32);
+        let bits = testing::lora(session.spec(), i as u64, 8, &two, Scheme::Code(1));
+        let large = testing::lora(session.spec(), i as u64, 16, &LayerLinear::SIX, Scheme::F32);
         session.graft(&format!("small{i}"), small, Graft::default()).expect("it fits");
         session.graft(&format!("bits{i}"), bits, Graft::default()).expect("it fits");
         session.graft(&format!("large{i}"), large, Graft::default()).expect("it fits");
     }
     session
-}
-
-fn lora(spec: &ModelSpec, seed: u64, rank: usize, at: &[LayerLinear], scheme: Scheme) -> AdapterIr {
-    let mut random = Random(seed);
-    let mut patches = Vec::new();
-    for layer in 0..spec.layers {
-        for &which in at {
-            let site = LinearSite::Layer(layer, which);
-            let (rows, cols) = spec.linear_shape(site).expect("the layer has it");
-            let mut factor =
-                |n: usize, k: usize| testing::store(n, k, random.vec(n * k, 0.5 / (k as f32).sqrt()), scheme);
-            let op = Op::LowRank(LowRank { a: factor(rank, cols), b: factor(rows, rank), bias: None, scale: 1.0 });
-            patches.push(Patch { site: Site::Linear(site), op });
-        }
-    }
-    AdapterIr {
-        family: "random",
-        base: BaseClaim::default(),
-        patches,
-        head: None,
-        language: None,
-        fuses: None,
-        chains: false,
-        rows: polygraft::ir::RowChange::default(),
-        copies: None,
-        made_under: None,
-        unused: Vec::new(),
-        missing: Vec::new(),
-    }
 }
 
 /// `rows` rows of `tokens` tokens; 0 tokens: of mixed lengths, as real passages have them (median 90, a few hundred at
