@@ -64,6 +64,16 @@ async function wasmLinker() {
 /** A standard library made for size: the one that comes compiled makes the module 5 % larger. */
 const fromSource = ['-Zbuild-std=std,panic_abort', '-Zbuild-std-features=optimize_for_size'];
 
+/**
+ * Where a panic happened, file and line, would be 4 % of the download, what it says and the code that puts it together
+ * 3 %: a panic is a trap. Its stack is named by scripts/where.mjs. Both flags are unstable; the second needs a standard
+ * library built with it, and Rust 1.92.
+ */
+const silentPanics = (args, version) => [
+  '-Zlocation-detail=none',
+  ...(args.length > 0 && (version[0] > 1 || version[1] >= 92) ? ['-Zunstable-options', '-Cpanic=immediate-abort'] : []),
+];
+
 /** The system's own toolchain (not rustup's), with the standard library's source: std is built along. */
 async function systemToolchain() {
   const rustc = '/usr/bin/rustc';
@@ -75,7 +85,7 @@ async function systemToolchain() {
   const linker = await wasmLinker();
   if (!linker) return null;
   if (await hasTargetStd(rustc, env)) {
-    return { kind: `system rustc ${version.join('.')}`, cargo: cargoPath, env, args: [], flags: [`-Clinker=${linker}`] };
+    return { kind: `system rustc ${version.join('.')}`, cargo: cargoPath, env, args: [], flags: [`-Clinker=${linker}`, ...silentPanics([], version)] };
   }
   const sysroot = probe(rustc, ['--print', 'sysroot'], env);
   if (!sysroot || !(await exists(path.join(sysroot, 'lib/rustlib/src/rust/library/Cargo.lock')))) return null;
@@ -84,7 +94,7 @@ async function systemToolchain() {
     cargo: cargoPath,
     env,
     args: fromSource,
-    flags: [`-Clinker=${linker}`],
+    flags: [`-Clinker=${linker}`, ...silentPanics(fromSource, version)],
   };
 }
 
@@ -98,12 +108,13 @@ async function pathToolchain() {
   const linker = own ? null : await wasmLinker();
   if (!own && !linker) return null;
   const source = await exists(path.join(sysroot, 'lib/rustlib/src/rust/library/Cargo.lock'));
+  const args = source ? fromSource : [];
   return {
     kind: `rustc ${version.join('.')}${source ? ', standard library from source' : ''}`,
     cargo: 'cargo',
     env: {},
-    args: source ? fromSource : [],
-    flags: linker ? [`-Clinker=${linker}`] : [],
+    args,
+    flags: [...(linker ? [`-Clinker=${linker}`] : []), ...silentPanics(args, version)],
   };
 }
 
@@ -184,6 +195,9 @@ const builds = [
 /** What one place calls is merged into it only when it is short: merged code differs from its like, and packs badly (15 KB). */
 const small = ['--one-caller-inline-max-function-size', '8', '--flexible-inline-max-function-size', '2'];
 
+/** Where each build is once more with its functions' names. */
+export const namedDir = path.join(cacheDir, 'named');
+
 /** gzip -9 of a build, at most. */
 const budget = 1100e3;
 
@@ -257,9 +271,9 @@ async function cargoWasm(build, toolchain, what) {
     {
       env: {
         ...toolchain.env,
-        // A stable compiler takes -Z flags only so. Where a panic happened, file and line, would be 4 % of the download.
+        // A stable compiler takes -Z flags only so.
         RUSTC_BOOTSTRAP: '1',
-        CARGO_ENCODED_RUSTFLAGS: [...toolchain.flags, '-Ctarget-feature=+simd128', '-Zlocation-detail=none'].join('\x1f'),
+        CARGO_ENCODED_RUSTFLAGS: [...toolchain.flags, '-Ctarget-feature=+simd128'].join('\x1f'),
         CARGO_TARGET_DIR: targetDir,
         RUSTC_WORKSPACE_WRAPPER: await wrapper(build.features),
         // The list of used features has to reach wasm-bindgen; wasm-opt drops the names afterwards.
@@ -278,8 +292,11 @@ async function buildWasm(build, toolchain, bindgen, optimiser, out) {
   await rm(bound, { recursive: true, force: true });
   await mkdir(bound, { recursive: true });
   await run(bindgen, ['--target', 'web', '--out-dir', bound, '--out-name', 'polygraft', built]);
+  await mkdir(namedDir, { recursive: true });
+  const named = path.join(namedDir, build.file);
+  await run(process.execPath, [optimiser, '--gufa', '-O3', ...small, '-O3', '--low-memory-unused', ...build.optimise, '--strip-producers', '-g', path.join(bound, 'polygraft_bg.wasm'), '-o', named]);
   const optimised = path.join(out, build.file);
-  await run(process.execPath, [optimiser, '--gufa', '-O3', ...small, '-O3', '--low-memory-unused', ...build.optimise, '--strip-producers', path.join(bound, 'polygraft_bg.wasm'), '-o', optimised]);
+  await run(process.execPath, [optimiser, '--strip-debug', ...build.optimise, named, '-o', optimised]);
   for (const name of ['polygraft.js', 'polygraft.d.ts', 'polygraft_bg.wasm.d.ts']) {
     // Comments that number the module's functions differ; the code does not.
     const text = (await readFile(path.join(bound, name), 'utf8')).replace(/^ *\/\/ Cast intrinsic for .*\n/gm, '');

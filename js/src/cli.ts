@@ -9,6 +9,7 @@ import { locate } from './disk.js';
 import { PolygraftError } from './errors.js';
 import { convertModel } from './loading.js';
 import { placeOf } from './place.js';
+import { trapped } from './trap.js';
 import * as wasm from './wasm/polygraft.js';
 
 const USAGE = `Usage: polygraft quantize [--bits 4|8|16] [--force] SRC OUT
@@ -83,9 +84,7 @@ function parsed<T>(parse: () => T): T {
 try {
   await main(argv.slice(2));
 } catch (error) {
-  // A trap in WebAssembly: its memory is used up, or a defect, whose message was kept.
-  const trapped = error instanceof WebAssembly.RuntimeError && (wasm.lastPanic() || 'the memory of WebAssembly is used up');
-  stderr.write(`polygraft: error: ${trapped || (error as Error).message}\n`);
+  stderr.write(`polygraft: error: ${(trapped(error) ?? (error as Error)).message}\n`);
   if (error instanceof Usage) stderr.write('polygraft --help says more.\n');
   if (error instanceof PolygraftError && error.hint) stderr.write(`${error.hint}\n`);
   exit(error instanceof Usage ? 2 : 1);

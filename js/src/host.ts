@@ -6,6 +6,7 @@ import { DeviceKeeper } from './device.js';
 import { PolygraftError } from './errors.js';
 import { loadModel, readAdapter, release, type ModelIo } from './loading.js';
 import type { Call, Reply, Request, TaskResult } from './protocol.js';
+import { trapped } from './trap.js';
 import type { DeviceState, Memory, ModelInfo, Progress } from './types.js';
 import { abortError, toWire } from './wire.js';
 import * as wasm from './wasm/polygraft.js';
@@ -275,18 +276,10 @@ function drop({ abort, files }: Pending): void {
 
 /** An error as it is told. A trap ends the instance: a panic, which is a defect, or the end of its memory or stack. */
 export function seen(error: unknown): unknown {
-  const { name = '', message = '' } = error instanceof Error ? error : {};
-  const hint = 'Dispose of the model and load it again (with worker: false, reload the page first).';
-  if (error instanceof WebAssembly.RuntimeError || /call stack|recursion/.test(message)) {
-    const panic = wasm.lastPanic();
-    const memory = `${(wasm.memoryBytes() / 2 ** 20).toFixed(0)} MB of WebAssembly memory`;
-    dead = panic
-      ? new PolygraftError('INTERNAL', `the engine stopped: ${panic}`, { hint: `${hint} Please report this message.` })
-      : new PolygraftError('OUT_OF_MEMORY', `the engine stopped at ${memory}: ${message}`, { hint });
-    return dead;
-  }
+  const trap = trapped(error);
+  if (trap) return (dead = trap);
   // JavaScript's own memory: a buffer that could not be had. The engine is whole.
-  if (name === 'RangeError') return new PolygraftError('OUT_OF_MEMORY', message, { cause: error });
+  if (error instanceof RangeError) return new PolygraftError('OUT_OF_MEMORY', error.message, { cause: error });
   return error;
 }
 
