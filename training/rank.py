@@ -147,6 +147,9 @@ def main():
     parser.add_argument("--temperature", type=float, default=0.05)
     parser.add_argument("--shifted", type=float, default=0.9, help="share of the loss on shifted embeddings")
     parser.add_argument("--keep", type=float, default=0.0, help="weight of staying near the base (1 - cosine)")
+    parser.add_argument("--teacher", type=Path, help="the adapter trained in 32 bits: its scores are learnt too")
+    parser.add_argument("--teach", type=float, default=1.0, help="weight of the teacher's scores")
+    parser.add_argument("--near", type=float, default=0.0, help="weight of staying near the teacher (1 - cosine)")
     parser.add_argument("--english", type=float, default=0.4, help="chance that a side of a pair is English")
     parser.add_argument("--refresh", type=int, default=8, help="steps between refreshed means")
     parser.add_argument("--half", action="store_true", help="the base's products in bfloat16")
@@ -164,6 +167,7 @@ def main():
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     tokenizer, model = load(options.base)
+    teacher = load(options.base, options.teacher)[1] if options.teacher else None
     if options.half:
         halve(model)
     pages = {}
@@ -209,6 +213,15 @@ def main():
         target = torch.arange(len(q))
         return (F.cross_entropy(score, target) + F.cross_entropy(score.T, target)) / 2
 
+    def taught(q, d, left, right):
+        """How far the scores are from the teacher's: KL divergence, both ways round."""
+        with torch.no_grad():
+            q0, d0 = pool(teacher, left), pool(teacher, right)
+        mine, wanted = q @ d.T / options.temperature, q0 @ d0.T / options.temperature
+        part = lambda a, b: F.kl_div(F.log_softmax(a, -1), F.log_softmax(b, -1), reduction="batchmean", log_target=True)
+        near = 2 - (q * q0).sum(-1).mean() - (d * d0).sum(-1).mean()
+        return options.teach * (part(mine, wanted) + part(mine.T, wanted.T)) / 2 + options.near * near
+
     folder = options.out / "latent" if twin.places else options.out
     log, seen, queue = [], 0, []
     began = time.time()
@@ -236,6 +249,8 @@ def main():
                 with torch.no_grad(), model.disable_adapter():
                     q0, d0 = pool(model, left), pool(model, right)
                 loss = loss + options.keep * (2 - (q * q0).sum(-1).mean() - (d * d0).sum(-1).mean())
+            if teacher is not None:
+                loss = loss + taught(q, d, left, right)
             loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

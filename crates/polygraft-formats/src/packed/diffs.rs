@@ -69,6 +69,14 @@ pub(crate) fn read(file: &str, data: Vec<u8>) -> Result<Option<Contents>> {
             whole.map_err(|_| super::bad(file, format!("{:?} has a number below 0", shown(&tensor))))
         };
         let (size, places) = (part(SIZE)?, part(PLACES)?);
+        if !places.is_sorted() {
+            return Err(super::bad(file, format!("the places of {:?} are not in ascending order", shown(&name))));
+        }
+        let values: usize = bag.shape(&format!("{DIFFS}{name}{VALUES}")).unwrap_or_default().iter().product();
+        if values != places.len() {
+            let why = format!("{:?} has {} places and {values} values", shown(&name), places.len());
+            return Err(super::bad(file, why));
+        }
         let size = size.into_iter().map(|n| usize::try_from(n).unwrap_or(usize::MAX)).collect();
         diffs.push(Diff { name, size, places, values: () });
     }

@@ -16,6 +16,7 @@ pub(crate) struct Pattern {
 impl Pattern {
     pub(crate) fn new(key: &str, pattern: &str) -> Result<Self> {
         let key = key.to_owned();
+        let pattern = &literal(pattern);
         // The caret inside a key anchors at the path's start, so the wrapped forms keep it meaningful.
         let build = |p: String| {
             Regex::new(&p).map_err(|e| bad(&key, format!("not a regular expression that can be used: {e}")))
@@ -45,6 +46,23 @@ impl Pattern {
         let captures = self.run(self.start.captures(path))?;
         Ok(captures.and_then(|c| c.get(1)).and_then(|m| m.as_str().parse().ok()))
     }
+}
+
+/// `pattern` with `\<` and `\>` as Python reads them, the signs themselves; elsewhere they are the ends of words.
+fn literal(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut signs = pattern.chars();
+    while let Some(sign) = signs.next() {
+        match (sign, signs.clone().next()) {
+            ('\\', Some(next)) => {
+                signs.next();
+                out.extend((!matches!(next, '<' | '>')).then_some(sign));
+                out.push(next);
+            }
+            _ => out.push(sign),
+        }
+    }
+    out
 }
 
 /// A set of modules: of every linear layer, by pattern, or by the end of a path.
@@ -130,6 +148,22 @@ mod tests {
         ] {
             assert_eq!(t.contains(path).unwrap(), yes, "{path}");
         }
+    }
+
+    #[test]
+    fn patterns_mean_what_python_reads() {
+        for (pattern, path, yes) in [
+            (r".*\bquery\b.*", "layer.0.query.x", true),
+            (r".*\bquery\b", "layer.0.prequery", false),
+            (r".*\Blin", "éa.prélin", true),
+            (r"a\<b\>", "a<b>", true),
+            (r"a\\<b", r"a\<b", true),
+            (r"a\<b", "a.b", false),
+        ] {
+            let t = targets(Matcher::Regex(Box::new(Pattern::new("target_modules", pattern).unwrap())));
+            assert_eq!(t.contains(path).unwrap(), yes, "{pattern} {path}");
+        }
+        assert!(Pattern::new("target_modules", r"a\").is_err());
     }
 
     #[test]
