@@ -25,6 +25,7 @@ pub mod names;
 mod numbers;
 mod output;
 pub mod packed;
+mod patterns;
 pub mod peft;
 pub mod quantize;
 pub mod source;

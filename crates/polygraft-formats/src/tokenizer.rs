@@ -3,8 +3,11 @@
 use crate::base::write::TOKENIZER as KIT;
 use crate::charsmap;
 use crate::error::{FormatError, Result};
+use crate::patterns;
 use crate::source::{self, Files};
-use kitoken::{Definition, Kitoken, Model, Normalization, Processing};
+use kitoken::{
+    Definition, Kitoken, Model, Normalization, NormalizationReplacePattern, Processing, Split, SplitPattern,
+};
 use polygraft::text;
 
 /// Bytes of a word, at most: how a word is cut depends on all of it, so that no beginning of it could stand for the whole.
@@ -135,6 +138,23 @@ fn sound(step: &mut Normalization) -> bool {
     }
 }
 
+/// The pattern that a step of the normalizer replaces.
+fn replaced(step: &Normalization) -> Option<&str> {
+    match step {
+        Normalization::Replace { pattern: NormalizationReplacePattern::Regex(pattern), .. } => Some(pattern),
+        Normalization::Conditional { normalization, .. } => replaced(normalization),
+        _ => None,
+    }
+}
+
+/// The pattern that a text is split by.
+fn split(step: &Split) -> Option<&str> {
+    match step {
+        Split::Pattern { pattern: SplitPattern::Regex(pattern), .. } => Some(pattern),
+        _ => None,
+    }
+}
+
 /// Compiled tables among the parts of a normalizer, all of which the tokenizer's crate can open.
 fn tables_open(normalizer: &serde_json::Value) -> bool {
     let table = normalizer.get("precompiled_charsmap").and_then(serde_json::Value::as_str);
@@ -148,6 +168,14 @@ fn checked(file: &str, mut definition: Definition) -> Result<Definition> {
     if !definition.config.normalization.iter_mut().all(sound) {
         return Err(bad("its table of normalised characters leads outside of itself".into()));
     }
+    definition
+        .config
+        .normalization
+        .iter()
+        .filter_map(replaced)
+        .chain(definition.config.split.iter().filter_map(split))
+        .try_for_each(|pattern| patterns::steady(pattern))
+        .map_err(bad)?;
     if let Model::WordPiece { max_word_chars, .. } = definition.model
         && !(1..=LONGEST_PIECES).contains(&max_word_chars)
     {

@@ -382,6 +382,12 @@ fn tokenizers_from_strangers_end() {
         ("P14 a replacement that explodes", |t| {
             t["normalizer"] = json!({"type": "Replace", "pattern": {"Regex": "(a|a)*b"}, "content": "x"});
         }),
+        ("P14 a pattern that goes back over and over", |t| {
+            t["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": "(?:a|aa)+(?!a)c"}, "behavior": "Isolated", "invert": false});
+        }),
+        ("P14 a replacement that goes back over and over", |t| {
+            t["normalizer"] = json!({"type": "Replace", "pattern": {"Regex": "(a|aa)+\\1c"}, "content": "x"});
+        }),
         ("P15 an id beyond every table", |t| t["model"]["vocab"]["zz"] = json!(4_294_967_295u64)),
         ("P15 an id twice", |t| t["model"]["vocab"]["zz"] = json!(7)),
         ("P15 no ids", |t| t["model"]["vocab"] = json!({})),
@@ -391,7 +397,15 @@ fn tokenizers_from_strangers_end() {
             added(t, 100_000, "[YY]");
         }),
     ];
-    let texts = ["", "\0", "a", "naïve 👩‍👩‍👧 ﬁ 日本\u{fffd}", &"a".repeat(50_000), &"ab ".repeat(10_000)];
+    let texts = [
+        "",
+        "\0",
+        "a",
+        "naïve 👩‍👩‍👧 ﬁ 日本\u{fffd}",
+        &"a".repeat(50_000),
+        &"ab ".repeat(10_000),
+        &format!("a{}b", " ".repeat(300_000)),
+    ];
     for (what, change) in cases {
         let start = Instant::now();
         let loaded = std::panic::catch_unwind(|| tokenizer(change));
