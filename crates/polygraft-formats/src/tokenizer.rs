@@ -174,7 +174,7 @@ fn checked(file: &str, mut definition: Definition) -> Result<Definition> {
         .iter()
         .filter_map(replaced)
         .chain(definition.config.split.iter().filter_map(split))
-        .try_for_each(|pattern| patterns::steady(pattern))
+        .try_for_each(patterns::steady)
         .map_err(bad)?;
     if let Model::WordPiece { max_word_chars, .. } = definition.model
         && !(1..=LONGEST_PIECES).contains(&max_word_chars)
