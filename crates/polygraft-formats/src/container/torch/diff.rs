@@ -1,6 +1,7 @@
 //! The object that composable-sft saves: `{"diffs": {name: {"size", "index_steps", "values"}}, "abs": {name: tensor}}`.
 
-use super::pickle::{List, Machine, Value};
+use super::heap::{List, Value};
+use super::pickle::Machine;
 use super::{View, object, view};
 use crate::error::{FormatError, Result, shown};
 use std::collections::BTreeSet;

@@ -1,6 +1,7 @@
 //! The container of torch before 1.6: four pickles, a fifth with the keys of the storages, then their numbers.
 
-use super::pickle::{List, MAX_PICKLE, Machine, Value};
+use super::heap::{List, Value};
+use super::pickle::{MAX_PICKLE, Machine};
 use crate::error::{FormatError, Result, shown};
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,7 +1,9 @@
 //! `torch.save`d files (`.bin`, `.pt`): a zip archive or, before torch 1.6, a row of pickles, read without Python.
 
+mod calls;
 mod diff;
 mod global;
+mod heap;
 mod legacy;
 mod pickle;
 mod save;
@@ -12,7 +14,8 @@ pub(crate) use save::Saved;
 
 use super::Dtype;
 use crate::error::{FormatError, Result, shown};
-use pickle::{MAX_PICKLE, Machine, Value};
+use heap::Value;
+use pickle::{MAX_PICKLE, Machine};
 use std::collections::BTreeSet;
 use std::ops::Range;
 

@@ -4,8 +4,8 @@
 //! call, no import, no attribute. Whatever is off the list ends the reading with its name. The size of everything is
 //! bounded by the limits below, whatever the file claims.
 
-use super::global::{self, Global};
-use crate::container::Dtype;
+use super::global;
+use super::heap::{Heap, Id, List, Value, put};
 use crate::error::{FormatError, Result, shown};
 use std::collections::HashMap;
 
@@ -22,105 +22,21 @@ const MAX_ITEMS: usize = 1 << 24;
 /// Most entries that are not small whole numbers.
 const MAX_WIDE_ITEMS: usize = 1 << 19;
 
-/// A value. What has parts is a number of [`Heap`].
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value<'a> {
-    None,
-    Bool(bool),
-    Int(i64),
-    Float,
-    Text(&'a str),
-    Bytes(&'a [u8]),
-    /// Eight bytes at most, made by `_codecs.encode`.
-    Encoded([u8; 8], u8),
-    Tuple(Id),
-    List(Id),
-    Dict(Id),
-    Storage(Id),
-    Tensor(Id),
-    /// A numpy element type: letters such as `i8`.
-    NumpyType(Dtype),
-    /// Something that says nothing about numbers, such as a device.
-    Opaque,
-    Global(Global),
-}
-
-/// An index into the list of its kind.
-pub(super) type Id = u32;
-
-/// A run of stored numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Storage<'a> {
-    pub(super) key: &'a str,
-    pub(super) dtype: Dtype,
-    /// Elements; bytes when `untyped`.
-    pub(super) numel: u64,
-    pub(super) untyped: bool,
-}
-
-/// A view of a storage, in its elements.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Tensor {
-    pub(super) storage: Id,
-    pub(super) dtype: Dtype,
-    pub(super) offset: u64,
-    pub(super) shape: Vec<usize>,
-    pub(super) strides: Vec<usize>,
-}
-
-/// A list: of small whole numbers while it holds nothing else, since a sparse fine-tuning has millions of them.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum List<'a> {
-    Small(Vec<u32>),
-    Any(Vec<Value<'a>>),
-}
-
-/// Everything that has parts.
-#[derive(Debug, Default)]
-pub(super) struct Heap<'a> {
-    pub(super) tuples: Vec<Vec<Value<'a>>>,
-    pub(super) lists: Vec<List<'a>>,
-    pub(super) dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
-    pub(super) storages: Vec<Storage<'a>>,
-    pub(super) tensors: Vec<Tensor>,
-}
-
-impl<'a> Heap<'a> {
-    fn objects(&self) -> usize {
-        self.tuples.len() + self.lists.len() + self.dicts.len() + self.storages.len() + self.tensors.len()
-    }
-
-    pub(super) fn tuple(&self, id: Id) -> &[Value<'a>] {
-        self.tuples.get(id as usize).map_or(&[], Vec::as_slice)
-    }
-
-    pub(super) fn dict(&self, id: Id) -> &[(Value<'a>, Value<'a>)] {
-        self.dicts.get(id as usize).map_or(&[], Vec::as_slice)
-    }
-}
-
-/// Adds to a heap's list and gives the index.
-fn put<T>(list: &mut Vec<T>, item: T) -> Id {
-    list.push(item);
-    // Far below 2³²: MAX_OBJECTS.
-    u32::try_from(list.len() - 1).unwrap_or(u32::MAX)
-}
-
 /// One pickle of a file.
 pub(super) struct Machine<'a> {
-    file: &'a str,
+    pub(super) file: &'a str,
     data: &'a [u8],
     /// Where `data` lies in its file or member, for messages.
-    base: usize,
+    pub(super) base: usize,
     at: usize,
-    start: usize,
+    pub(super) start: usize,
     op: u8,
     stack: Vec<Value<'a>>,
     marks: Vec<usize>,
     memo: Vec<Option<Value<'a>>>,
     items: usize,
     wide_items: usize,
-    keys: HashMap<&'a str, Id>,
+    pub(super) keys: HashMap<&'a str, Id>,
     pub(super) heap: Heap<'a>,
 }
 
@@ -200,7 +116,7 @@ impl<'a> Machine<'a> {
         self.stack.pop().ok_or_else(|| self.bad("the stack is empty"))
     }
 
-    fn top(&self) -> Result<Value<'a>> {
+    pub(super) fn top(&self) -> Result<Value<'a>> {
         let floor = self.marks.last().copied().unwrap_or(0);
         self.stack.get(floor..).and_then(<[_]>::last).copied().ok_or_else(|| self.bad("the stack is empty"))
     }
@@ -210,7 +126,7 @@ impl<'a> Machine<'a> {
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
 
-    fn room(&mut self, entries: usize, wide: usize) -> Result<()> {
+    pub(super) fn room(&mut self, entries: usize, wide: usize) -> Result<()> {
         self.items = self.items.saturating_add(entries);
         self.wide_items = self.wide_items.saturating_add(wide);
         if self.heap.objects() >= MAX_OBJECTS || self.items > MAX_ITEMS || self.wide_items > MAX_WIDE_ITEMS {
@@ -443,204 +359,6 @@ impl<'a> Machine<'a> {
                 self.build(state)
             }
             _ => Err(self.bad("this opcode is not one that builds tensors")),
-        }
-    }
-
-    /// `("storage", type, key, device, elements[, view])`: a run of numbers kept outside the pickle.
-    fn persistent(&mut self, id: Value<'a>) -> Result<Value<'a>> {
-        let parts = if let Value::Tuple(id) = id { self.heap.tuple(id) } else { &[] };
-        let (kind, key, numel, view) = match *parts {
-            [Value::Text("storage"), Value::Global(kind), Value::Text(key), Value::Text(_), Value::Int(n)] => {
-                (kind, key, n, Value::None)
-            }
-            [Value::Text("storage"), Value::Global(kind), Value::Text(key), Value::Text(_), Value::Int(n), view] => {
-                (kind, key, n, view)
-            }
-            _ => return Err(self.bad("the persistent id is not (\"storage\", type, key, device, elements)")),
-        };
-        let (dtype, untyped) = match kind {
-            Global::Storage(dtype) => (dtype, false),
-            Global::UntypedStorage => (Dtype::U8, true),
-            _ => return Err(self.bad(format!("storage {:?} has no type of storage", shown(key)))),
-        };
-        if view != Value::None {
-            return Err(self.bad(format!(
-                "storage {:?} is a view of another; save the file again with a torch of 0.4 or later",
-                shown(key)
-            )));
-        }
-        let numel =
-            u64::try_from(numel).map_err(|_| self.bad(format!("storage {:?} has {numel} elements", shown(key))))?;
-        let storage = Storage { key, dtype, numel, untyped };
-        if let Some(&id) = self.keys.get(key) {
-            if self.heap.storages.get(id as usize) != Some(&storage) {
-                return Err(self.bad(format!("storage {:?} is described twice, differently", shown(key))));
-            }
-            return Ok(Value::Storage(id));
-        }
-        self.room(0, 0)?;
-        let id = put(&mut self.heap.storages, storage);
-        self.keys.insert(key, id);
-        Ok(Value::Storage(id))
-    }
-
-    /// One of the functions of the list, which all make a value out of values.
-    fn apply(&mut self, function: Global, args: Id) -> Result<Value<'a>> {
-        let args = self.heap.tuple(args).to_vec();
-        let strange = |m: &Self| m.bad(format!("{} does not take these arguments", function.name()));
-        match (function, args.as_slice()) {
-            (Global::OrderedDict, []) => {
-                self.room(0, 0)?;
-                Ok(Value::Dict(put(&mut self.heap.dicts, Vec::new())))
-            }
-            (Global::RebuildTensor, &[storage, offset, shape, strides]) => {
-                self.tensor(storage, offset, shape, strides, None)
-            }
-            (Global::RebuildTensorV2, &[storage, offset, shape, strides, Value::Bool(_), hooks, ref metadata @ ..])
-                if self.blank(hooks) && metadata.len() < 2 && metadata.iter().all(|m| self.blank(*m)) =>
-            {
-                self.tensor(storage, offset, shape, strides, None)
-            }
-            (
-                Global::RebuildTensorV3,
-                &[
-                    storage,
-                    offset,
-                    shape,
-                    strides,
-                    Value::Bool(_),
-                    hooks,
-                    Value::Global(Global::Dtype(dtype)),
-                    ref metadata @ ..,
-                ],
-            ) if self.blank(hooks) && metadata.len() < 2 && metadata.iter().all(|m| self.blank(*m)) => {
-                self.tensor(storage, offset, shape, strides, Some(dtype))
-            }
-            (Global::RebuildParameter, &[tensor @ Value::Tensor(_), Value::Bool(_), hooks]) if self.blank(hooks) => {
-                Ok(tensor)
-            }
-            (Global::Size, &[tuple @ Value::Tuple(_)]) => Ok(tuple),
-            (Global::Device, [Value::Text(_)] | [Value::Text(_), Value::Int(_)]) => Ok(Value::Opaque),
-            (Global::NumpyDtype, [Value::Text(letters), Value::Bool(false), Value::Bool(true)]) => {
-                match global::numpy(letters) {
-                    Some(dtype) => Ok(Value::NumpyType(dtype)),
-                    None => Err(self.bad(format!("the numpy type {:?} is not read", shown(letters)))),
-                }
-            }
-            (Global::NumpyScalar, [Value::NumpyType(dtype), bytes]) => {
-                let whole = match bytes {
-                    Value::Encoded(bytes, n) => bytes.get(..usize::from(*n)).and_then(|b| global::whole(*dtype, b)),
-                    Value::Bytes(bytes) => global::whole(*dtype, bytes),
-                    _ => None,
-                };
-                whole.map(Value::Int).ok_or_else(|| strange(self))
-            }
-            (Global::Encode, [Value::Text(text), Value::Text("latin1")]) => {
-                let mut bytes = [0; 8];
-                let n = text.chars().count();
-                let fits = n <= 8
-                    && text.chars().zip(&mut bytes).all(|(c, to)| u8::try_from(u32::from(c)).map(|b| *to = b).is_ok());
-                let n = u8::try_from(n).ok().filter(|_| fits).ok_or_else(|| strange(self))?;
-                Ok(Value::Encoded(bytes, n))
-            }
-            _ => Err(strange(self)),
-        }
-    }
-
-    /// Nothing, or an empty dictionary.
-    fn blank(&self, value: Value<'a>) -> bool {
-        match value {
-            Value::None => true,
-            Value::Dict(id) => self.heap.dict(id).is_empty(),
-            _ => false,
-        }
-    }
-
-    fn tensor(
-        &mut self,
-        storage: Value<'a>,
-        offset: Value<'a>,
-        shape: Value<'a>,
-        strides: Value<'a>,
-        dtype: Option<Dtype>,
-    ) -> Result<Value<'a>> {
-        let (Value::Storage(id), Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides)) =
-            (storage, offset, shape, strides)
-        else {
-            return Err(self.bad("a tensor is not made of a storage, an offset, a shape and strides"));
-        };
-        let sizes = |id: Id| -> Option<Vec<usize>> {
-            let each =
-                |v: &Value<'_>| if let Value::Int(n) = v { u32::try_from(*n).ok().map(|n| n as usize) } else { None };
-            self.heap.tuple(id).iter().map(each).collect()
-        };
-        let (shape, strides) = (sizes(shape), sizes(strides));
-        let (Some(shape), Some(strides), Ok(offset)) = (shape, strides, u64::try_from(offset)) else {
-            return Err(self.bad("a tensor's offset, shape or strides are negative, too large or not whole numbers"));
-        };
-        let Some(of) = self.heap.storages.get(id as usize) else { return Err(self.bad("a storage that is gone")) };
-        let dtype = match (of.untyped, dtype) {
-            (false, None) => of.dtype,
-            (true, Some(dtype)) => dtype,
-            _ => return Err(self.bad("a tensor's type is not its storage's")),
-        };
-        let tensor = Tensor { storage: id, dtype, offset, shape, strides };
-        if let Some(why) = tensor.outside(of) {
-            return Err(FormatError::Range {
-                file: self.file.into(),
-                why: format!(
-                    "a tensor of storage {:?}, at byte {} of the pickle: {why}",
-                    shown(of.key),
-                    self.base + self.start
-                ),
-            });
-        }
-        self.room(0, 0)?;
-        Ok(Value::Tensor(put(&mut self.heap.tensors, tensor)))
-    }
-
-    /// State that is given to a value after it was made.
-    fn build(&mut self, state: Value<'a>) -> Result<()> {
-        match (self.top()?, state) {
-            // `_metadata` of a module's state: versions of its layers.
-            (Value::Dict(_), Value::Dict(_)) => Ok(()),
-            (Value::NumpyType(_), Value::Tuple(id)) => match self.heap.tuple(id) {
-                [Value::Int(_), Value::Text("<" | "|"), ..] => Ok(()),
-                _ => Err(self.bad("a numpy type that is not little-endian")),
-            },
-            _ => Err(self.bad("gives a state to something that has none")),
-        }
-    }
-}
-
-impl Tensor {
-    /// Elements.
-    pub(super) fn numel(&self) -> u64 {
-        self.shape.iter().fold(1, |n: u64, d| n.saturating_mul(*d as u64))
-    }
-
-    /// Why this is not a view of `storage`.
-    fn outside(&self, storage: &Storage<'_>) -> Option<String> {
-        if self.shape.len() != self.strides.len() || self.shape.len() > crate::container::safetensors::MAX_DIMENSIONS {
-            return Some(format!("{} dimensions and {} strides", self.shape.len(), self.strides.len()));
-        }
-        let have = if storage.untyped { storage.numel / self.dtype.size() } else { storage.numel };
-        // A view that repeats elements could be larger than the file a million times over.
-        if self.numel() > have {
-            return Some(format!("its shape {:?} has more elements than the {have} that are stored", self.shape));
-        }
-        if self.numel() == 0 {
-            return None;
-        }
-        let reach = self.shape.iter().zip(&self.strides).try_fold(self.offset, |at, (n, s)| {
-            (*n as u64 - 1).checked_mul(*s as u64).and_then(|step| at.checked_add(step))
-        });
-        match reach {
-            Some(last) if last < have => None,
-            _ => Some(format!(
-                "offset {}, shape {:?} and strides {:?} leave the {have} elements that are stored",
-                self.offset, self.shape, self.strides
-            )),
         }
     }
 }
