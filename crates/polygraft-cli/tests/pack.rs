@@ -263,7 +263,16 @@ fn what_cannot_be_packed_or_read_says_why() {
     };
     let mut nan = bytes.clone();
     nan[stats..stats + 4].copy_from_slice(&f32::NAN.to_le_bytes());
-    let damaged: [(&str, Vec<u8>, &str); 9] = [
+    let bare = {
+        let mut header: serde_json::Value = serde_json::from_str(&header).unwrap();
+        let own = &mut header["__metadata__"]["polygraft"];
+        let mut about: serde_json::Value = serde_json::from_str(own.as_str().unwrap()).unwrap();
+        about["texts"] = serde_json::json!({});
+        *own = about.to_string().into();
+        with(&header.to_string(), data)
+    };
+    let damaged: [(&str, Vec<u8>, &str); 10] = [
+        ("without its configuration, which once was read as itself without end", bare, "no configuration"),
         ("cut short", bytes[..bytes.len() - 5].to_vec(), "FORMAT_RANGE"),
         ("of a later format", edited("\\\"format\\\":1", "\\\"format\\\":2"), "update polygraft"),
         ("of three bits", edited("\\\"bits\\\":1", "\\\"bits\\\":3"), "bits"),

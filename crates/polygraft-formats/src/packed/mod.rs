@@ -15,8 +15,8 @@ use crate::adapter::AdapterOptions;
 use crate::bag::TensorBag;
 use crate::container::Header;
 use crate::error::{FormatError, Result, shown};
-use crate::language;
 use crate::source::{self, Files};
+use crate::{language, sparse};
 use about::About;
 use polygraft::ir::{AdapterIr, BaseClaim};
 use polygraft::model::ModelSpec;
@@ -33,6 +33,10 @@ pub(crate) use diffs::read as read_diffs;
 /// finds.
 pub(crate) fn load(name: &str, bytes: &[u8], spec: &ModelSpec, options: &AdapterOptions) -> Result<Option<AdapterIr>> {
     let Some(about) = About::of(name, bytes)? else { return Ok(None) };
+    // A file alone is read as what it is: as this very file, over and over.
+    if about.texts.is_empty() && !about.tensors.contains_key(sparse::FILE) {
+        return Err(bad(name, "it holds no configuration, so that nothing says what its numbers are"));
+    }
     let claim = BaseClaim { name: about.base.clone(), lineage: about.lineage.clone() };
     let mut adapter = match about.texts.get(language::PACKED_TEXT) {
         Some(text) => {

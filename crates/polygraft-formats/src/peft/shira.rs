@@ -23,10 +23,10 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
         let Some(values) = r.take(&t, "shira_weight", &[count])? else { continue };
         let Some(places) = r.places(&t, "shira_indices", &[2, count])? else { continue };
         let (rows, cols) = places.split_at(count);
-        let flat: Vec<usize> = rows.iter().zip(cols).map(|(row, col)| row * t.cols + col).collect();
         if let Some(at) = rows.iter().position(|row| *row >= t.rows).or(cols.iter().position(|col| *col >= t.cols)) {
             return Err(r.wrong(&t, "shira_indices", "places in the layer", &format!("({}, {})", rows[at], cols[at])));
         }
+        let flat: Vec<usize> = rows.iter().zip(cols).map(|(row, col)| row * t.cols + col).collect();
         r.adds(&t, 3 * count, move |layer| {
             flat.iter().zip(&values).for_each(|(at, v)| layer.weight[*at] += v);
             Ok(())
