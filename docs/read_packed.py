@@ -1,6 +1,7 @@
 """Reads a packed adapter (docs/format.md): read(path) gives the configurations, and the tensors of each file by name."""
 
 import json
+import math
 import struct
 import sys
 
@@ -44,8 +45,7 @@ def read(path):
         span = cols if group < 2 else group
         stats, values = None, []
         for i, code in enumerate(codes):
-            row, col = divmod(i, cols)
-            if col % span == 0 and (group or row == 0):
+            if i % cols % span == 0 and (group or i == 0):
                 stats = next(left["stats"]), next(left["stats"])
             values.append(f32(f32(levels[code] * stats[1]) + stats[0]))
         return values
@@ -55,9 +55,7 @@ def read(path):
         tensors, name = [], b""
         for shared, rest, shape, place in about["tensors"][file]:
             name = name[:shared] + rest.encode()
-            count = 1
-            for side in shape:
-                count *= side
+            count = math.prod(shape)
             if place == 0:
                 values = coded(count // shape[-1], shape[-1])
             elif place < 3:
