@@ -6,7 +6,8 @@ use crate::error::{FormatError, Result};
 use crate::patterns;
 use crate::source::{self, Files};
 use kitoken::{
-    Definition, Kitoken, Model, Normalization, NormalizationReplacePattern, Processing, Split, SplitPattern,
+    Definition, InsertionPosition, Kitoken, Model, Normalization, NormalizationReplacePattern, Processing, Split,
+    SplitPattern, Template,
 };
 use polygraft::text;
 
@@ -181,6 +182,16 @@ fn checked(file: &str, mut definition: Definition) -> Result<Definition> {
     {
         let why = format!(
             "max_input_chars_per_word is {max_word_chars}, and words are cut in a time that grows with its square: at most {LONGEST_PIECES} is taken"
+        );
+        return Err(bad(why));
+    }
+    let continues = definition.config.templates.iter().find(|t| t.position == InsertionPosition::WordContinuation);
+    if let (Model::WordPiece { vocab, .. }, Some(Template { content, .. })) = (&definition.model, continues)
+        && vocab.iter().all(|piece| piece.bytes.starts_with(content.as_bytes()))
+    {
+        let why = format!(
+            "no piece begins a word: all begin with {:?}, its continuing_subword_prefix",
+            crate::error::shown(content)
         );
         return Err(bad(why));
     }

@@ -339,8 +339,8 @@ fn find(dir: &std::path::Path, marker: &str, found: &mut dyn FnMut(&std::path::P
     inside.iter().for_each(|dir| find(dir, marker, found));
 }
 
-fn tokenizer(change: impl FnOnce(&mut Value)) -> Result<Tokenizer, FormatError> {
-    let mut files = folder("tokenizers/bpe");
+fn tokenizer(kind: &str, change: impl FnOnce(&mut Value)) -> Result<Tokenizer, FormatError> {
+    let mut files = folder(&format!("tokenizers/{kind}"));
     let mut json: Value = serde_json::from_slice(&files.0["tokenizer.json"]).unwrap();
     change(&mut json);
     files.0.insert("tokenizer.json".into(), json.to_string().into_bytes());
@@ -408,7 +408,7 @@ fn tokenizers_from_strangers_end() {
     ];
     for (what, change) in cases {
         let start = Instant::now();
-        let loaded = std::panic::catch_unwind(|| tokenizer(change));
+        let loaded = std::panic::catch_unwind(|| tokenizer("bpe", change));
         let Ok(loaded) = loaded else { panic!("{what}: it panics") };
         match loaded {
             Err(e) => {
@@ -425,6 +425,35 @@ fn tokenizers_from_strangers_end() {
             }
         }
         assert!(start.elapsed() < Duration::from_secs(2), "{what}: {:?}", start.elapsed());
+    }
+}
+
+/// P13 once more: pieces of words among which there is no beginning of one, and tokens of no length.
+#[test]
+fn pieces_from_strangers_end() {
+    type Change = fn(&mut Value);
+    let cases: &[(&str, Change)] = &[
+        ("a prefix of no length", |t| t["model"]["continuing_subword_prefix"] = json!("")),
+        ("no beginnings of words", |t| t["model"]["vocab"] = json!({"[UNK]": 0, "##a": 1, "##b": 2})),
+        ("nothing but what is unknown", |t| t["model"]["vocab"] = json!({"[UNK]": 0})),
+        ("no token for what is unknown", |t| t["model"]["unk_token"] = json!("[GONE]")),
+        ("a token of no length", |t| t["model"]["vocab"][""] = json!(60_000)),
+        ("an added token of no length", |t| added(t, 60_000, "")),
+        ("an added token that is a pattern", |t| added(t, 60_000, "(a+)+$|[")),
+    ];
+    for (what, change) in cases {
+        for kind in ["wordpiece", "bpe"] {
+            let start = Instant::now();
+            let ended = std::panic::catch_unwind(|| {
+                let Ok(tokenizer) = tokenizer(kind, change) else { return };
+                for text in ["", "a", "ab ba", "naïve (a+)+$|[ 日本", &"ab".repeat(300)] {
+                    // An error is an answer.
+                    let _ = tokenizer.encode(text);
+                }
+            });
+            assert!(ended.is_ok(), "{kind}, {what}: it panics");
+            assert!(start.elapsed() < Duration::from_secs(2), "{kind}, {what}: {:?}", start.elapsed());
+        }
     }
 }
 
