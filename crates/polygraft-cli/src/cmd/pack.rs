@@ -49,12 +49,13 @@ pub(crate) fn pack(args: &Pack) -> Result<()> {
     }
     report.left.iter().for_each(|name| println!("{name:<90} {:>14}", format!("left at {}", args.rest)));
     eprintln!(
-        "polygraft: wrote {}: {:.1} KB of {:.1} KB; {} matrices at {} bits a number, off by {mean:.3} of their size on average; {} tensors left",
+        "polygraft: wrote {}: {:.1} KB of {:.1} KB; {} matrices at {} bit{} a number, off by {mean:.3} of their size on average; {} tensors left",
         args.output.display(),
         bytes.len() as f64 / 1e3,
         before as f64 / 1e3,
         report.packed.len(),
         args.bits,
+        if args.bits == "1" { "" } else { "s" },
         report.left.len()
     );
     Ok(())
