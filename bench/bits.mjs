@@ -6,19 +6,17 @@
 //   node crates/polygraft-cpu/examples/wasm.mjs .cache/kernels/polygraft_relaxed_bg.wasm pair      (after npm test -- wasm)
 //   cargo run --release --example bench -p polygraft-gpu -- 16 64 9 pair
 import { mkdir, writeFile } from 'node:fs/promises';
-import { chromium } from 'playwright-core';
-import { at, findChromium, SetupError } from '../scripts/lib.mjs';
+import { at } from '../scripts/lib.mjs';
 import { ensureModel } from '../scripts/model.mjs';
 import { ensurePackage } from '../scripts/package.mjs';
 import { cargo } from '../scripts/rust.mjs';
 import { serve } from '../scripts/serve.mjs';
+import { launch } from './browser.mjs';
 import { batches } from './page/batches.js';
 import { median, paired } from './page/stats.js';
 import { ensureTexts } from './texts.mjs';
 
 const rounds = Number(process.argv[2] ?? 21);
-const found = await findChromium();
-if (!found) throw new SetupError('no Chromium was found', 'Install Chromium or Chrome, and set POLYGRAFT_CHROMIUM to its path if it is not on PATH.');
 await ensureModel();
 await ensurePackage();
 const home = at('.cache/bench/bits');
@@ -29,7 +27,7 @@ for (const bits of ['1', '16']) {
   await cargo(['run', '--release', '-q', '-p', 'polygraft-cli', '--', 'pack', 'adapters/rank-lora', `${home}/${bits}.packed`, '--base', 'models/multilingual-e5-small', '--bits', bits, '--force']);
 }
 const server = await serve({ port: 0, isolated: true, home });
-const chrome = await chromium.launch({ executablePath: found, args: ['--no-sandbox', '--disable-background-timer-throttling', '--disable-renderer-backgrounding'] });
+const chrome = await launch();
 try {
   const page = await chrome.newPage();
   page.setDefaultTimeout(0);

@@ -8,14 +8,13 @@
 //   --serve    no Chromium: serves the page, to be opened in a browser of your own
 //
 // What is fair about it, and what to expect of it: bench/README.md.
-import { readdirSync, readFileSync } from 'node:fs';
 import { cp, readdir, readFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
-import { chromium } from 'playwright-core';
-import { at, findChromium, gzipped, runAsMain, say, SetupError } from '../scripts/lib.mjs';
+import { at, gzipped, runAsMain, say, SetupError } from '../scripts/lib.mjs';
 import { ensureModel } from '../scripts/model.mjs';
 import { ensurePackage } from '../scripts/package.mjs';
 import { serve } from '../scripts/serve.mjs';
+import { launch, threadTimes } from './browser.mjs';
 import { ensureAdapters } from './adapters.mjs';
 import { median, paired } from './page/stats.js';
 import { ensurePeers, home, packages } from './peers.mjs';
@@ -36,14 +35,8 @@ const measures = {
   bytes: { about: 'what is downloaded', here: bytes },
 };
 
-/** Chromium without its own throttling; SwiftShader is its software GPU. */
-const flags = ['--no-sandbox', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--disable-background-timer-throttling', '--disable-renderer-backgrounding'];
-
-async function browser() {
-  const found = await findChromium();
-  if (!found) throw new SetupError('no Chromium was found', 'Install Chromium or Chrome, and set POLYGRAFT_CHROMIUM to its path if it is not on PATH.');
-  return chromium.launch({ executablePath: found, args: flags });
-}
+/** SwiftShader is Chromium's software GPU. */
+const browser = () => launch('--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader');
 
 async function open(context, url) {
   const page = await context.newPage();
@@ -56,19 +49,14 @@ async function open(context, url) {
 
 /**
  * Milliseconds that the page's processes have spent on a core, all threads together, where Linux tells it; undefined
- * elsewhere. `SystemInfo` names the processes, `schedstat` has nanoseconds.
+ * elsewhere.
  */
 async function coreClock(chrome) {
-  const session = await chrome.newBrowserCDPSession();
-  const { processInfo } = await session.send('SystemInfo.getProcessInfo');
-  const pids = processInfo.filter(({ type }) => type === 'renderer').map(({ id }) => id);
+  const threads = await threadTimes(chrome);
   return () => {
     try {
-      let total = 0;
-      for (const pid of pids) {
-        for (const task of readdirSync(`/proc/${pid}/task`)) total += Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]);
-      }
-      return pids.length ? total / 1e6 : undefined;
+      const spent = [...threads().values()];
+      return spent.length ? spent.reduce((sum, ms) => sum + ms, 0) : undefined;
     } catch {
       return undefined;
     }
