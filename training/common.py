@@ -15,10 +15,12 @@ MEANS = ROOT / "training" / "means"
 QUERY, PASSAGE = "query: ", "passage: "
 
 
-def load(base=BASE, adapter=None):
-    """(tokenizer, model); the adapter is a PEFT folder."""
+def load(base=BASE, adapter=None, half=False):
+    """(tokenizer, model); the adapter is a PEFT folder; `half`: `halve`."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
     model = AutoModel.from_pretrained(base, add_pooling_layer=False, attn_implementation="sdpa")
+    if half:
+        halve(model)
     if adapter is not None:
         from peft import PeftModel
 

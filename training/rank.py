@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils import parametrize
 
-from common import BASE, PAGES, PASSAGE, QUERY, ROOT, embed, halve, lines, load, pool, tokens
+from common import BASE, PAGES, PASSAGE, QUERY, ROOT, embed, lines, load, pool, tokens
 from quantize import Twin, matrices, pack, unpack
 
 LANGS = "en de es fr hu tr ru ja ko zh".split()  # pl pt fi el vi cs are never trained on
@@ -125,16 +125,6 @@ def graft(model, options):
     return model
 
 
-def taught_by(options):
-    """The model with the adapter that is learnt from, as it stands."""
-    from peft import PeftModel
-
-    _, model = load(options.base)
-    if options.half:
-        halve(model)
-    return PeftModel.from_pretrained(model, options.teacher).eval()
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--base", type=Path, default=BASE)
@@ -177,10 +167,8 @@ def main():
     np.random.seed(options.seed)
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
-    tokenizer, model = load(options.base)
-    if options.half:
-        halve(model)
-    teacher = taught_by(options) if options.teacher else None
+    tokenizer, model = load(options.base, half=options.half)
+    teacher = load(options.base, options.teacher, options.half)[1] if options.teacher else None
     pages = {}
     for r in lines(options.pages):
         if r["split"] == "train" and r["lang"] in LANGS:
