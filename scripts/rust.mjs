@@ -225,7 +225,7 @@ export async function ensureWasm() {
     'wasm',
     {
       inputs: ['Cargo.toml', 'Cargo.lock', '.cargo', ...(await wasmCrates()), 'shaders', 'scripts/rust.mjs'],
-      outputs: [`${wasmOut}/polygraft.js`, `${wasmOut}/polygraft.d.ts`, ...builds.map((b) => `${wasmOut}/${b.file}`)],
+      outputs: [`${wasmOut}/polygraft.js`, `${wasmOut}/polygraft.d.ts`, ...builds.flatMap((b) => [`${wasmOut}/${b.file}`, path.relative(root, path.join(namedDir, b.file))])],
     },
     async () => {
       const toolchain = await wasmToolchain();
