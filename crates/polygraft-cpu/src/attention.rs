@@ -100,10 +100,11 @@ pub(crate) fn attention(
     })
 }
 
-/// Whether the step at `place` may round on its way. Not the first one: what that rounds passes through all layers.
+/// Whether the step at `place` may round on its way. The first one only if it is little: that passes through all layers.
 fn rounds(frame: &Frame<'_>, place: usize) -> bool {
     let first = frame.program().steps.iter().position(|s| matches!(s.kind, StepKind::Attention { .. }));
-    frame.call.precision == Precision::Fast && first.is_some_and(|first| first < place)
+    let later = first.is_some_and(|first| first < place);
+    frame.call.precision == Precision::Fast && (later || frame.isa.attends_closely())
 }
 
 impl Heads {

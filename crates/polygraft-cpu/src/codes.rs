@@ -107,7 +107,8 @@ impl Even {
             let first = panel * LANES;
             self.fill(codes, first..rows.min(first + LANES), cols);
             let target = &mut out.columns(first);
-            let panel = Panel { words: decode::bytes(isa, &self.words, &mut self.cut), scales: &self.halves };
+            let units = isa.fit(&mut self.halves);
+            let panel = Panel { words: decode::bytes(isa, &self.words, &mut self.cut), scales: &self.halves, units };
             isa.gemm_q4(x, panel, None, target);
             let sums = Rows { values: &self.sums, stride: x.blocks, count: x.count, width: x.blocks };
             isa.gemm_onto(sums, &self.middles, target);

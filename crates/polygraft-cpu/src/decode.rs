@@ -61,7 +61,7 @@ fn blocks_of<const WORDS: usize, const EACH: usize>(
 }
 
 /// The block scales of one panel, `[block][lane]`, for quantized forms.
-pub(crate) fn scales<'a>(isa: Isa, scales: &[u16], out: &'a mut Vec<f32>) -> &'a [f32] {
+pub(crate) fn scales<'a>(isa: Isa, scales: &[u16], out: &'a mut Vec<f32>) -> &'a mut [f32] {
     out.resize(scales.len(), 0.0);
     isa.widen(scales, out);
     out

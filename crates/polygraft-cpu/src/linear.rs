@@ -361,7 +361,8 @@ impl Pass<'_> {
             let factors = &factors[panel * blocks * LANES..(panel + 1) * blocks * LANES];
             let scales = decode::scales(isa, factors, scales);
             let four = each == Q4_WORDS;
-            let panel = Panel { words: if four { decode::bytes(isa, stored, words) } else { stored }, scales };
+            let units = if four { isa.fit(scales) } else { [1.0; LANES] };
+            let panel = Panel { words: if four { decode::bytes(isa, stored, words) } else { stored }, scales, units };
             let target = &mut target.columns(at * LANES);
             let multiply = |x, bias, target: &mut Target<'_>| {
                 if four { isa.gemm_q4(x, panel, bias, target) } else { isa.gemm_q8(x, panel, bias, target) }

@@ -73,8 +73,10 @@ pub(crate) struct Codes<'a> {
 pub(crate) struct Panel<'a> {
     /// `[block][word][lane]`; 4-bit codes stand in words of four ([`CUTS`] for each word of the stored form).
     pub(crate) words: &'a [u32],
-    /// `[block][lane]`.
+    /// `[block][lane]`, for 4-bit codes as [`Isa::fit`] leaves them.
     pub(crate) scales: &'a [f32],
+    /// What [`Isa::fit`] gives; 1 for 8-bit codes.
+    pub(crate) units: [f32; LANES],
 }
 
 /// Where products go: row `r` to `values[r * stride..]`, one panel after the other.
@@ -97,7 +99,7 @@ impl Target<'_> {
 
 /// A head of a row, for some of its queries. Rows of queries, keys and values are `stride` apart.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(target_feature = "relaxed-simd"), allow(dead_code, reason = "for a kernel that is not in this build"))]
+#[cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "for a kernel that is not in this build"))]
 pub(crate) struct Attention<'a> {
     pub(crate) q: &'a [f32],
     pub(crate) k: &'a [f32],
@@ -115,7 +117,7 @@ pub(crate) struct Attention<'a> {
 
 /// A head in integers: memory that the kernel reuses, and what it packed last.
 #[derive(Debug, Default)]
-#[cfg_attr(not(target_feature = "relaxed-simd"), allow(dead_code, reason = "for a kernel that is not in this build"))]
+#[cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "for a kernel that is not in this build"))]
 pub(crate) struct Coded {
     pub(crate) of: Option<(usize, usize, usize)>,
     /// `[panel of keys][word][lane]`, four dimensions a word.
@@ -204,6 +206,18 @@ impl Isa {
             Kind::Wasm(_) => wasm::cut(words, out),
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             _ => self.vectorize(|| crate::decode::cut(words, out)),
+        }
+    }
+
+    /// The scales of a panel of 4-bit codes, `[block][lane]`, as the kernel reads them: gives what the sums of each lane are to
+    /// be multiplied with in the end. Where the kernel widens sums of 16 bits, it multiplies them with a whole number on the
+    /// way: the scale in 15 bits, where the largest of a lane is all ones; both halves of a float's place hold it.
+    pub(crate) fn fit(self, scales: &mut [f32]) -> [f32; LANES] {
+        assert!(scales.len().is_multiple_of(LANES), "scales to fit");
+        match self.0 {
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Wasm(lowering) if !lowering.sums_whole() => wasm::fit(scales),
+            _ => [1.0; LANES],
         }
     }
 
@@ -332,16 +346,26 @@ impl Isa {
         assert!(reach(head.queries) <= head.q.len().min(y.len()), "queries");
         assert!(reach(head.keys) <= head.k.len().min(head.v.len()), "keys and values");
         match self.0 {
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
-            Kind::Wasm(wasm::Lowering::Fours) if head.width == BLOCK => {
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Wasm(lowering) if head.width == BLOCK => {
                 // SAFETY: the lengths were checked.
-                unsafe { wasm::attend(head, coded, y) };
+                unsafe { wasm::attend(lowering, head, coded, y) };
                 true
             }
             _ => {
                 _ = (head, coded);
                 false
             }
+        }
+    }
+
+    /// Whether [`Self::attend`] rounds so little that the first layer may use it, whose roundings pass through all others.
+    pub(crate) fn attends_closely(self) -> bool {
+        match self.0 {
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Wasm(lowering) => lowering.attends_closely(),
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            _ => false,
         }
     }
 
@@ -397,11 +421,12 @@ mod tests {
             Form::Q4 { codes: words, scales } => {
                 let mut cut = Vec::new();
                 let words = decode::bytes(isa, words, &mut cut);
-                let panel = Panel { words, scales: decode::scales(isa, scales, &mut scratch) };
+                let scales = decode::scales(isa, scales, &mut scratch);
+                let panel = Panel { words, units: isa.fit(scales), scales };
                 isa.gemm_q4(codes, panel, Some(&bias), &mut target);
             }
             Form::Q8 { codes: words, scales } => {
-                let panel = Panel { words, scales: decode::scales(isa, scales, &mut scratch) };
+                let panel = Panel { words, scales: decode::scales(isa, scales, &mut scratch), units: [1.0; LANES] };
                 isa.gemm_q8(codes, panel, Some(&bias), &mut target);
             }
             Form::F32(w) => isa.gemm(rows, w, &bias, &mut target),

@@ -1,11 +1,10 @@
 //! WebAssembly SIMD. A vector is four outputs at one place of a panel; two vectors are the panel.
 
-#[cfg(target_feature = "relaxed-simd")]
 mod attend;
 mod pointwise;
 mod unpack;
 
-use super::{Codes, Panel, Rows, Target};
+use super::{Attention, Coded, Codes, Panel, Rows, Target};
 use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
 use polygraft::quant::BLOCK;
 use std::arch::wasm32::*;
@@ -14,12 +13,10 @@ use std::hint::black_box;
 /// Rows whose codes lie side by side, so that one pointer with constant offsets reaches them all.
 pub(crate) const SIDE: usize = 4;
 
-#[cfg(target_feature = "relaxed-simd")]
-pub(super) use attend::attend;
 use format::RUN;
 pub(crate) use format::{CUTS, Code};
 pub(super) use pointwise::{add, gelu_fast, norm, quantize, softmax, transpose};
-pub(super) use unpack::{cut, widen};
+pub(super) use unpack::{cut, fit, widen};
 
 /// Activations are 16 bits wide: `i32x4_dot_i16x8` is the one integer product that every engine lowers well.
 #[cfg(not(target_feature = "relaxed-simd"))]
@@ -137,6 +134,24 @@ pub(super) unsafe fn gemm_q8(x: Codes<'_>, panel: Panel<'_>, bias: Option<&[f32;
     unsafe { gemm_codes::<Q8>(x, panel, bias, out) }
 }
 
+/// A head on integers, in the products that the engine has.
+///
+/// # Safety
+/// See [`attend::attend`].
+pub(super) unsafe fn attend(lowering: Lowering, head: Attention<'_>, coded: &mut Coded, y: &mut [f32]) {
+    // SAFETY: as the caller promised.
+    unsafe {
+        match lowering {
+            #[cfg(not(target_feature = "relaxed-simd"))]
+            Lowering::Plain => attend::attend::<attend::Halves>(head, coded, y),
+            #[cfg(target_feature = "relaxed-simd")]
+            Lowering::Pairs => attend::attend::<attend::Halves>(head, coded, y),
+            #[cfg(target_feature = "relaxed-simd")]
+            Lowering::Fours => attend::attend::<attend::Bytes>(head, coded, y),
+        }
+    }
+}
+
 /// How a block of weights multiplies a block of codes.
 trait Weights {
     /// Words an output takes in a block.
@@ -146,12 +161,24 @@ trait Weights {
     /// more vectors alive than there are registers. One word a turn was 13 % faster than two.
     const TURNS: usize = Self::WORDS;
 
-    /// The integer sums of a block for four rows and the panel's halves.
+    /// A block's integer sums for four rows and the panel's halves.
     ///
     /// # Safety
     /// A block of words can be read at `words`, of four rows' codes at `codes`, four rows' corrections at `from`; `turns`
     /// is [`Self::TURNS`].
     unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, turns: usize) -> Dots;
+
+    /// Adds a block's sums to `sum`, multiplied with the weights' scales and with that of the activations.
+    #[inline(always)]
+    fn scaled(sum: v128, dots: v128, scales: v128, own: v128) -> v128 {
+        add_product(sum, f32x4_convert_i32x4(dots), f32x4_mul(scales, own))
+    }
+
+    /// Such sums in their unit, onto `there`.
+    #[inline(always)]
+    fn onto(there: v128, sum: v128, _unit: v128) -> v128 {
+        f32x4_add(sum, there)
+    }
 }
 
 /// Integer sums, or products on their way there: row, half of the panel.
@@ -163,16 +190,15 @@ type Dots = [[v128; 2]; SIDE];
 /// The lengths were checked (`Codes::check`).
 #[inline(always)]
 unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panel: Panel<'_>, bias: Option<&[f32; LANES]>, out: &mut Target<'_>) {
-    let zeros = [0.0; LANES];
-    let first = bias.unwrap_or(&zeros).as_ptr();
     // SAFETY: eight floats are there.
-    let from = unsafe { [load(first), load(first.add(4))] };
+    let eight = |at: &[f32; LANES]| unsafe { [load(at.as_ptr()), load(at.as_ptr().add(4))] };
+    let (bias, units) = (bias.map(eight), eight(&panel.units));
     // A number that the compiler does not know.
     let turns = black_box(W::TURNS);
     for row in (0..x.count).step_by(SIDE) {
         // SAFETY: the slices hold whole groups of rows and whole blocks.
         unsafe {
-            let mut sums = [from; SIDE];
+            let mut sums = [[f32x4_splat(0.0); 2]; SIDE];
             for block in 0..x.blocks {
                 let at = row * x.blocks + block * SIDE;
                 let words = panel.words.as_ptr().add(block * W::WORDS * LANES);
@@ -182,15 +208,15 @@ unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panel: Panel<'_>, bias: Option<&[
                 for (r, (sums, dots)) in sums.iter_mut().zip(dots).enumerate() {
                     let own = v128_load32_splat(x.scales.as_ptr().add(at + r).cast());
                     for ((sum, dot), scale) in sums.iter_mut().zip(dots).zip(scales) {
-                        *sum = add_product(*sum, f32x4_convert_i32x4(dot), f32x4_mul(scale, own));
+                        *sum = W::scaled(*sum, dot, scale, own);
                     }
                 }
             }
             for (r, [low, high]) in sums.into_iter().take(x.count - row).enumerate() {
                 let to = out.values.as_mut_ptr().add((row + r) * out.stride);
-                let there = if bias.is_some() { [f32x4_splat(0.0); 2] } else { [load(to), load(to.add(4))] };
-                v128_store(to.cast(), f32x4_add(low, there[0]));
-                v128_store(to.add(4).cast(), f32x4_add(high, there[1]));
+                let there = bias.unwrap_or_else(|| [load(to), load(to.add(4))]);
+                v128_store(to.cast(), W::onto(there[0], low, units[0]));
+                v128_store(to.add(4).cast(), W::onto(there[1], high, units[1]));
             }
         }
     }
@@ -214,13 +240,6 @@ unsafe fn splat(codes: *const Code, r: usize) -> v128 {
 unsafe fn corrections(from: *const i32) -> Dots {
     // SAFETY: as the caller promised.
     std::array::from_fn(|r| [unsafe { v128_load32_splat(from.add(r).cast()) }; 2])
-}
-
-/// Both halves of every lane together.
-#[cfg(target_feature = "relaxed-simd")]
-#[inline(always)]
-fn halves(sums: Dots) -> Dots {
-    sums.map(|sums| sums.map(|sum| i32x4_dot_i16x8(sum, i16x8_splat(1))))
 }
 
 /// The runs of four rows, each in every lane, by a load for each.
@@ -297,7 +316,8 @@ impl Weights for Q4 {
 
 /// 4-bit codes where the relaxed product of bytes is an instruction that adds up pairs in 16 bits. Codes are 0 to 15,
 /// so that the product has one result on every engine. A pair of products is at most 3810 and a lane adds eight; less
-/// the offset of 8, from which the sums start, a block's sum is at most 16 256 and fits 16 bits.
+/// the offset of 8, from which the sums start, a block's sum is at most 16 256 and fits 16 bits. Its two halves are added up
+/// and multiplied with the weights' scale, a whole number, in one instruction: see [`crate::kernels::Isa::fit`].
 #[cfg(target_feature = "relaxed-simd")]
 struct Q4Pairs;
 
@@ -306,10 +326,21 @@ impl Weights for Q4Pairs {
     const WORDS: usize = Q4_WORDS * CUTS;
 
     #[inline(always)]
-    unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, turns: usize) -> Dots {
+    unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, _turns: usize) -> Dots {
         let add = |sum, a, w| i16x8_add(sum, i16x8_relaxed_dot_i8x16_i7x16(a, w));
-        // SAFETY: as the caller promised.
-        halves(unsafe { block_q4(words, codes, turns, corrections(from), splats, add) })
+        // SAFETY: as the caller promised. The number of turns is known, and the loop stays one: 4 % faster than one whose
+        // end has to be looked up.
+        unsafe { block_q4(words, codes, Self::TURNS, corrections(from), splats, add) }
+    }
+
+    #[inline(always)]
+    fn scaled(sum: v128, dots: v128, scales: v128, own: v128) -> v128 {
+        add_product(sum, f32x4_convert_i32x4(i32x4_dot_i16x8(dots, scales)), own)
+    }
+
+    #[inline(always)]
+    fn onto(there: v128, sum: v128, unit: v128) -> v128 {
+        add_product(there, sum, unit)
     }
 }
 
@@ -366,6 +397,18 @@ impl Lowering {
             Self::Pairs => false,
             #[cfg(target_feature = "relaxed-simd")]
             Self::Fours => true,
+        }
+    }
+
+    /// Whether heads are computed in [`attend::Halves`].
+    pub(super) fn attends_closely(self) -> bool {
+        match self {
+            #[cfg(not(target_feature = "relaxed-simd"))]
+            Self::Plain => true,
+            #[cfg(target_feature = "relaxed-simd")]
+            Self::Pairs => true,
+            #[cfg(target_feature = "relaxed-simd")]
+            Self::Fours => false,
         }
     }
 

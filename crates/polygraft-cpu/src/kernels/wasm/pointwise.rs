@@ -1,4 +1,7 @@
 //! What happens to activations one by one: rounding to 8 bits, GELU, softmax.
+//!
+//! Loops take sixteen numbers a turn: an engine makes a constant anew in every turn, three instructions for the one that
+//! uses it.
 
 use super::{Code, RUN, SIDE, add_product, load};
 use crate::math::{EXP, EXP_LN2, GELU_ERF, GELU_LIMIT, ROUND};
@@ -23,12 +26,13 @@ pub(in crate::kernels) unsafe fn quantize(x: *const f32, codes: *mut Code, side:
         let inverse = f32x4_splat(if scale > 0.0 { 1.0 / scale } else { 0.0 });
         let round = f32x4_splat(ROUND);
         let rounded = x.map(|x| i32x4_sub(f32x4_add(f32x4_mul(x, inverse), round), round));
-        let mut sums = i32x4_splat(0);
-        for (i, two) in rounded.as_chunks::<2>().0.iter().enumerate() {
-            let eight = i16x8_narrow_i32x4(two[0], two[1]);
-            sums = i32x4_add(sums, i32x4_dot_i16x8(eight, i16x8_splat(1)));
-            put(eight, codes.add((i * 8 * SIDE) + side * RUN));
-        }
+        // By hand: a loop would not be unrolled.
+        let [a, b, c, d] = std::array::from_fn(|i| i16x8_narrow_i32x4(rounded[2 * i], rounded[2 * i + 1]));
+        let sums = i32x4_dot_i16x8(i16x8_add(i16x8_add(a, b), i16x8_add(c, d)), i16x8_splat(1));
+        put(a, codes.add(side * RUN));
+        put(b, codes.add(8 * SIDE + side * RUN));
+        put(c, codes.add(16 * SIDE + side * RUN));
+        put(d, codes.add(24 * SIDE + side * RUN));
         let sums = i32x4_mul(i32x4_add(sums, i32x4_shuffle::<2, 3, 0, 1>(sums, sums)), i32x4_splat(-8));
         let (even, odd) = (i32x4_extract_lane::<0>(sums), i32x4_extract_lane::<1>(sums));
         (scale, if whole { even.wrapping_add(odd) } else { even & 0xffff | odd << 16 })
@@ -63,135 +67,142 @@ unsafe fn put(eight: v128, codes: *mut Code) {
 
 /// [`crate::math::gelu_fast`], in place.
 pub(in crate::kernels) fn gelu_fast(x: &mut [f32]) {
-    each(x, |x| {
+    each(x, 0.0, |x| {
         let limit = f32x4_splat(GELU_LIMIT);
-        let c = f32x4_pmin(limit, f32x4_pmax(f32x4_neg(limit), x));
-        let z = f32x4_mul(c, c);
-        let mut p = f32x4_splat(GELU_ERF[0]);
-        for &k in &GELU_ERF[1..] {
-            p = add_product(f32x4_splat(k), p, z);
-        }
-        let half = f32x4_mul(f32x4_splat(0.5), x);
-        add_product(half, half, f32x4_mul(c, p))
+        let c = x.map(|x| f32x4_pmin(limit, f32x4_pmax(f32x4_neg(limit), x)));
+        let p = polynomial(&GELU_ERF, c.map(|c| f32x4_mul(c, c)));
+        let half = x.map(|x| f32x4_mul(f32x4_splat(0.5), x));
+        std::array::from_fn(|i| add_product(half[i], half[i], f32x4_mul(c[i], p[i])))
     });
 }
 
-/// `exp(x)`, as [`crate::math::exp`] computes it.
+/// A polynomial of each, the highest power first.
 #[inline(always)]
-fn exp(x: v128) -> v128 {
-    let splat = |x: f32| f32x4_splat(x);
-    let low = f32x4_lt(x, splat(-87.0));
-    let x = f32x4_pmin(splat(88.0), f32x4_pmax(splat(-87.0), x));
-    let shifted = add_product(splat(ROUND), x, splat(std::f32::consts::LOG2_E));
-    let n = f32x4_sub(shifted, splat(ROUND));
-    let r = add_product(add_product(x, n, splat(-EXP_LN2[0])), n, splat(-EXP_LN2[1]));
-    let mut p = splat(EXP[0]);
-    for &k in &EXP[1..] {
-        p = add_product(splat(k), p, r);
+pub(super) fn polynomial<const K: usize>(factors: &[f32; K], x: [v128; 4]) -> [v128; 4] {
+    let mut p = [f32x4_splat(factors[0]); 4];
+    for &k in &factors[1..] {
+        p = std::array::from_fn(|i| add_product(f32x4_splat(k), p[i], x[i]));
     }
-    let p = f32x4_add(add_product(r, f32x4_mul(r, r), p), splat(1.0));
-    let power = i32x4_add(i32x4_shl(shifted, 23), i32x4_splat(0x3f80_0000));
-    v128_andnot(f32x4_mul(p, power), low)
+    p
+}
+
+/// `exp(x)` of each, as [`crate::math::exp`] computes it.
+#[inline(always)]
+fn exp(x: [v128; 4]) -> [v128; 4] {
+    let splat = |x: f32| f32x4_splat(x);
+    let low = x.map(|x| f32x4_lt(x, splat(-87.0)));
+    let x = x.map(|x| f32x4_pmin(splat(88.0), f32x4_pmax(splat(-87.0), x)));
+    let shifted = x.map(|x| add_product(splat(ROUND), x, splat(std::f32::consts::LOG2_E)));
+    let r: [v128; 4] = std::array::from_fn(|i| {
+        let n = f32x4_sub(shifted[i], splat(ROUND));
+        add_product(add_product(x[i], n, splat(-EXP_LN2[0])), n, splat(-EXP_LN2[1]))
+    });
+    let p = polynomial(&EXP, r);
+    std::array::from_fn(|i| {
+        let p = f32x4_add(add_product(r[i], f32x4_mul(r[i], r[i]), p[i]), splat(1.0));
+        let power = i32x4_add(i32x4_shl(shifted[i], 23), i32x4_splat(0x3f80_0000));
+        v128_andnot(f32x4_mul(p, power), low[i])
+    })
 }
 
 /// `exp(scale · (x − peak))` in place; the sum. Every element and partial sum stands in a lane by its place alone.
 pub(in crate::kernels) fn softmax(x: &mut [f32], scale: f32) -> f32 {
-    let mut peak = f32x4_splat(f32::NEG_INFINITY);
-    let (main, rest) = x.as_chunks_mut::<4>();
-    let vector = |x: &[f32; 4]| f32x4(x[0], x[1], x[2], x[3]);
-    let scale = f32x4_splat(scale);
-    let mut last = [f32::NEG_INFINITY; 4];
-    last[..rest.len()].copy_from_slice(rest);
-    let tail = f32x4_mul(vector(&last), scale);
-    for x in &mut *main {
-        // SAFETY: four floats are here.
-        let scaled = unsafe { f32x4_mul(load(x.as_ptr()), scale) };
-        peak = f32x4_pmax(peak, scaled);
-    }
-    let peak = f32x4_pmax(peak, tail);
+    let by = f32x4_splat(scale);
+    let mut peaks = [f32x4_splat(f32::NEG_INFINITY); 4];
+    each(x, f32::NEG_INFINITY, |x| {
+        let scaled = x.map(|x| f32x4_mul(x, by));
+        peaks = std::array::from_fn(|i| f32x4_pmax(peaks[i], scaled[i]));
+        scaled
+    });
+    let [a, b, c, d] = peaks;
+    let peak = f32x4_pmax(f32x4_pmax(a, b), f32x4_pmax(c, d));
     let peak = f32x4_pmax(peak, i32x4_shuffle::<2, 3, 0, 1>(peak, peak));
     let peak = f32x4_pmax(peak, i32x4_shuffle::<1, 0, 3, 2>(peak, peak));
-    let mut sum = f32x4_splat(0.0);
-    for x in main {
-        // SAFETY: four floats are here.
-        unsafe {
-            let e = exp(f32x4_sub(f32x4_mul(load(x.as_ptr()), scale), peak));
-            v128_store(x.as_mut_ptr().cast(), e);
-            sum = f32x4_add(sum, e);
-        }
-    }
-    if !rest.is_empty() {
-        let e = exp(f32x4_sub(tail, peak));
-        // SAFETY: four floats are here.
-        unsafe { v128_store(last.as_mut_ptr().cast(), e) };
-        rest.copy_from_slice(&last[..rest.len()]);
-        sum = f32x4_add(sum, e);
-    }
-    let sum = f32x4_add(sum, i32x4_shuffle::<2, 3, 0, 1>(sum, sum));
-    f32x4_extract_lane::<0>(sum) + f32x4_extract_lane::<1>(sum)
+    let mut sums = [f32x4_splat(0.0); 4];
+    each(x, f32::NEG_INFINITY, |x| {
+        let e = exp(x.map(|x| f32x4_sub(x, peak)));
+        sums = each_sum(sums, e);
+        e
+    });
+    total(sums)
 }
 
-/// Applies `f` to every four.
+/// Applies `f` to every sixteen; `fill` stands for what is not there.
 #[inline(always)]
-fn each(x: &mut [f32], f: impl Fn(v128) -> v128) {
-    let (main, rest) = x.as_chunks_mut::<4>();
+fn each(x: &mut [f32], fill: f32, mut f: impl FnMut([v128; 4]) -> [v128; 4]) {
+    let (main, rest) = x.as_chunks_mut::<16>();
     for x in main {
-        // SAFETY: four floats are here.
-        unsafe { v128_store(x.as_mut_ptr().cast(), f(load(x.as_ptr()))) };
+        let y = f(fours(x));
+        store(x, y);
     }
     if !rest.is_empty() {
-        let mut last = [0.0; 4];
+        let mut last = [fill; 16];
         last[..rest.len()].copy_from_slice(rest);
-        // SAFETY: four floats are here.
-        unsafe { v128_store(last.as_mut_ptr().cast(), f(load(last.as_ptr()))) };
+        let y = f(fours(&last));
+        store(&mut last, y);
         rest.copy_from_slice(&last[..rest.len()]);
     }
+}
+
+#[inline(always)]
+pub(super) fn fours(x: &[f32; 16]) -> [v128; 4] {
+    // SAFETY: sixteen floats are here.
+    std::array::from_fn(|i| unsafe { load(x.as_ptr().add(4 * i)) })
+}
+
+#[inline(always)]
+fn store(to: &mut [f32; 16], x: [v128; 4]) {
+    for (i, x) in x.into_iter().enumerate() {
+        // SAFETY: sixteen floats are here.
+        unsafe { v128_store(to.as_mut_ptr().add(4 * i).cast(), x) };
+    }
+}
+
+/// The sum of all lanes.
+#[inline(always)]
+fn total([a, b, c, d]: [v128; 4]) -> f32 {
+    let sum = f32x4_add(f32x4_add(a, b), f32x4_add(c, d));
+    let sum = f32x4_add(sum, i32x4_shuffle::<2, 3, 0, 1>(sum, sum));
+    f32x4_extract_lane::<0>(sum) + f32x4_extract_lane::<1>(sum)
 }
 
 /// [`crate::norm::norm`], with the same sums in more lanes.
 pub(in crate::kernels) fn norm(x: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
     let n = x.len() as f32;
-    let total = |sum: v128| {
-        let sum = f32x4_add(sum, i32x4_shuffle::<2, 3, 0, 1>(sum, sum));
-        f32x4_extract_lane::<0>(sum) + f32x4_extract_lane::<1>(sum)
-    };
-    let (main, rest) = x.as_chunks_mut::<4>();
-    let mut sum = f32x4_splat(0.0);
-    for x in &*main {
-        // SAFETY: four floats are here.
-        sum = f32x4_add(sum, unsafe { load(x.as_ptr()) });
-    }
-    let mean = (total(sum) + rest.iter().sum::<f32>()) / n;
-    let (mut sum, mut square) = (f32x4_splat(0.0), f32x4_splat(0.0));
+    let (main, rest) = x.as_chunks_mut::<16>();
+    let zeros = [f32x4_splat(0.0); 4];
+    let sums = main.iter().fold(zeros, |sums, x| each_sum(sums, fours(x)));
+    let mean = (total(sums) + rest.iter().sum::<f32>()) / n;
+    let (mut sums, mut squares) = (zeros, zeros);
     for x in &mut *main {
-        // SAFETY: four floats are here.
-        unsafe {
-            let d = f32x4_sub(load(x.as_ptr()), f32x4_splat(mean));
-            v128_store(x.as_mut_ptr().cast(), d);
-            sum = f32x4_add(sum, d);
-            square = add_product(square, d, d);
-        }
+        let d = fours(x).map(|x| f32x4_sub(x, f32x4_splat(mean)));
+        store(x, d);
+        sums = each_sum(sums, d);
+        squares = std::array::from_fn(|i| add_product(squares[i], d[i], d[i]));
     }
-    let (mut left, mut squares) = (total(sum), total(square));
+    let (mut left, mut square) = (total(sums), total(squares));
     for x in &mut *rest {
         *x -= mean;
         left += *x;
-        squares += *x * *x;
+        square += *x * *x;
     }
     left /= n;
-    let inverse = 1.0 / ((squares / n - left * left).max(0.0) + eps).sqrt();
-    let (gammas, betas) = (gamma.as_chunks::<4>().0, beta.as_chunks::<4>().0);
+    let inverse = 1.0 / ((square / n - left * left).max(0.0) + eps).sqrt();
+    let (gammas, betas) = (gamma.as_chunks::<16>().0, beta.as_chunks::<16>().0);
     for ((x, g), b) in main.iter_mut().zip(gammas).zip(betas) {
-        // SAFETY: four floats are in each.
-        unsafe {
-            let scaled = f32x4_mul(f32x4_sub(load(x.as_ptr()), f32x4_splat(left)), f32x4_splat(inverse));
-            v128_store(x.as_mut_ptr().cast(), add_product(load(b.as_ptr()), scaled, load(g.as_ptr())));
-        }
+        let (d, g, b) = (fours(x), fours(g), fours(b));
+        let scaled = d.map(|d| f32x4_mul(f32x4_sub(d, f32x4_splat(left)), f32x4_splat(inverse)));
+        store(x, std::array::from_fn(|i| add_product(b[i], scaled[i], g[i])));
     }
-    let done = main.len() * 4;
+    let done = main.len() * 16;
     for ((x, g), b) in rest.iter_mut().zip(&gamma[done..]).zip(&beta[done..]) {
         *x = (*x - left) * inverse * g + b;
     }
+}
+
+#[inline(always)]
+fn each_sum(a: [v128; 4], b: [v128; 4]) -> [v128; 4] {
+    std::array::from_fn(|i| f32x4_add(a[i], b[i]))
 }
 
 /// `x += y`.
