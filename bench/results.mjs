@@ -56,6 +56,8 @@ const order = {
   web: ['mixed', 'mixed2', 'uniform', 'latency', 'threads', 'webgpu', 'adapters', 'swap', 'startup', 'bytes'],
   native: ['native mixed', 'native 16x64', 'native 1x32', 'native 1x128'],
 };
+// The same on a processor for whose engine a product of bytes is several instructions: another kernel, other figures.
+order.pairs = order.web;
 
 async function stored() {
   const all = JSON.parse(await readFile(json, 'utf8').catch(() => '{}'));
@@ -66,6 +68,7 @@ async function stored() {
 /** Adds one measure's rows to the results and, with `write`, renders the page. */
 export async function write(section, name, rows, about) {
   const all = await stored();
+  if (section === 'web' && about.backend?.endsWith('pairs')) section = 'pairs';
   const short = (key, value) => (typeof value === 'number' ? Number(value.toPrecision(5)) : value);
   all[section][name] = { rows, about };
   await writeFile(json, `${JSON.stringify(all, short)}\n`.replaceAll('"rows":', '\n"rows":').replaceAll('{"name"', '\n {"name"'));
@@ -126,7 +129,11 @@ async function histogram() {
 
 async function render() {
   const all = await stored();
-  const sections = { web: 'In the browser, against onnxruntime-web', native: 'Native, one thread' };
+  const sections = {
+    web: 'In the browser, against onnxruntime-web',
+    pairs: 'The same on a processor without AVX-VNNI',
+    native: 'Native, one thread',
+  };
   let out = `# Measured
 
 Written by the benches themselves (\`npm run bench -- --write\`, \`node bench/native.mjs --write\`); how they measure is in
