@@ -180,7 +180,7 @@ mod tests {
             for group in GROUPS {
                 for (rows, cols) in [(1, 1), (3, 8), (8, 3), (17, 96), (16, 129), (31, 17)] {
                     let (codes, values) = matrix(rows, cols, bits, group, &mut random);
-                    for isa in [Isa::detect(), Isa::portable()] {
+                    for isa in Isa::every() {
                         let all = rows.div_ceil(LANES);
                         for range in [0..all, all / 2..all] {
                             let mut out = vec![f32::NAN; range.len() * cols * LANES];
@@ -201,7 +201,7 @@ mod tests {
     /// The integers give what the decoded matrix gives on the rounded activations.
     fn compare(x: &[f32], cols: usize, codes: &Codes, values: &[f32]) {
         let (rows, count) = (values.len() / cols, x.len() / cols);
-        for isa in [Isa::detect(), Isa::portable()] {
+        for isa in Isa::every() {
             let mut quantized = Quantized::default();
             let x = Rows { values: x, stride: cols, count, width: cols };
             let x = quantized.of(isa, (0, 0..count), x);

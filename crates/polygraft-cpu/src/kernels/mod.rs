@@ -8,6 +8,8 @@
 mod avx2;
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm;
 
@@ -36,11 +38,23 @@ pub(crate) struct Isa(Kind);
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     #[cfg(target_arch = "x86_64")]
-    Avx2,
+    Avx2(Bytes),
     #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
     Portable,
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     Wasm(wasm::Lowering),
+}
+
+/// How a machine with AVX2 and FMA multiplies bytes.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy)]
+enum Bytes {
+    /// By pairs, in 16 bits.
+    Pairs,
+    /// By fours, in 32 bits.
+    Vnni,
+    /// The same in AVX-512's encoding, which reaches twice the registers.
+    Vnni512,
 }
 
 /// Rows of f32 activations: row `r` is `values[r * stride..][..width]`.
@@ -76,6 +90,7 @@ pub(crate) struct Panel<'a> {
     /// `[block][lane]`, for 4-bit codes as [`Isa::fit`] leaves them.
     pub(crate) scales: &'a [f32],
     /// What [`Isa::fit`] gives; 1 for 8-bit codes.
+    #[cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "no kernel of this machine wants it"))]
     pub(crate) units: [f32; LANES],
 }
 
@@ -154,12 +169,24 @@ impl Codes<'_> {
     }
 }
 
+/// The ways to multiply bytes that this machine has, the best last; none without AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
+fn bytes() -> Vec<Bytes> {
+    use std::arch::is_x86_feature_detected as has;
+    if !(has!("avx2") && has!("fma")) {
+        return Vec::new();
+    }
+    let vnni = has!("avxvnni").then_some(Bytes::Vnni);
+    let vnni512 = (has!("avx512vnni") && has!("avx512vl")).then_some(Bytes::Vnni512);
+    [Some(Bytes::Pairs), vnni, vnni512].into_iter().flatten().collect()
+}
+
 impl Isa {
     /// The best that this machine has.
     pub(crate) fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-            return Self(Kind::Avx2);
+        if let Some(bytes) = bytes().last() {
+            return Self(Kind::Avx2(*bytes));
         }
         #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
         return Self(Kind::Portable);
@@ -173,10 +200,24 @@ impl Isa {
         Self(Kind::Portable)
     }
 
+    /// All that this machine has, for tests; the plain ones are the first.
+    #[cfg(all(test, not(target_arch = "wasm32")))]
+    pub(crate) fn every() -> Vec<Self> {
+        let plain = [Self::portable()].into_iter();
+        #[cfg(target_arch = "x86_64")]
+        return plain.chain(bytes().into_iter().map(|bytes| Self(Kind::Avx2(bytes)))).collect();
+        #[cfg(not(target_arch = "x86_64"))]
+        plain.collect()
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => "avx2",
+            Kind::Avx2(Bytes::Pairs) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2(Bytes::Vnni) => "avx2, vnni",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2(Bytes::Vnni512) => "avx2, vnni of avx512",
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             Kind::Portable => "portable",
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -190,7 +231,7 @@ impl Isa {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: only `detect` makes this kind, after it saw the features.
-            Kind::Avx2 => unsafe { avx2::vectorize(work) },
+            Kind::Avx2(_) => unsafe { avx2::vectorize(work) },
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             Kind::Portable => work(),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -248,7 +289,7 @@ impl Isa {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the features are there (see `detect`), the lengths were checked.
-            Kind::Avx2 => unsafe { avx2::gemm(x, weights, panels, bias, out) },
+            Kind::Avx2(_) => unsafe { avx2::gemm(x, weights, panels, bias, out) },
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             Kind::Portable => portable::gemm(x, weights, panels, bias, out),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -375,7 +416,13 @@ impl Isa {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the features are there (see `detect`), the lengths were checked.
-            Kind::Avx2 => unsafe { avx2::gemm_q4(x, panel, bias, out) },
+            Kind::Avx2(bytes) => unsafe {
+                match bytes {
+                    Bytes::Pairs => avx2::gemm_q4(x, panel, bias, out),
+                    Bytes::Vnni => vnni::avx::gemm::<true>(x, panel, bias, out),
+                    Bytes::Vnni512 => vnni::avx512::gemm::<true>(x, panel, bias, out),
+                }
+            },
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             Kind::Portable => portable::gemm_q4(x, panel, bias, out),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -390,7 +437,13 @@ impl Isa {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the features are there (see `detect`), the lengths were checked.
-            Kind::Avx2 => unsafe { avx2::gemm_q8(x, panel, bias, out) },
+            Kind::Avx2(bytes) => unsafe {
+                match bytes {
+                    Bytes::Pairs => avx2::gemm_q8(x, panel, bias, out),
+                    Bytes::Vnni => vnni::avx::gemm::<false>(x, panel, bias, out),
+                    Bytes::Vnni512 => vnni::avx512::gemm::<false>(x, panel, bias, out),
+                }
+            },
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             Kind::Portable => portable::gemm_q8(x, panel, bias, out),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -439,9 +492,11 @@ mod tests {
 
     fn compare(x: &[f32], k: usize, matrix: &Matrix) {
         let weight = Packed::new(matrix);
-        let (a, b) = (product(Isa::detect(), x, k, &weight), product(Isa::portable(), x, k, &weight));
-        for (a, b) in a.iter().zip(&b) {
-            assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{:?}: {a} {b}", matrix.scheme());
+        let plain = product(Isa::portable(), x, k, &weight);
+        for isa in Isa::every() {
+            for (a, b) in product(isa, x, k, &weight).iter().zip(&plain) {
+                assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{} {:?}: {a} {b}", isa.name(), matrix.scheme());
+            }
         }
     }
 
@@ -449,7 +504,7 @@ mod tests {
     fn every_kernel_agrees_with_the_plain_one() {
         let mut random = Random(5);
         for scheme in [Scheme::F32, Scheme::F16, Scheme::Q8_0, Scheme::Q4_0] {
-            for (rows, k) in [(1, 32), (3, 64), (6, 96), (11, 32), (17, 160)] {
+            for (rows, k) in [(1, 32), (3, 64), (6, 96), (11, 32), (17, 160), (23, 32)] {
                 let x = random.vec(rows * k, 1.0);
                 compare(&x, k, &store(8, k, random.vec(8 * k, 0.3), scheme));
             }
@@ -480,7 +535,10 @@ mod tests {
             x[40] = bad;
             for scheme in [Scheme::F32, Scheme::Q8_0, Scheme::Q4_0] {
                 let weight = Packed::new(&store(8, 64, random.vec(8 * 64, 1.0), scheme));
-                assert!(product(Isa::detect(), &x, 64, &weight).iter().all(|y| !y.is_finite()), "{scheme:?} {bad}");
+                for isa in Isa::every() {
+                    let lost = product(isa, &x, 64, &weight).iter().any(|y| y.is_finite());
+                    assert!(!lost, "{} {scheme:?} {bad}", isa.name());
+                }
             }
         }
     }
