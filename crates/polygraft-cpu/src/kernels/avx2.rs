@@ -181,19 +181,10 @@ unsafe fn tile_q4<const R: usize>(
                     *dot = _mm256_add_epi16(*dot, _mm256_maddubs_epi16(w, four(codes)));
                 }
             }
-            let scale = _mm256_loadu_ps(panel.scales.as_ptr().add(block * LANES));
-            for (r, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
-                let at = (row + r) * x.blocks + block;
-                let dot = _mm256_madd_epi16(dot, ones);
-                let scale = _mm256_mul_ps(scale, _mm256_broadcast_ss(&*x.scales.as_ptr().add(at)));
-                *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *sum);
-            }
+            let dots = dots.map(|dot| _mm256_madd_epi16(dot, ones));
+            scaled(&mut sums, dots, x, row, panel, block);
         }
-        for (r, sum) in sums.iter().enumerate() {
-            let to = out.values.as_mut_ptr().add((row + r) * out.stride);
-            let sum = if bias.is_some() { *sum } else { _mm256_add_ps(*sum, _mm256_loadu_ps(to)) };
-            _mm256_storeu_ps(to, sum);
-        }
+        onto(out, row, &sums, bias.is_some());
     }
 }
 
@@ -228,16 +219,49 @@ unsafe fn tile_q8<const R: usize>(
                     *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(pairs, ones));
                 }
             }
-            let scale = _mm256_loadu_ps(panel.scales.as_ptr().add(block * LANES));
-            for (r, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
-                let at = (row + r) * x.blocks + block;
-                let scale = _mm256_mul_ps(scale, _mm256_broadcast_ss(&*x.scales.as_ptr().add(at)));
-                *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *sum);
-            }
+            scaled(&mut sums, dots, x, row, panel, block);
         }
-        for (r, sum) in sums.iter().enumerate() {
+        onto(out, row, &sums, bias.is_some());
+    }
+}
+
+/// Adds a block's integer sums, times the scales of the weights and of each row's activations.
+///
+/// # Safety
+/// The machine has AVX2 and FMA; rows `row..row + R` are inside the slices of `x`, and `block` is one of the panel's.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+pub(super) unsafe fn scaled<const R: usize>(
+    sums: &mut [__m256; R],
+    dots: [__m256i; R],
+    x: &Codes<'_>,
+    row: usize,
+    panel: &Panel<'_>,
+    block: usize,
+) {
+    // SAFETY: as the caller promised.
+    unsafe {
+        let scale = _mm256_loadu_ps(panel.scales.as_ptr().add(block * LANES));
+        for (r, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
+            let at = (row + r) * x.blocks + block;
+            let scale = _mm256_mul_ps(scale, _mm256_broadcast_ss(&*x.scales.as_ptr().add(at)));
+            *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *sum);
+        }
+    }
+}
+
+/// Sums of rows from `row` on to where they belong, in place of what is there or onto it.
+///
+/// # Safety
+/// The machine has AVX2 and FMA; the rows are inside `out`.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+pub(super) unsafe fn onto<const R: usize>(out: &mut Target<'_>, row: usize, sums: &[__m256; R], in_place: bool) {
+    for (r, sum) in sums.iter().enumerate() {
+        // SAFETY: as the caller promised.
+        unsafe {
             let to = out.values.as_mut_ptr().add((row + r) * out.stride);
-            let sum = if bias.is_some() { *sum } else { _mm256_add_ps(*sum, _mm256_loadu_ps(to)) };
+            let sum = if in_place { *sum } else { _mm256_add_ps(*sum, _mm256_loadu_ps(to)) };
             _mm256_storeu_ps(to, sum);
         }
     }
@@ -249,7 +273,7 @@ unsafe fn tile_q8<const R: usize>(
 /// Four codes can be read at `codes`.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn four(codes: *const i8) -> __m256i {
+pub(super) unsafe fn four(codes: *const i8) -> __m256i {
     // SAFETY: as the caller promised; the read needs no alignment.
     _mm256_set1_epi32(unsafe { codes.cast::<i32>().read_unaligned() })
 }

@@ -1,6 +1,7 @@
 //! VNNI: the products of four bytes, added up in 32 bits by one instruction, in either of its encodings. A vector of
 //! eight 32-bit words is one place of a panel, as in [`super::avx2`], which has all that multiplies no bytes.
 
+use super::avx2::{four, onto, scaled};
 use super::{Codes, Panel, Target};
 use crate::pack::{LANES, Q8_WORDS};
 use polygraft::quant::BLOCK;
@@ -66,24 +67,14 @@ macro_rules! kernels {
                             let w = _mm256_loadu_si256(words.add(word * LANES).cast());
                             let magnitude = if FOUR { w } else { _mm256_abs_epi8(w) };
                             for (r, dot) in dots.iter_mut().enumerate() {
-                                let four = codes.add(r * x.blocks * BLOCK + word * 4).cast::<i32>();
-                                let a = _mm256_set1_epi32(four.read_unaligned());
+                                let a = four(codes.add(r * x.blocks * BLOCK + word * 4));
                                 let a = if FOUR { a } else { _mm256_sign_epi8(a, w) };
                                 *dot = $dot(*dot, magnitude, a);
                             }
                         }
-                        let scale = _mm256_loadu_ps(panel.scales.as_ptr().add(block * LANES));
-                        for (r, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
-                            let at = (row + r) * x.blocks + block;
-                            let scale = _mm256_mul_ps(scale, _mm256_broadcast_ss(&*x.scales.as_ptr().add(at)));
-                            *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *sum);
-                        }
+                        scaled(&mut sums, dots, x, row, panel, block);
                     }
-                    for (r, sum) in sums.iter().enumerate() {
-                        let to = out.values.as_mut_ptr().add((row + r) * out.stride);
-                        let sum = if bias.is_some() { *sum } else { _mm256_add_ps(*sum, _mm256_loadu_ps(to)) };
-                        _mm256_storeu_ps(to, sum);
-                    }
+                    onto(out, row, &sums, bias.is_some());
                 }
                 R
             }

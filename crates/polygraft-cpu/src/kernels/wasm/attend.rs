@@ -243,7 +243,7 @@ pub(in crate::kernels) unsafe fn attend<N: Numbers>(head: Attention<'_>, coded: 
         coded.weights.resize(blocks * N::PLANES * N::WORDS * SIDE, 0);
         for first in (0..head.queries).step_by(SIDE) {
             let rows = SIDE.min(head.queries - first);
-            // At most two numbers a word.
+            // As many words as numbers of 16 bits take, which are the largest.
             let mut queries = [0u32; BLOCK / 2 * SIDE];
             let (mut scales, mut offsets) = ([0.0; SIDE], [0; SIDE]);
             for row in 0..rows {
