@@ -52,12 +52,13 @@ function features() {
 }
 
 /** The order of the page, whatever was measured last. */
+const web = ['mixed', 'mixed2', 'uniform', 'latency', 'threads', 'webgpu', 'adapters', 'swap', 'startup', 'bytes'];
 const order = {
-  web: ['mixed', 'mixed2', 'uniform', 'latency', 'threads', 'webgpu', 'adapters', 'swap', 'startup', 'bytes'],
+  web,
+  // The same on a processor for whose engine a product of bytes is several instructions: another kernel, other figures.
+  pairs: web,
   native: ['native mixed', 'native 16x64', 'native 1x32', 'native 1x128'],
 };
-// The same on a processor for whose engine a product of bytes is several instructions: another kernel, other figures.
-order.pairs = order.web;
 
 async function stored() {
   const all = JSON.parse(await readFile(json, 'utf8').catch(() => '{}'));

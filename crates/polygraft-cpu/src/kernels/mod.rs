@@ -59,6 +59,31 @@ enum Bytes {
     Vnni512,
 }
 
+#[cfg(target_arch = "x86_64")]
+impl Bytes {
+    /// Codes of 4 bits, or of 8.
+    ///
+    /// # Safety
+    /// The machine has the features; the lengths were checked (`Codes::check`).
+    unsafe fn gemm<const FOUR: bool>(
+        self,
+        x: Codes<'_>,
+        panel: Panel<'_>,
+        bias: Option<&[f32; LANES]>,
+        out: &mut Target<'_>,
+    ) {
+        // SAFETY: as the caller promised.
+        unsafe {
+            match self {
+                Self::Pairs if FOUR => avx2::gemm_q4(x, panel, bias, out),
+                Self::Pairs => avx2::gemm_q8(x, panel, bias, out),
+                Self::Vnni => vnni::avx::gemm::<FOUR>(x, panel, bias, out),
+                Self::Vnni512 => vnni::avx512::gemm::<FOUR>(x, panel, bias, out),
+            }
+        }
+    }
+}
+
 /// Rows of f32 activations: row `r` is `values[r * stride..][..width]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
@@ -418,13 +443,7 @@ impl Isa {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the features are there (see `detect`), the lengths were checked.
-            Kind::Avx2(bytes) => unsafe {
-                match bytes {
-                    Bytes::Pairs => avx2::gemm_q4(x, panel, bias, out),
-                    Bytes::Vnni => vnni::avx::gemm::<true>(x, panel, bias, out),
-                    Bytes::Vnni512 => vnni::avx512::gemm::<true>(x, panel, bias, out),
-                }
-            },
+            Kind::Avx2(bytes) => unsafe { bytes.gemm::<true>(x, panel, bias, out) },
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             Kind::Portable => portable::gemm_q4(x, panel, bias, out),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -439,13 +458,7 @@ impl Isa {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the features are there (see `detect`), the lengths were checked.
-            Kind::Avx2(bytes) => unsafe {
-                match bytes {
-                    Bytes::Pairs => avx2::gemm_q8(x, panel, bias, out),
-                    Bytes::Vnni => vnni::avx::gemm::<false>(x, panel, bias, out),
-                    Bytes::Vnni512 => vnni::avx512::gemm::<false>(x, panel, bias, out),
-                }
-            },
+            Kind::Avx2(bytes) => unsafe { bytes.gemm::<false>(x, panel, bias, out) },
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             Kind::Portable => portable::gemm_q8(x, panel, bias, out),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]

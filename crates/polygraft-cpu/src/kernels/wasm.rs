@@ -3,6 +3,7 @@
 mod attend;
 mod pointwise;
 mod unpack;
+mod whole;
 
 use super::{Attention, Coded, Codes, Panel, Rows, Target};
 use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};

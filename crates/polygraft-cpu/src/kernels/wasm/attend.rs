@@ -9,6 +9,7 @@
 #[cfg(target_feature = "relaxed-simd")]
 use super::pointwise::quantize;
 use super::pointwise::{fours, polynomial};
+use super::whole::{bits_max, highest, put_words, rounded, scales, whole};
 use super::{Code, SIDE, add_product, black_box, block_q4, corrections, load};
 use crate::kernels::{Attention, Coded};
 use crate::math::ROUND;
@@ -165,7 +166,7 @@ impl Numbers for Halves {
         unsafe {
             let (eights, scale) = whole(from, Self::KEY);
             for (i, [a, b]) in eights.into_iter().enumerate() {
-                put::<SIDE>(i16x8_narrow_i32x4(a, b), to.add(4 * i * SIDE + row));
+                put_words::<SIDE>(i16x8_narrow_i32x4(a, b), to.add(4 * i * SIDE + row));
             }
             (scale, 0)
         }
@@ -174,7 +175,7 @@ impl Numbers for Halves {
     #[inline(always)]
     unsafe fn key([a, b]: [v128; 2], to: *mut u32) {
         // SAFETY: as the caller promised.
-        unsafe { put::<LANES>(i16x8_narrow_i32x4(a, b), to) }
+        unsafe { put_words::<LANES>(i16x8_narrow_i32x4(a, b), to) }
     }
 
     #[inline(always)]
@@ -190,7 +191,7 @@ impl Numbers for Halves {
     #[inline(always)]
     unsafe fn weights(eight: v128, to: *mut u32) {
         // SAFETY: as the caller promised.
-        unsafe { put::<SIDE>(eight, to) }
+        unsafe { put_words::<SIDE>(eight, to) }
     }
 
     #[inline(always)]
@@ -207,21 +208,6 @@ impl Numbers for Halves {
     unsafe fn runs(words: *const Code) -> [v128; SIDE] {
         // SAFETY: as the caller promised.
         unsafe { super::splats(words) }
-    }
-}
-
-/// Four words, `APART` words from each other.
-///
-/// # Safety
-/// They can be written from `to` on.
-#[inline(always)]
-unsafe fn put<const APART: usize>(words: v128, to: *mut u32) {
-    // SAFETY: as the caller promised.
-    unsafe {
-        v128_store32_lane::<0>(words, to);
-        v128_store32_lane::<1>(words, to.add(APART));
-        v128_store32_lane::<2>(words, to.add(2 * APART));
-        v128_store32_lane::<3>(words, to.add(3 * APART));
     }
 }
 
@@ -281,20 +267,6 @@ unsafe fn pack_keys<N: Numbers>(head: &Attention<'_>, coded: &mut Coded, panels:
             }
         }
     }
-}
-
-/// [`BLOCK`] numbers as integers up to `top`, eight at a time, and their scale.
-///
-/// # Safety
-/// They can be read at `from`.
-#[inline(always)]
-unsafe fn whole(from: *const f32, top: f32) -> ([[v128; 2]; BLOCK / 8], f32) {
-    // SAFETY: as the caller promised.
-    let x: [v128; BLOCK / 4] = std::array::from_fn(|i| unsafe { load(from.add(4 * i)) });
-    let peak = largest(x.iter().fold(i32x4_splat(0), |peak, &x| bits_max(peak, x)));
-    let (scale, inverse) = scales(f32x4_splat(peak), top);
-    let eights = std::array::from_fn(|i| [x[2 * i], x[2 * i + 1]].map(|x| rounded(x, inverse)));
-    (eights, f32x4_extract_lane::<0>(scale))
 }
 
 /// # Safety
@@ -378,8 +350,7 @@ unsafe fn weigh<N: Numbers>(coded: &mut Coded, keys: usize, panels: usize, row: 
             let [a, b, c, d] = fours(turn);
             peak = f32x4_pmax(peak, f32x4_pmax(f32x4_pmax(a, b), f32x4_pmax(c, d)));
         }
-        let peak = f32x4_pmax(peak, i32x4_shuffle::<2, 3, 0, 1>(peak, peak));
-        let peak = f32x4_pmax(peak, i32x4_shuffle::<1, 0, 3, 2>(peak, peak));
+        let peak = highest(peak);
         for (at, turn) in turns.iter().enumerate() {
             let [a, b, c, d] = power(fours(turn).map(|x| f32x4_sub(x, peak)));
             sum = i32x4_add(sum, i32x4_add(i32x4_add(a, b), i32x4_add(c, d)));
@@ -442,32 +413,4 @@ unsafe fn sum<N: Numbers>(coded: &Coded, keys: usize, blocks: usize, inverses: &
             }
         }
     }
-}
-
-/// The larger magnitudes by their bits, so that what is not finite is the largest.
-#[inline(always)]
-fn bits_max(peak: v128, x: v128) -> v128 {
-    i32x4_max(peak, v128_and(x, u32x4_splat(0x7fff_ffff)))
-}
-
-/// The largest lane.
-#[inline(always)]
-fn largest(peak: v128) -> f32 {
-    let peak = i32x4_max(peak, i32x4_shuffle::<2, 3, 0, 1>(peak, peak));
-    f32x4_extract_lane::<0>(i32x4_max(peak, i32x4_shuffle::<1, 0, 3, 2>(peak, peak)))
-}
-
-/// What brings the largest magnitudes to `top`, and back: scales and their inverses, 0 for 0.
-#[inline(always)]
-fn scales(peak: v128, top: f32) -> (v128, v128) {
-    let scale = f32x4_div(peak, f32x4_splat(top));
-    let inverse = f32x4_div(f32x4_splat(1.0), scale);
-    (scale, v128_and(inverse, f32x4_gt(scale, f32x4_splat(0.0))))
-}
-
-/// `x · by` to the nearest integer.
-#[inline(always)]
-fn rounded(x: v128, by: v128) -> v128 {
-    let round = f32x4_splat(ROUND);
-    i32x4_sub(f32x4_add(f32x4_mul(x, by), round), round)
 }

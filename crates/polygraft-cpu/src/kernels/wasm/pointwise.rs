@@ -3,6 +3,9 @@
 //! Loops take sixteen numbers a turn: an engine makes a constant anew in every turn, three instructions for the one that
 //! uses it.
 
+#[cfg(not(target_feature = "relaxed-simd"))]
+use super::whole::put_words;
+use super::whole::{highest, whole};
 use super::{Code, RUN, SIDE, add_product, load};
 use crate::math::{EXP, EXP_LN2, GELU_ERF, GELU_LIMIT, ROUND};
 use std::arch::wasm32::*;
@@ -12,22 +15,12 @@ use std::arch::wasm32::*;
 ///
 /// # Safety
 /// 32 floats can be read at `x`; a group's block can be written at `codes`.
-pub(in crate::kernels) unsafe fn quantize(x: *const f32, codes: *mut Code, side: usize, whole: bool) -> (f32, i32) {
+pub(in crate::kernels) unsafe fn quantize(x: *const f32, codes: *mut Code, side: usize, together: bool) -> (f32, i32) {
     // SAFETY: as the caller promised.
     unsafe {
-        let x: [v128; 8] = std::array::from_fn(|i| load(x.add(4 * i)));
-        let mut peak = i32x4_splat(0);
-        for x in x {
-            peak = i32x4_max(peak, v128_and(x, u32x4_splat(0x7fff_ffff)));
-        }
-        let peak = i32x4_max(peak, i32x4_shuffle::<2, 3, 0, 1>(peak, peak));
-        let peak = i32x4_max(peak, i32x4_shuffle::<1, 0, 3, 2>(peak, peak));
-        let scale = f32x4_extract_lane::<0>(peak) / 127.0;
-        let inverse = f32x4_splat(if scale > 0.0 { 1.0 / scale } else { 0.0 });
-        let round = f32x4_splat(ROUND);
-        let rounded = x.map(|x| i32x4_sub(f32x4_add(f32x4_mul(x, inverse), round), round));
+        let (eights, scale) = whole(x, 127.0);
         // By hand: a loop would not be unrolled.
-        let [a, b, c, d] = std::array::from_fn(|i| i16x8_narrow_i32x4(rounded[2 * i], rounded[2 * i + 1]));
+        let [a, b, c, d] = eights.map(|[low, high]| i16x8_narrow_i32x4(low, high));
         let sums = i32x4_dot_i16x8(i16x8_add(i16x8_add(a, b), i16x8_add(c, d)), i16x8_splat(1));
         put(a, codes.add(side * RUN));
         put(b, codes.add(8 * SIDE + side * RUN));
@@ -35,7 +28,7 @@ pub(in crate::kernels) unsafe fn quantize(x: *const f32, codes: *mut Code, side:
         put(d, codes.add(24 * SIDE + side * RUN));
         let sums = i32x4_mul(i32x4_add(sums, i32x4_shuffle::<2, 3, 0, 1>(sums, sums)), i32x4_splat(-8));
         let (even, odd) = (i32x4_extract_lane::<0>(sums), i32x4_extract_lane::<1>(sums));
-        (scale, if whole { even.wrapping_add(odd) } else { even & 0xffff | odd << 16 })
+        (scale, if together { even.wrapping_add(odd) } else { even & 0xffff | odd << 16 })
     }
 }
 
@@ -57,10 +50,7 @@ unsafe fn put(eight: v128, codes: *mut Code) {
         {
             // The pairs of inputs that a mask of half words cuts out of a weight word: see `pack`.
             let eight = i16x8_shuffle::<0, 2, 4, 6, 1, 3, 5, 7>(eight, eight);
-            v128_store32_lane::<0>(eight, codes.cast());
-            v128_store32_lane::<1>(eight, codes.add(RUN * SIDE).cast());
-            v128_store32_lane::<2>(eight, codes.add(2 * RUN * SIDE).cast());
-            v128_store32_lane::<3>(eight, codes.add(3 * RUN * SIDE).cast());
+            put_words::<SIDE>(eight, codes.cast());
         }
     }
 }
@@ -115,9 +105,7 @@ pub(in crate::kernels) fn softmax(x: &mut [f32], scale: f32) -> f32 {
         scaled
     });
     let [a, b, c, d] = peaks;
-    let peak = f32x4_pmax(f32x4_pmax(a, b), f32x4_pmax(c, d));
-    let peak = f32x4_pmax(peak, i32x4_shuffle::<2, 3, 0, 1>(peak, peak));
-    let peak = f32x4_pmax(peak, i32x4_shuffle::<1, 0, 3, 2>(peak, peak));
+    let peak = highest(f32x4_pmax(f32x4_pmax(a, b), f32x4_pmax(c, d)));
     let mut sums = [f32x4_splat(0.0); 4];
     each(x, f32::NEG_INFINITY, |x| {
         let e = exp(x.map(|x| f32x4_sub(x, peak)));

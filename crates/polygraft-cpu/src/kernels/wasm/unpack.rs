@@ -1,6 +1,7 @@
 //! Weights as they are stored to weights as the kernels read them. By hand: the module is linked for size, and the
 //! compiler then makes no vectors of loops.
 
+use super::whole::{self, bits_max, rounded};
 use super::{CUTS, load};
 use crate::pack::LANES;
 use std::arch::wasm32::*;
@@ -44,17 +45,12 @@ pub(in crate::kernels) fn fit(scales: &mut [f32]) -> [f32; LANES] {
         // SAFETY: whole blocks of eight floats are there.
         unsafe {
             let blocks = scales.as_chunks_mut::<LANES>().0;
-            // By their bits, so that what is not finite is the largest.
-            let peak = blocks.iter().fold(i32x4_splat(0), |peak, block| {
-                i32x4_max(peak, v128_and(load(block.as_ptr().add(half)), u32x4_splat(0x7fff_ffff)))
-            });
-            let unit = f32x4_div(peak, f32x4_splat(TOP));
+            let peak = blocks.iter().fold(i32x4_splat(0), |peak, block| bits_max(peak, load(block.as_ptr().add(half))));
+            let (unit, inverse) = whole::scales(peak, TOP);
             v128_store(units.as_mut_ptr().add(half).cast(), unit);
-            let inverse = v128_and(f32x4_div(f32x4_splat(1.0), unit), f32x4_gt(unit, f32x4_splat(0.0)));
-            let round = f32x4_splat(crate::math::ROUND);
             for block in blocks {
                 let at = block.as_mut_ptr().add(half);
-                let whole = i32x4_sub(f32x4_add(f32x4_mul(load(at), inverse), round), round);
+                let whole = rounded(load(at), inverse);
                 let both = v128_or(v128_and(whole, i32x4_splat(0xffff)), i32x4_shl(whole, 16));
                 v128_store(at.cast(), both);
             }
