@@ -1,9 +1,9 @@
 //! Panels of any form to panels of f32, a few at a time.
 
 use crate::codes;
-use crate::kernels::{CUTS, Isa};
+use crate::kernels::{CUTS, Isa, Panel};
 use crate::math::{bf16_to_f32, f16_to_f32};
-use crate::pack::{Form, LANES, Packed, Q4_WORDS, Q8_WORDS};
+use crate::pack::{Form, LANES, Packed, Q4_WORDS, Q8_WORDS, Scales};
 use std::ops::Range;
 
 /// `panels` of `packed` as f32, `[panel][input][lane]`: in place when they are stored so, else decoded into `scratch`.
@@ -12,7 +12,7 @@ pub(crate) fn panels<'a>(isa: Isa, packed: &'a Packed, panels: Range<usize>, scr
     let span = panels.start * each..panels.end * each;
     let blocks = panels.start * packed.blocks()..panels.end * packed.blocks();
     let cut = |codes: &'a [u32], words: usize| &codes[blocks.start * words * LANES..blocks.end * words * LANES];
-    let scales_of = |scales: &'a [u16]| &scales[blocks.start * LANES..blocks.end * LANES];
+    let scales_of = |scales: &'a Scales| &scales.stored[blocks.start * LANES..blocks.end * LANES];
     if let Form::F32(values) = &packed.form {
         return &values[span];
     }
@@ -60,11 +60,24 @@ fn blocks_of<const WORDS: usize, const EACH: usize>(
     }
 }
 
-/// The block scales of one panel, `[block][lane]`, for quantized forms.
-pub(crate) fn scales<'a>(isa: Isa, scales: &[u16], out: &'a mut Vec<f32>) -> &'a mut [f32] {
-    out.resize(scales.len(), 0.0);
-    isa.widen(scales, out);
-    out
+/// Panel `panel` of quantized weights as the integer kernels read it, and whether its codes have 4 bits, not 8; `None` for
+/// weights that are not quantized.
+pub(crate) fn coded<'a>(
+    isa: Isa,
+    packed: &'a Packed,
+    panel: usize,
+    scratch: &'a mut Vec<u32>,
+) -> Option<(Panel<'a>, bool)> {
+    let blocks = packed.blocks();
+    let span =
+        |words: &'a [u32], each: usize| &words[panel * blocks * each * LANES..(panel + 1) * blocks * each * LANES];
+    let (words, scales, four) = match &packed.form {
+        Form::Q4 { codes, scales } => (bytes(isa, span(codes, Q4_WORDS), scratch), scales, true),
+        Form::Q8 { codes, scales } => (span(codes, Q8_WORDS), scales, false),
+        Form::F32(_) | Form::F16(_) | Form::Bf16(_) | Form::Code(_) => return None,
+    };
+    let (scales, units) = scales.of(panel, blocks);
+    Some((Panel { words, scales, units }, four))
 }
 
 /// The 4-bit codes of one panel, one a byte or half word, as the integer kernels read them: every word of the panel

@@ -56,7 +56,8 @@ impl Cpu {
     /// A backend without weights, with the best kernels that this machine has.
     #[must_use]
     pub fn new() -> Self {
-        Self { isa: Isa::detect(), store: Store::default(), clock: None }
+        let isa = Isa::detect();
+        Self { isa, store: Store::new(isa), clock: None }
     }
 
     /// Has calls that begin from now on measure themselves by `clock`: see [`Run::profile`].

@@ -3,10 +3,10 @@
 //! A chunk passes over the weights a few panels at a time; what follows (the updates, the activation, rounding for the
 //! next layer) happens while those columns are in the caches, and the norm when the chunk has all its columns.
 
-use crate::kernels::{Codes, Isa, Panel, Rows, SIDE, Target};
+use crate::kernels::{Codes, Isa, Rows, SIDE, Target};
 use crate::lowrank::{Update, updates};
 use crate::norm::Norm;
-use crate::pack::{Form, LANES, Packed, Q4_WORDS, Q8_WORDS};
+use crate::pack::{LANES, Packed};
 use crate::run::{Frame, Scratch, cut, wrong_payload};
 use crate::schedule::{Linear, Then};
 use crate::slices::{Ended, Slices, TASK};
@@ -333,21 +333,17 @@ impl Pass<'_> {
         scratch: &mut Scratch,
         target: &mut Target<'_>,
     ) {
-        let Scratch { handed, quantized, rest, words, scales, bias, panels: decoded, .. } = scratch;
+        let Scratch { handed, quantized, rest, words, bias, panels: decoded, .. } = scratch;
         let (weight, isa) = (group.weight, self.isa);
         padded(bias, group.bias, panels, weight.rows);
-        let (codes, factors, each) = match &weight.form {
-            Form::Q4 { codes, scales } if rounding != Rounding::No => (codes, scales, Q4_WORDS),
-            Form::Q8 { codes, scales } if rounding != Rounding::No => (codes, scales, Q8_WORDS),
-            Form::F32(_) | Form::F16(_) | Form::Bf16(_) | Form::Q8 { .. } | Form::Q4 { .. } | Form::Code(_) => {
-                for (at, pair) in cut(panels.clone(), 2).enumerate() {
-                    let weights = decode::panels(isa, weight, pair.clone(), decoded);
-                    let bias = &bias[at * 2 * LANES..][..pair.len() * LANES];
-                    isa.gemm(self.rows(own), weights, bias, &mut target.columns(at * 2 * LANES));
-                }
-                return;
+        if rounding == Rounding::No || !weight.is_quantized() {
+            for (at, pair) in cut(panels.clone(), 2).enumerate() {
+                let weights = decode::panels(isa, weight, pair.clone(), decoded);
+                let bias = &bias[at * 2 * LANES..][..pair.len() * LANES];
+                isa.gemm(self.rows(own), weights, bias, &mut target.columns(at * 2 * LANES));
             }
-        };
+            return;
+        }
         let x: Codes<'_> = if self.work.takes {
             debug_assert_eq!(own, chunk, "codes are handed over only where no row has weights of its own");
             handed[0].rows(chunk)
@@ -355,14 +351,8 @@ impl Pass<'_> {
             quantized.of(isa, (self.index, own.clone()), self.rows(own))
         };
         let rest = (rounding == Rounding::Twice).then(|| rest.rest_of(isa, (self.index, own.clone()), self.rows(own)));
-        let blocks = weight.blocks();
         for (at, panel) in panels.clone().enumerate() {
-            let stored = &codes[panel * blocks * each * LANES..(panel + 1) * blocks * each * LANES];
-            let factors = &factors[panel * blocks * LANES..(panel + 1) * blocks * LANES];
-            let scales = decode::scales(isa, factors, scales);
-            let four = each == Q4_WORDS;
-            let units = if four { isa.fit(scales) } else { [1.0; LANES] };
-            let panel = Panel { words: if four { decode::bytes(isa, stored, words) } else { stored }, scales, units };
+            let Some((panel, four)) = decode::coded(isa, weight, panel, words) else { return };
             let target = &mut target.columns(at * LANES);
             let multiply = |x, bias, target: &mut Target<'_>| {
                 if four { isa.gemm_q4(x, panel, bias, target) } else { isa.gemm_q8(x, panel, bias, target) }

@@ -5,6 +5,7 @@
 //! inputs a word) and half words (WebAssembly: two inputs a word) can both be cut out with a shift and a mask:
 //! in word `g` of a block, the low nibbles are inputs `8g..8g+4` and the high nibbles inputs `8g+4..8g+8`, in byte order.
 
+use crate::kernels::Isa;
 use crate::math::{bf16_to_f32, f16_to_f32};
 use polygraft::quant::BLOCK;
 use polygraft::quant::codes::Codes;
@@ -38,12 +39,43 @@ pub(crate) enum Form {
     F16(Vec<u16>),
     /// `[panel][input][lane]`, bfloat16 bits.
     Bf16(Vec<u16>),
-    /// Codes `[panel][block][word][lane]`, f16 scales `[panel][block][lane]`.
-    Q8 { codes: Vec<u32>, scales: Vec<u16> },
+    /// Codes `[panel][block][word][lane]`.
+    Q8 { codes: Vec<u32>, scales: Scales },
     /// As `Q8`.
-    Q4 { codes: Vec<u32>, scales: Vec<u16> },
+    Q4 { codes: Vec<u32>, scales: Scales },
     /// Row after row, as the adapter has them: decoded for a call and forgotten.
     Code(Codes),
+}
+
+/// The scales of blocks, as they are stored and as the kernels read them: made for each call, the latter took a
+/// twentieth of the time of a row of 32 tokens.
+#[derive(Debug)]
+pub(crate) struct Scales {
+    /// `[panel][block][lane]`, half precision bits.
+    pub(crate) stored: Vec<u16>,
+    /// `[panel][block][lane]`; of 4-bit codes as [`Isa::fit`] leaves them.
+    ready: Vec<f32>,
+    /// What [`Isa::fit`] gives, a panel each; 1 for 8-bit codes.
+    units: Vec<[f32; LANES]>,
+}
+
+impl Scales {
+    /// Of panels with `blocks` blocks; `fit` makes a panel's ready.
+    fn new(isa: Isa, stored: Vec<u16>, blocks: usize, fit: impl Fn(&mut [f32]) -> [f32; LANES]) -> Self {
+        let mut ready = vec![0.0; stored.len()];
+        isa.widen(&stored, &mut ready);
+        let units = ready.chunks_exact_mut((blocks * LANES).max(1)).map(fit).collect();
+        Self { stored, ready, units }
+    }
+
+    /// Those of a panel with `blocks` blocks, and their units.
+    pub(crate) fn of(&self, panel: usize, blocks: usize) -> (&[f32], [f32; LANES]) {
+        (&self.ready[panel * blocks * LANES..(panel + 1) * blocks * LANES], self.units[panel])
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.stored) + size_of_val(&*self.ready) + size_of_val(&*self.units)
+    }
 }
 
 /// Shift of input `k` of a block inside its 4-bit word.
@@ -52,8 +84,8 @@ pub(crate) fn q4_shift(k: usize) -> usize {
 }
 
 impl Packed {
-    /// Packs `matrix`.
-    pub(crate) fn new(matrix: &Matrix) -> Self {
+    /// Packs `matrix` for the kernels of `isa`.
+    pub(crate) fn new(isa: Isa, matrix: &Matrix) -> Self {
         let (rows, cols) = (matrix.rows(), matrix.cols());
         let panels = rows.div_ceil(LANES);
         let blocks = cols / BLOCK;
@@ -70,22 +102,22 @@ impl Packed {
                             u32::from_le_bytes([four[0], four[1], four[2], four[3]].map(i8::cast_unsigned));
                     }
                 }
-                Form::Q8 { codes: words, scales: interleave(scales, rows, blocks) }
+                let scales = interleave(scales, rows, blocks);
+                Form::Q8 { codes: words, scales: Scales::new(isa, scales, blocks, |_| [1.0; LANES]) }
             }
             Storage::Q4_0 { codes, scales } => {
                 let mut words = vec![0u32; panels * blocks * Q4_WORDS * LANES];
                 for (row, codes) in codes.chunks_exact((cols / 2).max(1)).enumerate() {
                     let (panel, lane) = (row / LANES, row % LANES);
-                    for (block, codes) in codes.chunks_exact(BLOCK / 2).enumerate() {
+                    for (block, codes) in codes.as_chunks().0.iter().enumerate() {
                         let at = (panel * blocks + block) * Q4_WORDS * LANES + lane;
-                        for (k, &two) in codes.iter().enumerate() {
-                            let (low, high) = (k, k + BLOCK / 2);
-                            words[at + low / 8 * LANES] |= u32::from(two & 15) << q4_shift(low);
-                            words[at + high / 8 * LANES] |= u32::from(two >> 4) << q4_shift(high);
+                        for (g, word) in q4_words(codes).into_iter().enumerate() {
+                            words[at + g * LANES] = word;
                         }
                     }
                 }
-                Form::Q4 { codes: words, scales: interleave(scales, rows, blocks) }
+                let scales = interleave(scales, rows, blocks);
+                Form::Q4 { codes: words, scales: Scales::new(isa, scales, blocks, |scales| isa.fit(scales)) }
             }
             Storage::Code(codes) => Form::Code(codes.clone()),
         };
@@ -112,7 +144,7 @@ impl Packed {
         match &self.form {
             Form::F32(v) => v.len() * 4,
             Form::F16(v) | Form::Bf16(v) => v.len() * 2,
-            Form::Q8 { codes, scales } | Form::Q4 { codes, scales } => codes.len() * 4 + scales.len() * 2,
+            Form::Q8 { codes, scales } | Form::Q4 { codes, scales } => codes.len() * 4 + scales.bytes(),
             // The adapter's own, shared.
             Form::Code(_) => 0,
         }
@@ -125,7 +157,8 @@ impl Packed {
         }
         let (panel, lane) = (row / LANES, row % LANES);
         let at = |k: usize| (panel * self.cols + k) * LANES + lane;
-        let scale = |scales: &[u16], k: usize| f16_to_f32(scales[(panel * self.blocks() + k / BLOCK) * LANES + lane]);
+        let scale =
+            |scales: &Scales, k: usize| f16_to_f32(scales.stored[(panel * self.blocks() + k / BLOCK) * LANES + lane]);
         let word = |codes: &[u32], words: usize, k: usize| {
             let each = BLOCK / words;
             codes[(panel * self.blocks() * words + k / each) * LANES + lane]
@@ -147,6 +180,15 @@ impl Packed {
             };
         }
     }
+}
+
+/// The words of a block: its bytes hold inputs `k` and `k + 16` in their low and high halves. Four bytes at a time, since
+/// this is what a model's layers wait for when they are loaded.
+fn q4_words(codes: &[u8; BLOCK / 2]) -> [u32; Q4_WORDS] {
+    let four = |i: usize| u32::from_le_bytes([codes[i], codes[i + 1], codes[i + 2], codes[i + 3]]);
+    let stored = [four(0), four(4), four(8), four(12)];
+    let inputs = |eighth: usize| stored[eighth % 4] >> (eighth / 4 * 4) & 0x0f0f_0f0f;
+    std::array::from_fn(|g| inputs(2 * g) | inputs(2 * g + 1) << 4)
 }
 
 /// `[row][col]` to `[panel][col][lane]`, zeros past the last row.
@@ -173,7 +215,7 @@ mod tests {
         for scheme in [Scheme::F32, Scheme::F16, Scheme::Bf16, Scheme::Q8_0, Scheme::Q4_0] {
             for (rows, cols) in [(1, 32), (8, 64), (19, 96)] {
                 let matrix = store(rows, cols, random.vec(rows * cols, 2.0), scheme);
-                let packed = Packed::new(&matrix);
+                let packed = Packed::new(Isa::detect(), &matrix);
                 let (mut a, mut b) = (vec![0.0; cols], vec![0.0; cols]);
                 for row in 0..rows {
                     matrix.decode_row(row, &mut a);

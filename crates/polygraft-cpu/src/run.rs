@@ -36,8 +36,6 @@ pub(crate) struct Scratch {
     pub(crate) panels: Vec<f32>,
     /// 4-bit codes of one panel, each in a place of its own.
     pub(crate) words: Vec<u32>,
-    /// Decoded block scales of one panel.
-    pub(crate) scales: Vec<f32>,
     /// Biases of the panels at work, padded.
     pub(crate) bias: Vec<f32>,
     /// Products that cannot go straight to their buffer.

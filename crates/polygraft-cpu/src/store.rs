@@ -1,6 +1,7 @@
 //! What the backend holds between calls: the base's weights, and packed copies of the adapters' matrices.
 
 use crate::failed;
+use crate::kernels::Isa;
 use crate::pack::Packed;
 use polygraft::Result;
 use polygraft::ir::{Op, Payload, PayloadId};
@@ -34,13 +35,14 @@ pub(crate) enum Own {
 }
 
 impl Own {
-    fn new(op: &Op) -> Self {
+    fn new(isa: Isa, op: &Op) -> Self {
+        let pack = |matrix: &Matrix| Packed::new(isa, matrix);
         match op {
-            Op::LowRank(lora) => Self::LowRank { a: Packed::new(&lora.a), b: Packed::new(&lora.b) },
-            Op::ReplaceLinear(dense) => Self::Linear(dense.weight.as_ref().map(Packed::new)),
+            Op::LowRank(lora) => Self::LowRank { a: pack(&lora.a), b: pack(&lora.b) },
+            Op::ReplaceLinear(dense) => Self::Linear(dense.weight.as_ref().map(pack)),
             Op::Bottleneck(_) | Op::Fusion(_) | Op::Coupling(_) => {
                 let all = [Factor::Down, Factor::Up, Factor::Query, Factor::Key, Factor::Value];
-                let packed = |f: Factor| polygraft::steps::factor(op, f).map(|(matrix, _)| (f, Packed::new(matrix)));
+                let packed = |f: Factor| polygraft::steps::factor(op, f).map(|(matrix, _)| (f, pack(matrix)));
                 Self::Factors(all.into_iter().filter_map(packed).collect())
             }
             Op::Offset(_) | Op::ReplaceNorm(_) | Op::Reweight(_) => Self::Vectors,
@@ -60,13 +62,20 @@ impl Own {
 }
 
 /// Weights and packed payloads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Store {
+    /// What they are packed for.
+    isa: Isa,
     weights: Vec<Option<Held>>,
     payloads: HashMap<PayloadId, Arc<Own>>,
 }
 
 impl Store {
+    /// Without weights, for the kernels of `isa`.
+    pub(crate) fn new(isa: Isa) -> Self {
+        Self { isa, weights: Vec::new(), payloads: HashMap::new() }
+    }
+
     pub(crate) fn load(&mut self, id: WeightId, matrix: Matrix) {
         let index = id.0 as usize;
         if self.weights.len() <= index {
@@ -78,7 +87,7 @@ impl Store {
     /// Brings weight `id` into panels, in place of the form it came in.
     pub(crate) fn pack(&mut self, id: WeightId) -> Result<()> {
         if let Held::Rows(matrix) = self.held(id)? {
-            self.weights[id.0 as usize] = Some(Held::Panels(Packed::new(matrix)));
+            self.weights[id.0 as usize] = Some(Held::Panels(Packed::new(self.isa, matrix)));
         }
         Ok(())
     }
@@ -136,7 +145,7 @@ impl Store {
         if let Some(own) = self.payloads.get(&payload.id) {
             return own.clone();
         }
-        let own = Arc::new(Own::new(&payload.op));
+        let own = Arc::new(Own::new(self.isa, &payload.op));
         if own.bytes() > 0 {
             self.payloads.insert(payload.id, own.clone());
         }

@@ -15,7 +15,7 @@ impl Packed {
             Form::Q8 { codes, scales } => {
                 let words = separate(codes, self.rows, blocks * Q8_WORDS);
                 let codes = words.iter().flat_map(|w| w.to_le_bytes().map(u8::cast_signed)).collect();
-                Storage::Q8_0 { codes, scales: separate(scales, self.rows, blocks) }
+                Storage::Q8_0 { codes, scales: separate(&scales.stored, self.rows, blocks) }
             }
             Form::Q4 { codes, scales } => {
                 let words = separate(codes, self.rows, blocks * Q4_WORDS);
@@ -24,7 +24,7 @@ impl Packed {
                     std::array::from_fn(|k| code(block, k) | code(block, k + BLOCK / 2) << 4)
                 };
                 let codes = words.chunks_exact(Q4_WORDS).flat_map(bytes).collect();
-                Storage::Q4_0 { codes, scales: separate(scales, self.rows, blocks) }
+                Storage::Q4_0 { codes, scales: separate(&scales.stored, self.rows, blocks) }
             }
             Form::Code(codes) => Storage::Code(codes.clone()),
         };
@@ -41,6 +41,7 @@ fn separate<T: Copy>(panels: &[T], rows: usize, cols: usize) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Isa;
     use polygraft::tensor::Scheme;
     use polygraft::testing::{Random, store};
 
@@ -49,7 +50,7 @@ mod tests {
         for scheme in [Scheme::F32, Scheme::F16, Scheme::Bf16, Scheme::Q8_0, Scheme::Q4_0, Scheme::Code(1)] {
             for (rows, cols) in [(1, 32), (8, 64), (13, 96)] {
                 let matrix = store(rows, cols, Random(3).vec(rows * cols, 2.0), scheme);
-                assert_eq!(Packed::new(&matrix).unpack().unwrap(), matrix, "{scheme:?} {rows}x{cols}");
+                assert_eq!(Packed::new(Isa::detect(), &matrix).unpack().unwrap(), matrix, "{scheme:?} {rows}x{cols}");
             }
         }
     }

@@ -15,31 +15,20 @@ fn product(isa: Isa, x: &[f32], k: usize, weight: &Packed) -> Vec<f32> {
     let mut target = Target { values: &mut out, stride: LANES };
     let (mut quantized, mut scratch) = (Quantized::default(), Vec::new());
     let codes = quantized.of(isa, (0, 0..rows.count), rows);
-    match &weight.form {
-        Form::Q4 { codes: words, scales } => {
-            let mut cut = Vec::new();
-            let words = decode::bytes(isa, words, &mut cut);
-            let scales = decode::scales(isa, scales, &mut scratch);
-            let panel = Panel { words, units: isa.fit(scales), scales };
-            isa.gemm_q4(codes, panel, Some(&bias), &mut target);
-        }
-        Form::Q8 { codes: words, scales } => {
-            let panel = Panel { words, scales: decode::scales(isa, scales, &mut scratch), units: [1.0; LANES] };
-            isa.gemm_q8(codes, panel, Some(&bias), &mut target);
-        }
-        Form::F32(w) => isa.gemm(rows, w, &bias, &mut target),
-        Form::F16(_) | Form::Bf16(_) | Form::Code(_) => {
-            isa.gemm(rows, decode::panels(isa, weight, 0..1, &mut scratch), &bias, &mut target)
-        }
+    let mut cut = Vec::new();
+    match (decode::coded(isa, weight, 0, &mut cut), &weight.form) {
+        (Some((panel, true)), _) => isa.gemm_q4(codes, panel, Some(&bias), &mut target),
+        (Some((panel, false)), _) => isa.gemm_q8(codes, panel, Some(&bias), &mut target),
+        (None, Form::F32(w)) => isa.gemm(rows, w, &bias, &mut target),
+        (None, _) => isa.gemm(rows, decode::panels(isa, weight, 0..1, &mut scratch), &bias, &mut target),
     }
     out
 }
 
 fn compare(x: &[f32], k: usize, matrix: &Matrix) {
-    let weight = Packed::new(matrix);
-    let plain = product(Isa::portable(), x, k, &weight);
+    let plain = product(Isa::portable(), x, k, &Packed::new(Isa::portable(), matrix));
     for isa in Isa::every() {
-        for (a, b) in product(isa, x, k, &weight).iter().zip(&plain) {
+        for (a, b) in product(isa, x, k, &Packed::new(isa, matrix)).iter().zip(&plain) {
             assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{} {:?}: {a} {b}", isa.name(), matrix.scheme());
         }
     }
@@ -79,8 +68,9 @@ fn a_number_that_is_not_finite_is_not_lost() {
         let mut x = random.vec(64, 1.0);
         x[40] = bad;
         for scheme in [Scheme::F32, Scheme::Q8_0, Scheme::Q4_0] {
-            let weight = Packed::new(&store(8, 64, random.vec(8 * 64, 1.0), scheme));
+            let matrix = store(8, 64, random.vec(8 * 64, 1.0), scheme);
             for isa in Isa::every() {
+                let weight = Packed::new(isa, &matrix);
                 let lost = product(isa, &x, 64, &weight).iter().any(|y| y.is_finite());
                 assert!(!lost, "{} {scheme:?} {bad}", isa.name());
             }
