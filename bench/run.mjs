@@ -90,7 +90,7 @@ async function startup({ context, url }, { rounds = 7 }) {
 /** Bytes of both sides' code, gzipped, and of their models. */
 async function bytes() {
   const size = async (files) => (await Promise.all(files.map((file) => readFile(at(file))))).reduce((sum, data) => ({ raw: sum.raw + data.length, gzip: sum.gzip + gzipped(data) }), { raw: 0, gzip: 0 });
-  const own = (await readdir(at('js/dist'), { recursive: true })).filter((f) => /\.(js|wasm)$/.test(f) && !/^(node|cli|disk)\.js$/.test(f)).map((f) => `js/dist/${f}`);
+  const own = (await readdir(at('js/dist'), { recursive: true })).filter((f) => /\.(js|wasm)$/.test(f) && !/^(node|cli|disk|wasm.polygraft)\.js$/.test(f)).map((f) => `js/dist/${f}`);
   const dist = `${home}/web/node_modules/onnxruntime-web/dist`;
   const wasm = own.filter((f) => f.endsWith('.wasm'));
   const code = await size([...own.filter((f) => f.endsWith('.js')), wasm[0]]);

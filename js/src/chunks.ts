@@ -18,23 +18,33 @@ export function sizeOf(file: LocalFile): number {
   return file instanceof Uint8Array ? file.length : file.size;
 }
 
-/** A local file in pieces of a megabyte. */
+/** A local file in pieces, of a megabyte where it is asked for them. */
 export async function* localChunks(name: string, file: LocalFile): AsyncGenerator<Uint8Array, void, undefined> {
+  try {
+    if (file instanceof Blob) yield* streamed(file);
+    else yield* ranges(file);
+  } catch (cause) {
+    // A picked file that was changed or removed since.
+    throw new PolygraftError('FILE_READ', `${name} cannot be read: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** A stream reads ahead: asked for megabyte by megabyte, Chromium takes three times as long over a model. */
+async function* streamed(file: Blob): AsyncGenerator<Uint8Array, void, undefined> {
+  const reader = file.stream().getReader();
+  try {
+    for (let next = await reader.read(); !next.done; next = await reader.read()) yield next.value;
+  } finally {
+    // Whoever reads no further need not wait for it.
+    reader.cancel().catch(() => {});
+  }
+}
+
+async function* ranges(file: Uint8Array | RangeFile): AsyncGenerator<Uint8Array, void, undefined> {
   const size = sizeOf(file);
   for (let at = 0; at < size; at += PIECE) {
     const end = Math.min(at + PIECE, size);
-    if (file instanceof Uint8Array) {
-      yield file.subarray(at, end);
-      continue;
-    }
-    let piece: Uint8Array;
-    try {
-      piece = file instanceof Blob ? new Uint8Array(await file.slice(at, end).arrayBuffer()) : await file.bytes(at, end);
-    } catch (cause) {
-      // A picked file that was changed or removed since.
-      throw new PolygraftError('FILE_READ', `${name} cannot be read: ${(cause as Error).message}`, { cause });
-    }
-    yield piece;
+    yield file instanceof Uint8Array ? file.subarray(at, end) : await file.bytes(at, end);
   }
 }
 

@@ -46,8 +46,6 @@ export async function loadIn(around: Surroundings, source: Source, options?: Loa
   const listener = check.functionOf('load: onProgress', o.onProgress);
   if (signal?.aborted) throw abortError(signal.reason);
   const place = placeOf(source, around.locate);
-  const module = await compiled(around, o.wasm);
-  if (signal?.aborted) throw abortError(signal.reason);
   const events = new Events();
   let dial: Dial;
   let thread: 'worker' | 'inline' = 'inline';
@@ -68,13 +66,16 @@ export async function loadIn(around: Surroundings, source: Source, options?: Loa
     device: (state) => events.emit('device', state),
     profile: (spent) => events.emit('profile', spent),
   });
-  if (threads > 1 && around.startWorker) {
-    crew = enlist(around.startWorker, threads - 1, module, (index, why) => link.lost(index, why));
-  }
   // An abort ends the worker with whatever it is doing.
   const abort = () => link.close(new PolygraftError('DISPOSED', 'loading was aborted'));
   signal?.addEventListener('abort', abort, { once: true });
   try {
+    // While the worker fetches its scripts.
+    const module = await compiled(around, o.wasm);
+    signal?.throwIfAborted();
+    if (threads > 1 && around.startWorker) {
+      crew = enlist(around.startWorker, threads - 1, module, (index, why) => link.lost(index, why));
+    }
     const progress = (value: Progress) => guarded(listener, value);
     const satellites = crew?.ports ?? [];
     const sent = thread === 'worker' ? sendable(place) : place;
@@ -124,9 +125,10 @@ async function compiled(around: Surroundings, given: LoadOptions['wasm']): Promi
   }
 }
 
-/** Compiles what a server answered. */
+/** Compiles what a server answers: as it arrives, where the server says what it is; engines keep the code of such a one. */
 export async function compileResponse(response: Response): Promise<WebAssembly.Module> {
   if (!response.ok) throw new Error(`the server answered ${response.status} ${response.statusText}`.trimEnd());
+  if (/^application\/wasm$/i.test(response.headers.get('content-type') ?? '')) return WebAssembly.compileStreaming(response);
   const bytes = new Uint8Array(await response.arrayBuffer());
   // "\0asm"; a development server answers with a page where there is no file.
   if (bytes[0] !== 0 || bytes[1] !== 0x61) throw new Error('the server answered with something that is no .wasm file');

@@ -11,6 +11,8 @@ import * as wasm from './wasm/polygraft.js';
 const SMALL_LIMIT = 128 << 20;
 /** Largest adapter. */
 const ADAPTER_LIMIT = 1 << 30;
+/** Milliseconds of work between two turns of the event loop: a turn for each of some hundred tensors is felt. */
+const SLICE_MS = 20;
 const CONVERT = 'npx polygraft quantize SRC OUT makes a folder that loads.';
 
 /** What a base model needs of whoever computes, besides {@link Io}. */
@@ -96,6 +98,7 @@ async function loadShard(folder: Folder, shard: string, loader: wasm.Loader, io:
     const plans = loader.begin(shard, header, entry.length);
     const tables = new Set(io.crew ? loader.tables(shard) : []);
     io.crew?.tell({ op: 'shard', shard, header, length: entry.length });
+    let turn = performance.now();
     for (let i = 0; i < plans.length; i += 3) {
       const [index = 0, offset = 0, bytes = 0] = plans.subarray(i, i + 3);
       await reader.skip(offset - reader.at);
@@ -108,7 +111,9 @@ async function loadShard(folder: Folder, shard: string, loader: wasm.Loader, io:
       }
       loader.tensor(shard, index);
       crew?.tell({ op: 'tensor', shard, index });
+      if (performance.now() - turn < SLICE_MS) continue;
       await io.tick();
+      turn = performance.now();
       io.signal.throwIfAborted();
     }
     await reader.end();
