@@ -59,6 +59,8 @@ def lora_tokens(m):
     case("dora", {"trainable_token_indices": {WORDS: [99, 7]}, "use_dora": True}, rows=rows)
     case("with_head", {"trainable_token_indices": {WORDS: [5, 7]}, "task_type": "TOKEN_CLS"}, cls=TOK, labels=3, rows=rows)
     case("tied_decoder", {"trainable_token_indices": {WORDS: [5, 7, 30]}}, base="bert_mlm", rows=rows)
+    # The decoder's own bias then has a name of its wrapper.
+    case("tied_decoder_biases", {"trainable_token_indices": {WORDS: [5, 7, 30]}, "bias": "all"}, base="bert_mlm", rows=rows)
 
 
 @family("modules_to_save")

@@ -66,7 +66,9 @@ impl Keys {
                 continue;
             };
             prefixed |= path.starts_with(prefix);
-            let bare = path.strip_prefix(prefix).unwrap_or(path).replace(".base_layer.", ".");
+            // A decoder that is tied to words which are trained is wrapped in theirs.
+            let bare = path.strip_prefix(prefix).unwrap_or(path).replace(".token_adapter.base_layer.", ".");
+            let bare = bare.replace(".base_layer.", ".");
             // With bias="all", PEFT also writes the biases inside its own wrapper of a saved module; older files have
             // the module there alone.
             let bare = if bare.contains(WRAPPED) {
