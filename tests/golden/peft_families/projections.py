@@ -64,6 +64,8 @@ def unilora(m):
     case("regenerated_six", {"target_modules": SIX, "r": 2, "theta_d_length": 100}, base="roberta")
     case("seqcls", {"save_indices": True, "task_type": "SEQ_CLS"}, cls=SEQ, labels=3)
     case("regenerated_seqcls", {"target_modules": ["value", "query", "pooler.dense"], "task_type": "SEQ_CLS"}, cls=SEQ, labels=3)
+    # A module's whole name counts whatever its layer; inside a model with a head this one is not whole.
+    case("part_of_a_name", {"target_modules": ["encoder.layer.1.attention.self.key", "query"], "layers_to_transform": [0]}, base="bert_mlm")
 
 
 @family("tinylora")

@@ -65,6 +65,13 @@ impl<'a> Config<'a> {
         })
     }
 
+    /// Whether the class of the model that was wrapped, which a file without a task names, has a head: the backbone's modules
+    /// then have a prefix, and names of targets are compared with it.
+    pub(super) fn wraps_a_head(&self) -> bool {
+        let class = self.get("auto_mapping").and_then(|m| m.get("base_model_class")).and_then(Json::text);
+        class.is_some_and(|class| class.contains("For"))
+    }
+
     /// The entry `key`, absent when it is null.
     pub(super) fn get(&self, key: &str) -> Option<&'a Json> {
         self.json.get(key)

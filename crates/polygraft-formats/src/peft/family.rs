@@ -103,12 +103,18 @@ impl Family {
 }
 
 /// Entries that every family's reader takes into account.
-pub const READ: &[&str] =
-    &["bias", "exclude_modules", "layers_pattern", "layers_to_transform", "modules_to_save", "target_modules"];
+pub const READ: &[&str] = &[
+    "auto_mapping",
+    "bias",
+    "exclude_modules",
+    "layers_pattern",
+    "layers_to_transform",
+    "modules_to_save",
+    "target_modules",
+];
 
 /// Entries that never change the result: provenance, training, what the base's own module type decides.
 pub const SILENT: &[&str] = &[
-    "auto_mapping",
     "base_model_name_or_path",
     "fan_in_fan_out",
     "inference_mode",

@@ -1,5 +1,6 @@
 //! The names of a PEFT file, in the terms of the base.
 
+use super::config::Config;
 use super::family::Family;
 use crate::bag::TensorBag;
 use crate::names;
@@ -34,7 +35,8 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn new(bag: &TensorBag, spec: &ModelSpec, task: Option<HeadTask>, family: &Family) -> Self {
+    pub(super) fn new(bag: &TensorBag, spec: &ModelSpec, config: &Config<'_>, family: &Family) -> Self {
+        let task = config.task.and_then(names::task_of_peft);
         let prefix = names::backbone_prefix(spec.arch);
         let automatic: &[&str] = match task.filter(|_| family.heads) {
             Some(HeadTask::Sequence | HeadTask::Token) => &["classifier", "score"],
@@ -54,7 +56,7 @@ impl Keys {
             prefix: "",
             arch: spec.arch,
         };
-        let mut prefixed = task.is_some();
+        let mut prefixed = task.is_some() || config.wraps_a_head();
         for name in bag.names() {
             let Some(path) = name.strip_prefix(out.root) else {
                 if let Some(shared) = name.strip_prefix(SHARED) {

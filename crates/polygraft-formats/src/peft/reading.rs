@@ -117,7 +117,7 @@ pub(super) fn read(
     let copies = replication::copies(&config, spec)?;
     let replicated = copies.as_ref().map(|copies| spec.replicated(copies));
     let spec = replicated.as_ref().unwrap_or(spec);
-    let keys = Keys::new(&bag, spec, config.task.and_then(names::task_of_peft), family);
+    let keys = Keys::new(&bag, spec, &config, family);
     keys.twins.iter().for_each(|name| bag.ignore(name));
     let head = head::own(&keys, &bag, spec);
     let (patches, missing, changed, rows) = Default::default();
