@@ -55,6 +55,7 @@ async function quantize(source: string, output: string, bits: string): Promise<v
     },
     warn: ({ message }: { message: string }) => void stderr.write(`polygraft: warning: ${message}\n`),
     tick: async () => {},
+    sliceMs: Number.POSITIVE_INFINITY,
   };
   const folder = await convertModel(placeOf(source, locate), bits, name, io);
   if (stderr.isTTY) stderr.write('\r\u001b[K');

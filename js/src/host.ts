@@ -248,6 +248,7 @@ export class Host {
       progress: this.#throttled(id),
       warn: (warning) => this.#around.post({ warning }, []),
       tick: () => this.#around.tick(),
+      sliceMs: this.#around.sliceMs,
     };
   }
 

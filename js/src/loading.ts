@@ -11,14 +11,14 @@ import * as wasm from './wasm/polygraft.js';
 const SMALL_LIMIT = 128 << 20;
 /** Largest adapter. */
 const ADAPTER_LIMIT = 1 << 30;
-/** Milliseconds of work between two turns of the event loop: a turn for each of some hundred tensors is felt. */
-const SLICE_MS = 20;
 const CONVERT = 'npx polygraft quantize SRC OUT makes a folder that loads.';
 
 /** What a base model needs of whoever computes, besides {@link Io}. */
 export interface ModelIo extends Io {
   /** Returns to the event loop, so that an abort gets through. */
   tick: () => Promise<void>;
+  /** Milliseconds of work between two ticks: one for each of some hundred tensors is felt. */
+  sliceMs: number;
   /** Satellites that get the layers as they pass. */
   crew?: Crew;
 }
@@ -111,7 +111,7 @@ async function loadShard(folder: Folder, shard: string, loader: wasm.Loader, io:
       }
       loader.tensor(shard, index);
       crew?.tell({ op: 'tensor', shard, index });
-      if (performance.now() - turn < SLICE_MS) continue;
+      if (performance.now() - turn < io.sliceMs) continue;
       await io.tick();
       turn = performance.now();
       io.signal.throwIfAborted();
