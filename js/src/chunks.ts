@@ -150,7 +150,7 @@ export class Reader {
   async rest(limit: number): Promise<Uint8Array> {
     const pieces: Uint8Array[] = [];
     let length = 0;
-    for (let piece = await this.#take(PIECE); piece; piece = await this.#take(PIECE)) {
+    for await (const piece of this.all()) {
       length += piece.length;
       if (length > limit) {
         throw new PolygraftError('FORMAT_LIMIT', `${this.#name} is longer than ${limit} bytes, the most that is read of such a file`);
@@ -164,6 +164,11 @@ export class Reader {
       at += piece.length;
     }
     return out;
+  }
+
+  /** All that is left, as it comes. */
+  async *all(): AsyncGenerator<Uint8Array, void, undefined> {
+    for (let piece = await this.#take(PIECE); piece; piece = await this.#take(PIECE)) yield piece;
   }
 
   /** Passes over what is left: whatever is wrong with the end of the file is thrown here. */

@@ -1,14 +1,11 @@
 #!/usr/bin/env node
 // npx polygraft quantize: a model's folder in fewer bits, without Rust or Python.
 
-import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { readFile, stat } from 'node:fs/promises';
 import { argv, exit, stderr, stdout } from 'node:process';
 import { parseArgs } from 'node:util';
-import { locate } from './disk.js';
+import { convertModel } from './convert.js';
 import { PolygraftError } from './errors.js';
-import { convertModel } from './loading.js';
-import { placeOf } from './place.js';
 import { trapped } from './trap.js';
 import * as wasm from './wasm/polygraft.js';
 
@@ -16,7 +13,8 @@ const USAGE = `Usage: polygraft quantize [--bits 4|8|16] [--force] SRC OUT
 
 Converts a base model (a Hugging Face folder with model.safetensors, config.json and tokenizer.json; a path or an
 address with a polygraft.json) into a folder that load() takes: quantized weights, a compact tokenizer, and
-polygraft.json with sizes and hashes. Computes in WebAssembly; the source in full precision must fit into 3 GB.
+polygraft.json with sizes and hashes. Computes in WebAssembly, some rows of a matrix in memory at a time; a model at an
+address is saved beside OUT first.
 
   --bits N   4 (default), 8 or 16 bits a weight
   --force    replace OUT when it exists
@@ -45,7 +43,6 @@ async function main(args: string[]): Promise<void> {
 async function quantize(source: string, output: string, bits: string): Promise<void> {
   const module = await WebAssembly.compile(await readFile(new URL('./wasm/polygraft_bg.wasm', import.meta.url)));
   wasm.initSync({ module });
-  const name = basename(source.replace(/[?#].*$/, '').replace(/[\\/]+$/, ''));
   const io = {
     signal: new AbortController().signal,
     cache: false,
@@ -54,23 +51,9 @@ async function quantize(source: string, output: string, bits: string): Promise<v
       if (stderr.isTTY && total > 0) stderr.write(`\r${file} ${Math.floor((100 * loaded) / total)} %\u001b[K`);
     },
     warn: ({ message }: { message: string }) => void stderr.write(`polygraft: warning: ${message}\n`),
-    tick: async () => {},
-    sliceMs: Number.POSITIVE_INFINITY,
   };
-  const folder = await convertModel(placeOf(source, locate), bits, name, io);
+  const total = await convertModel(source, output, bits, io);
   if (stderr.isTTY) stderr.write('\r\u001b[K');
-  // Made beside its place and moved there whole: a half-written model is never loaded.
-  const fresh = `${output.replace(/[\\/]+$/, '')}.new`;
-  await rm(fresh, { recursive: true, force: true });
-  await mkdir(fresh, { recursive: true });
-  let total = 0;
-  for (const file of folder.names()) {
-    const bytes = folder.take(file);
-    total += bytes.length;
-    await writeFile(join(fresh, file), bytes);
-  }
-  await rm(output, { recursive: true, force: true });
-  await rename(fresh, output);
   stderr.write(`polygraft: wrote ${output}: ${(total / 1e6).toFixed(1)} MB\n`);
 }
 

@@ -29,12 +29,6 @@ export async function loadModel(place: Place, precision: string, io: ModelIo): P
   return (await streamed(folder, new wasm.Loader(await smallFiles(folder, io.crew)), io)).finish(precision);
 }
 
-/** Makes a converted folder of a base model: its files in memory. `name` is for a model that has none. */
-export async function convertModel(place: Place, bits: string, name: string, io: ModelIo): Promise<wasm.Folder> {
-  const folder = await openModel(place, io);
-  return (await streamed(folder, wasm.Loader.toConvert(await smallFiles(folder)), io)).convert(bits, name);
-}
-
 /** The loader with every tensor in it. */
 async function streamed(folder: Folder, loader: wasm.Loader, io: ModelIo): Promise<wasm.Loader> {
   let whole = false;

@@ -14,14 +14,23 @@ declare module 'node:fs/promises' {
   export function readFile(path: string | URL): Promise<Uint8Array<ArrayBuffer>>;
   export function readdir(path: string, options: { recursive: true }): Promise<string[]>;
   export function open(path: string): Promise<FileHandle>;
-  export function mkdir(path: string, options: { recursive: true }): Promise<string | undefined>;
+  export function mkdir(path: string, options?: { recursive: true }): Promise<string | undefined>;
+  export function mkdtemp(prefix: string): Promise<string>;
   export function rename(from: string, to: string): Promise<void>;
   export function rm(path: string, options: { recursive: true; force: true }): Promise<void>;
-  export function writeFile(path: string, bytes: Uint8Array): Promise<void>;
+  export function writeFile(path: string, bytes: Uint8Array | AsyncIterable<Uint8Array>): Promise<void>;
+}
+
+declare module 'node:fs' {
+  export function appendFileSync(path: string, bytes: Uint8Array): void;
+  export function closeSync(file: number): void;
+  export function openSync(path: string, flags: 'r'): number;
+  export function readSync(file: number, buffer: Uint8Array, offset: number, length: number, position: number): number;
 }
 
 declare module 'node:path' {
   export function basename(path: string): string;
+  export function dirname(path: string): string;
   export function join(...parts: string[]): string;
   export const sep: string;
 }

@@ -1,7 +1,7 @@
 // npx polygraft quantize, in a process of its own.
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
@@ -42,6 +42,50 @@ test('a model is quantized into a folder that loads and agrees', async () => {
   await whole.dispose();
   assert.ok(cosine[16] > 0.99999 && cosine[8] > 0.999 && cosine[4] > 0.9, JSON.stringify(cosine));
   assert.ok(cosine[16] >= cosine[8] && cosine[8] >= cosine[4], JSON.stringify(cosine));
+});
+
+test('a model at an address is saved, checked and quantized; nothing else is left', async () => {
+  const site = await tiny.serve(tiny.listed());
+  const from = (address) => {
+    const child = spawn(process.execPath, [cli, 'quantize', address, path.join(folder, 'remote', 'q4')], { stdio: ['ignore', 'ignore', 'pipe'] });
+    let stderr = '';
+    child.stderr.on('data', (text) => (stderr += text));
+    return new Promise((resolve) => child.on('close', (status) => resolve({ status, stderr })));
+  };
+  try {
+    const gone = await from(`${site.url}gone/`);
+    assert.equal(gone.status, 1);
+    assert.match(gone.stderr, /404/);
+    const done = await from(site.url);
+    assert.equal(done.status, 0, done.stderr);
+  } finally {
+    await site.close();
+  }
+  assert.deepEqual(await readdir(path.join(folder, 'remote')), ['q4']);
+  const local = polygraft('quantize', path.join(folder, 'tiny'), path.join(folder, 'local'));
+  assert.equal(local.status, 0, local.stderr);
+  const weights = (name) => readFile(path.join(folder, name, 'model.safetensors'));
+  // Names differ: that of the address, and that of the folder.
+  const [remote, here] = [await weights('remote/q4'), await weights('local')];
+  assert.ok(remote.subarray(-20_000).equals(here.subarray(-20_000)));
+});
+
+test('a folder that is not what its list promises is refused', async () => {
+  const damaged = path.join(folder, 'damaged');
+  await mkdir(damaged);
+  for (const [name, bytes] of tiny.listed()) await writeFile(path.join(damaged, name), bytes);
+  const bytes = await readFile(path.join(damaged, 'model.safetensors'));
+  bytes[bytes.length - 3] ^= 1;
+  await writeFile(path.join(damaged, 'model.safetensors'), bytes);
+  const done = polygraft('quantize', damaged, path.join(folder, 'out'));
+  assert.equal(done.status, 1);
+  assert.match(done.stderr, /model\.safetensors has the SHA-256/);
+  await rm(path.join(damaged, 'polygraft.json'));
+  await rm(path.join(damaged, 'tokenizer.json'));
+  const wordless = polygraft('quantize', damaged, path.join(folder, 'out'));
+  assert.equal(wordless.status, 1);
+  assert.match(wordless.stderr, /tokenizer\.json.*cannot read text/);
+  assert.ok(!(await readdir(folder)).some((name) => name.startsWith('.') || name === 'out'));
 });
 
 test('what is wrong is said in a line, with exit code 2 for usage', () => {

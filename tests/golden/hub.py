@@ -347,7 +347,10 @@ def shares(weights, ids, separator):
         first = ids.index(separator) + 1
         return [first, len(ids) - first]
     counts = [0 if w == "*" else int(w) for w in weights]
-    return [len(ids) - sum(counts) if w == "*" else c for w, c in zip(weights, counts)]
+    counts = [len(ids) - sum(counts) if w == "*" else c for w, c in zip(weights, counts)]
+    if min(counts) < 0:  # With numbers of its own the library slices with them, and says nothing.
+        raise IndexError(f"parts of {counts} tokens")
+    return counts
 
 
 def leaves(setup):

@@ -71,6 +71,10 @@ def albert():
     # Five layers out of four: an adapter belongs to a layer that is there, and its number counts those.
     groups = lambda name, config, **more: case(f"albert/groups_{name}", "albert_groups", config, **more)
     groups("houlsby", HOULSBY)
+    # One fusion for several layers is cooler each time that it runs.
+    warm = dict(key=True, query=True, value=True, query_before_ln=False, regularization=False, residual_before=False, temperature=True,
+                value_before_softmax=True, value_initialized=True, dropout_prob=None)
+    groups("fusion_temperature", {"a": HOULSBY, "b": HOULSBY}, compose="fuse(a, b)", fusion=[(["a", "b"], warm)], inert=(r"\.key\.bias",))
     groups("leave_out", DoubleSeqBnConfig(reduction_factor=4, leave_out=[1]))
     groups("reduction_by_layer", SeqBnConfig(reduction_factor={"2": 2, "default": 8}))
     groups("lora", EVERYWHERE)
@@ -89,12 +93,17 @@ def electra():
 def deberta_v2():
     common("deberta_v2")
     text_heads("deberta_v2", "DebertaV2")
+    # The library takes all hidden states for the pooled ones.
+    case("deberta_v2/head_classification_pooled", "deberta_v2", Spec(PFEIFFER, head=dict(kind="classification", num_labels=3, use_pooler=True)))
 
 
 @family("vit")
 def vit():
     # No norm stands at the two places, so `post_add` has nothing to take.
     case("vit/refused_post_add", "vit", BnConfig(mh_adapter=True, output_adapter=True, reduction_factor=4, non_linearity="tanh", original_ln_before=True, residual_before_ln="post_add"), error="residual_before_ln")
+    # Behind another, whose rules hold, it needs none.
+    behind = BnConfig(mh_adapter=True, output_adapter=True, reduction_factor=4, non_linearity="tanh", original_ln_before=True, residual_before_ln="post_add")
+    case("vit/post_add_behind", "vit", {"a": HOULSBY, "b": behind}, compose="average(a, b)", lengths=(1, 1))
     common("vit", skip=("post_add", "invertible", "prompt_after_first"), lengths=(1, 1))
     case("vit/prompt_after_class", "vit", PromptTuningConfig(prompt_length=2, combine="prefix_after_bos"), lengths=(1, 1))
     case("vit/head_image", "vit", Spec(PFEIFFER, head=dict(kind="image_classification", num_labels=3)), lengths=(1, 1))

@@ -172,6 +172,8 @@ def fusion():
     fu("residual_before_value_after", {**given, "residual_before": True, "value_before_softmax": False})
     fu("temperature", {**given, "temperature": True})
     fu("query_before_ln", {**given, "query_before_ln": True})
+    # A parallel adapter's input is what joins at the end, and so is the query, whatever the configuration says.
+    fu("query_before_ln_parallel", {**given, "query_before_ln": True}, [PFEIFFER, PARALLEL])
     fu("no_key", {**given, "key": False}, inert=None)
     fu("no_query", {**given, "query": False})
     fu("value_only", {**given, "query": False, "key": False}, inert=None)

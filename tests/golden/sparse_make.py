@@ -218,6 +218,10 @@ def main():
         tags = {"l": lang, "m": lang, "t": (model + tok, dict(head=True, labels=5))}
         mixed = ["stack(l, t)", "t", "base", "l", "stack(m, t)", "sum(l, m)", "l"]
         case(f"{base}_mixed", base, None, tags, None, row_compose=mixed, run_cls=model + tok, labels=5)
+    # Tables of relative positions, of which each row of a batch may have its own.
+    for model, base in (("MPNet", "mpnet"), ("DebertaV2", "deberta_v2")):
+        two = {name: (model + mlm, {}) for name in ("l", "m")}
+        case(f"{base}_mixed", base, None, two, None, row_compose=["l", "base", "m", "sum(l, m:0.5)", "l"], run_cls=model + "Model")
     case("bert_mlm", "bert_mlm", None, {"l": ("BertForMaskedLM", dict(head=True))}, "l", run_cls="BertForMaskedLM")
     case("bert_mlm_without_head", "bert_mlm", None, {"l": ("BertForMaskedLM", {})}, "l:0.5", run_cls="BertForMaskedLM")
     case("legacy_container", "bert", None, {"l": ("BertForMaskedLM", {})}, "l", container=dict(_use_new_zipfile_serialization=False))

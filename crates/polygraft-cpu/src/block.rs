@@ -98,7 +98,7 @@ fn tasks<'a>(frame: &Frame<'a>, step: &Step) -> Result<Vec<(&'a Payload, f32, Ra
 }
 
 pub(crate) fn bottleneck(frame: &mut Frame<'_>, step: &Step, h: &mut [f32], slices: &mut Slices<'_>) -> Result<Ended> {
-    let StepKind::Bottleneck { x, norm, .. } = step.kind else { return Ok(Ended::Yes) };
+    let StepKind::Bottleneck { x, norm, turn, .. } = step.kind else { return Ok(Ended::Yes) };
     let width = frame.width(x);
     let base = norm
         .map(|n| {
@@ -125,7 +125,7 @@ pub(crate) fn bottleneck(frame: &mut Frame<'_>, step: &Step, h: &mut [f32], slic
             }
             None => Vec::new(),
         };
-        let tokens = Tokens { x: &input[at.clone()], ids: &ids[row], width, norms: &norms };
+        let tokens = Tokens { x: &input[at.clone()], ids: &ids[row], width, norms: &norms, turn };
         let (panels, bias, tile) = (&mut scratch.panels, &mut scratch.bias, &mut scratch.tile);
         let mut products = Simd { isa, payloads, own, panels, bias, tile };
         steps::rewrite(payload, scale, &mut h[at], &tokens, &mut products)

@@ -63,8 +63,7 @@ pub(crate) fn positions(frame: &mut Frame<'_>, step: &Step, y: &mut [f32], slice
     let relative = relative.ok_or_else(|| Error::Program("a call without its positions".into()))?;
     slices.each(frame.pieces(step, CHUNK), |places| {
         for p in places {
-            let bucket = relative.buckets[p % relative.buckets.len()];
-            frame.store.row(table, bucket as usize, &mut y[p * width..(p + 1) * width])?;
+            relative.give(p, &mut y[p * width..(p + 1) * width], |row, y| frame.store.row(table, row, y))?;
         }
         Ok(())
     })

@@ -256,7 +256,8 @@ impl Part {
             Self::Word => Some(Site::Word),
             Self::Position => Some(Site::Position),
             Self::TokenType => Some(Site::TokenType),
-            Self::Norm(_) | Self::Linear(_) | Self::Relative => None,
+            Self::Relative => Some(Site::Relative),
+            Self::Norm(_) | Self::Linear(_) => None,
         }
     }
 

@@ -1,10 +1,11 @@
 //! Fewer bits: a base model's matrices in blocks of 32 (4 or 8 bits) or as f16.
 
-use crate::base::write::{is_bulk, is_vector};
+use crate::base::write::{self, is_bulk, is_vector};
 use crate::error::{FormatError, Result};
 use polygraft::model::{ModelSpec, WeightId};
 use polygraft::quant::{BLOCK, q4_0, q8_0};
 use polygraft::tensor::{Matrix, Scheme, Storage};
+use std::io::Write;
 
 /// What the bulk of a model is stored in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,9 @@ pub enum Bits {
     /// f16.
     Sixteen,
 }
+
+/// How much of a matrix is to be in memory at once, in bytes of its file.
+pub const RUN: u64 = 8 << 20;
 
 impl Bits {
     /// From `4`, `8`, `16`.
@@ -84,13 +88,29 @@ pub fn rows(name: &str, rows: Matrix, target: Scheme) -> Result<Matrix> {
     out.ok_or_else(|| FormatError::NotFinite { file: "quantize".into(), tensor: name.into(), index: 0 })
 }
 
-/// Converts the whole of weight `id` and notes the new scheme in `spec`.
+/// Writes a base in fewer bits as polygraft's own folder, some rows in memory at a time. `each` puts the rows of a
+/// weight as they are; `name` is for a model that has none. Else as [`write::folder`].
 ///
 /// # Errors
-/// As [`target`] and [`rows`].
-pub fn weight(spec: &mut ModelSpec, id: WeightId, matrix: Matrix, bits: Bits) -> Result<Matrix> {
-    let scheme = target(spec, id, bits)?;
-    let out = rows(&spec.weight(id).name, matrix, scheme)?;
-    spec.weights[id.0 as usize].scheme = scheme;
-    Ok(out)
+/// As [`target`], [`rows`] and [`write::folder`].
+pub fn folder<W: Write>(
+    base: &ModelSpec,
+    bits: Bits,
+    name: &str,
+    kit: Option<&[u8]>,
+    mut each: impl FnMut(WeightId, &mut dyn FnMut(Matrix) -> Result<()>) -> Result<()>,
+    create: impl FnMut(&str) -> std::io::Result<W>,
+) -> Result<u64> {
+    let mut spec = base.clone();
+    if spec.fingerprint.name.is_empty() {
+        spec.fingerprint.name = name.into();
+    }
+    for (weight, id) in spec.weights.iter_mut().zip((0..).map(WeightId)) {
+        weight.scheme = target(base, id, bits)?;
+    }
+    let give = |id, put: &mut dyn FnMut(Matrix) -> Result<()>| {
+        let weight = spec.weight(id);
+        each(id, &mut |run| put(rows(&weight.name, run, weight.scheme)?))
+    };
+    write::folder(&spec, kit, give, create)
 }

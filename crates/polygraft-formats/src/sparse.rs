@@ -134,7 +134,7 @@ impl Reading<'_> {
         let entries = diff.places.iter().map(|p| split(*p)).zip(values).map(|((row, col), v)| Entry { row, col, v });
         let mut entries: Vec<Entry> = entries.collect();
         entries.sort_by_key(|e| (e.row, e.col));
-        if matches!(site, Site::Word | Site::Position | Site::TokenType) {
+        if matches!(site, Site::Word | Site::Position | Site::TokenType | Site::Relative) {
             if site == Site::Word && self.tied() {
                 // The language model's output layer is the same table, and moves with it.
                 self.adds(Site::Linear(LinearSite::HeadOutput), (rows, cols), Param::Weight, entries.clone());
@@ -157,12 +157,11 @@ impl Reading<'_> {
                 Some((Site::Linear(site), rows, cols))
             }
             Part::Norm(site) => Some((Site::Norm(site), spec.weight(spec.norms.get(&site)?.gamma).cols, 1)),
-            Part::Word | Part::Position | Part::TokenType => {
+            Part::Word | Part::Position | Part::TokenType | Part::Relative => {
                 let site = part.table()?;
-                let (rows, cols) = shape(spec.embeddings.at(site)?);
+                let (rows, cols) = shape(spec.table(site)?);
                 Some((site, rows, cols))
             }
-            Part::Relative => None,
         }
     }
 

@@ -135,7 +135,7 @@ fn bottlenecks() {
                 }))
             };
             let ops = vec![op(b, how, &mut random), op(3, (32, Group::Tensor), &mut random)];
-            let kind = StepKind::Bottleneck { h: Y, x: X, table: TableId(0), norm: None };
+            let kind = StepKind::Bottleneck { h: Y, x: X, table: TableId(0), norm: None, turn: 0 };
             let segments = [(0..t.div_ceil(2), 0, 1.0), (t.div_ceil(2)..t, 1, 0.5)];
             let segments: Vec<_> = segments.into_iter().filter(|s| !s.0.is_empty()).collect();
             let off = off(&mut gpu, (t, k, k), 1.0, (kind, OpKind::Bottleneck), ops, &segments);

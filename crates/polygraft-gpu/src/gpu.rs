@@ -240,9 +240,8 @@ impl Gpu {
                     rows.zip(pixels.chunks_exact(width)).for_each(|((_, y), patch)| y.copy_from_slice(patch));
                 }
                 StepKind::Positions { table, .. } => {
-                    let buckets = tables.relative.as_ref().map_or(&[][..], |r| &r.buckets);
-                    for (p, y) in rows {
-                        host.row(table, buckets[p % buckets.len()] as usize, y)?;
+                    for (relative, (p, y)) in tables.relative.iter().cycle().zip(rows) {
+                        relative.give(p, y, |row, y| host.row(table, row, y))?;
                     }
                 }
                 _ => {}

@@ -17,6 +17,7 @@ fn relative(tables: &mut Tables, buckets: Buckets) {
         buckets: (0..buckets.rows()).collect(),
         blocks: (0..tables.rows() as u32).map(|row| row.min(1)).collect(),
         places: (1 - longest..longest).map(|distance| buckets.row(distance)).collect(),
+        embedded: None,
     });
 }
 

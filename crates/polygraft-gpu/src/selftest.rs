@@ -232,6 +232,7 @@ fn batch() -> Result<Tables> {
             buckets: (0..BUCKETS.rows()).collect(),
             blocks: vec![0, 1, 1],
             places: (1 - TOKENS as i32..TOKENS as i32).map(|distance| BUCKETS.row(distance)).collect(),
+            embedded: None,
         }),
         pixels: None,
         embedded: None,

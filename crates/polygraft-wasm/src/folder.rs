@@ -21,11 +21,6 @@ impl Folder {
         self.elsewhere.insert(name, len);
     }
 
-    /// Takes a file out.
-    pub(crate) fn take(&mut self, name: &str) -> Option<Vec<u8>> {
-        self.here.remove(name)
-    }
-
     fn bytes(&self, name: &str) -> Result<&[u8], FormatError> {
         match self.here.get(name) {
             Some(bytes) => Ok(bytes),

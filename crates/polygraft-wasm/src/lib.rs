@@ -6,6 +6,7 @@
 //! trap without a message, whose text and formatting would be 3 % of the download; `scripts/where.mjs` names the functions
 //! of its stack. So is memory that cannot be had, which [`refused_bytes`] tells from it.
 
+mod disk;
 mod duo;
 mod engine;
 mod failure;
@@ -21,6 +22,7 @@ use js_sys::Promise;
 use polygraft::backend::Poll;
 use sha2::{Digest, Sha256};
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
@@ -33,6 +35,8 @@ extern "C" {
     fn new(message: &str) -> JsError;
     #[wasm_bindgen(method, setter, js_class = "Error")]
     fn set_code(this: &JsError, code: &str);
+    #[wasm_bindgen(method, getter, js_class = "Error")]
+    fn message(this: &JsError) -> String;
 
     #[wasm_bindgen(js_namespace = performance, js_name = now)]
     fn now() -> f64;
@@ -154,20 +158,49 @@ impl Folder {
     pub fn announce(&mut self, name: String, length: f64) {
         self.0.announce(name, length as u64);
     }
+}
 
-    /// Names of the files, sorted.
-    #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        polygraft_formats::Files::names(&self.0)
+#[wasm_bindgen]
+extern "C" {
+    /// A folder that is read and one that is written, without waiting: Node's.
+    pub type Disk;
+    /// Names of the files that can be read.
+    #[wasm_bindgen(method)]
+    fn names(this: &Disk) -> Vec<String>;
+    /// The length of one of them.
+    #[wasm_bindgen(method)]
+    fn length(this: &Disk, name: &str) -> f64;
+    #[wasm_bindgen(method, catch)]
+    fn range(this: &Disk, name: &str, offset: f64, length: f64) -> Result<Vec<u8>, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    fn append(this: &Disk, name: &str, bytes: &[u8]) -> Result<(), JsValue>;
+}
+
+impl disk::Disk for Disk {
+    // Exact: files end far below 2⁵³ bytes, and JavaScript has no other number.
+    fn range(&self, name: &str, offset: u64, len: u64) -> io::Result<Vec<u8>> {
+        Disk::range(self, name, offset as f64, len as f64).map_err(said)
     }
 
-    /// Takes a file out.
-    ///
-    /// # Errors
-    /// Thrown when its bytes are not here.
-    pub fn take(&mut self, name: &str) -> Result<Vec<u8>, JsValue> {
-        self.0.take(name).ok_or_else(|| throw(Failure::argument("name", format!("{name:?} is not here"))))
+    fn append(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        Disk::append(self, name, bytes).map_err(said)
     }
+}
+
+/// What JavaScript threw, as the system's word.
+fn said(thrown: JsValue) -> io::Error {
+    io::Error::other(thrown.unchecked_into::<JsError>().message())
+}
+
+/// Converts the base model on `disk` to `bits` (4, 8 or 16), and writes it there; `name` is for a model that has none.
+/// Gives the bytes written.
+///
+/// # Errors
+/// Thrown with the codes of `FormatError`.
+#[wasm_bindgen]
+pub fn convert(disk: &Disk, bits: &str, name: &str) -> Result<f64, JsValue> {
+    let lengths = disk.names().into_iter().map(|name| (name.clone(), disk.length(&name) as u64)).collect();
+    disk::convert(disk, lengths, bits, name).map(|bytes| bytes as f64).map_err(throw)
 }
 
 /// Streams a base model in: for each of `shards`, `begin` with its header, then for each plan
@@ -184,15 +217,6 @@ impl Loader {
     #[wasm_bindgen(constructor)]
     pub fn new(files: Folder) -> Result<Self, JsValue> {
         loading::Loading::to_run(files.0).map(Self).map_err(throw)
-    }
-
-    /// The same for a model that will be written in fewer bits: `convert` in place of `finish`.
-    ///
-    /// # Errors
-    /// As the constructor.
-    #[wasm_bindgen(js_name = toConvert)]
-    pub fn to_convert(files: Folder) -> Result<Self, JsValue> {
-        loading::Loading::to_convert(files.0).map(Self).map_err(throw)
     }
 
     /// The weight files, in the order in which they are wanted.
@@ -242,14 +266,6 @@ impl Loader {
     /// Thrown when tensors are still to come, or the tokenizer cannot be read.
     pub fn finish(self, precision: &str) -> Result<Model, JsValue> {
         self.0.finish(precision).map(Model).map_err(throw)
-    }
-
-    /// The converted folder, once every tensor has passed; `bits` is 4, 8 or 16, `name` for a model that has none.
-    ///
-    /// # Errors
-    /// Thrown when tensors are still to come, or cannot be converted.
-    pub fn convert(self, bits: &str, name: &str) -> Result<Folder, JsValue> {
-        self.0.convert(bits, name).map(Folder).map_err(throw)
     }
 }
 

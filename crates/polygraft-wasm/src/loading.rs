@@ -1,54 +1,35 @@
-//! Streams a base model in, so that its numbers are in memory once: into the backend, or to be written in fewer bits.
+//! Streams a base model into the backend, so that its numbers are in memory once.
 
 use crate::engine::{Core, Host};
 use crate::failure::{Failure, Result};
 use crate::folder::Folder;
 use polygraft::backend::{Backend, Precision};
-use polygraft::model::{ModelSpec, WeightId};
 use polygraft::session::Session;
 use polygraft::share::{self, Satellite};
 use polygraft::tasks::Engine;
-use polygraft::tensor::Matrix;
 use polygraft::text::Wordless;
-use polygraft_formats::base::write::{self, Written};
-use polygraft_formats::quantize::{self, Bits};
-use polygraft_formats::{BaseLoader, Tokenizer, tokenizer};
-use std::collections::BTreeMap;
+use polygraft_formats::{BaseLoader, Tokenizer};
 
 /// A model on its way in.
 pub(crate) struct Loading {
     files: Folder,
     loader: BaseLoader,
-    weights: Weights,
+    backend: Box<Host>,
     /// Bytes of the tensor that is on its way.
     pending: Vec<u8>,
-}
-
-/// Where a model's weights go.
-enum Weights {
-    /// Into the backend, in its own form.
-    Backend(Box<Host>),
-    /// Nowhere: they are kept as they are. What becomes of each is known when the model is.
-    Kept(Vec<(WeightId, Matrix)>),
 }
 
 impl Loading {
     /// Reads the small files of a model that will run.
     pub(crate) fn to_run(files: Folder) -> Result<Self> {
         let loader = BaseLoader::new(&files)?;
-        Ok(Self { files, loader, weights: Weights::Backend(Box::new(Host::new())), pending: Vec::new() })
-    }
-
-    /// Reads the small files of a model that will be written.
-    pub(crate) fn to_convert(files: Folder) -> Result<Self> {
-        let loader = BaseLoader::new(&files)?;
-        Ok(Self { files, loader, weights: Weights::Kept(Vec::new()), pending: Vec::new() })
+        Ok(Self { files, loader, backend: Box::new(Host::new()), pending: Vec::new() })
     }
 
     /// Reads the small files of a model whose layers alone will run: a satellite's.
     pub(crate) fn to_satellite(files: Folder) -> Result<Self> {
         let loader = BaseLoader::layers(&files)?;
-        Ok(Self { files, loader, weights: Weights::Backend(Box::new(Host::new())), pending: Vec::new() })
+        Ok(Self { files, loader, backend: Box::new(Host::new()), pending: Vec::new() })
     }
 
     /// Which of a weight file's tensors a satellite does without, by index, once its header is here.
@@ -88,10 +69,7 @@ impl Loading {
     pub(crate) fn tensor(&mut self, shard: &str, index: usize) -> Result<()> {
         let bytes = std::mem::take(&mut self.pending);
         for (id, matrix) in self.loader.tensor(shard, index, bytes)? {
-            match &mut self.weights {
-                Weights::Backend(backend) => backend.load_weight(id, matrix)?,
-                Weights::Kept(list) => list.push((id, matrix)),
-            }
+            self.backend.load_weight(id, matrix)?;
         }
         Ok(())
     }
@@ -103,62 +81,22 @@ impl Loading {
             "exact" => Precision::Exact,
             other => return Err(Failure::argument("precision", format!("{other:?}: expected \"fast\" or \"exact\""))),
         };
-        let Weights::Backend(backend) = self.weights else {
-            return Err(Failure::argument("finish", "this model is on its way to be converted"));
-        };
         let spec = self.loader.finish()?;
         let tokenizer: Box<dyn polygraft::text::Tokenizer> = match spec.image {
             Some(_) => Box::new(Wordless),
             None => Box::new(Tokenizer::load(&self.files, spec.vocab)?),
         };
-        let session = Session::new(spec, *backend)?;
+        let session = Session::new(spec, *self.backend)?;
         Ok(Core::new(Engine::new(session, tokenizer, precision)))
     }
 
     /// The layers, once every tensor of theirs has passed.
     pub(crate) fn finish_satellite(self) -> Result<Satellite<Host>> {
-        let Weights::Backend(mut backend) = self.weights else {
-            return Err(Failure::argument("finish", "this model is on its way to be converted"));
-        };
+        let mut backend = self.backend;
         let spec = self.loader.finish()?;
         for id in spec.embeddings.ids() {
             backend.load_weight(id, share::absent(spec.weight(id).cols))?;
         }
         Ok(Satellite::new(Session::new(spec, *backend)?))
     }
-
-    /// The model as a converted folder, once every tensor has passed; `name` is for a model that has none.
-    pub(crate) fn convert(self, bits: &str, name: &str) -> Result<Folder> {
-        let wanted = || Failure::argument("bits", format!("{bits:?}: expected 4, 8 or 16"));
-        let bits = Bits::parse(bits).ok_or_else(wanted)?;
-        let Weights::Kept(weights) = self.weights else {
-            return Err(Failure::argument("convert", "this model is on its way to be run"));
-        };
-        let mut spec = self.loader.finish()?;
-        if spec.fingerprint.name.is_empty() {
-            spec.fingerprint.name = name.into();
-        }
-        let mut converted = BTreeMap::new();
-        for (id, matrix) in weights {
-            converted.insert(id, quantize::weight(&mut spec, id, matrix, bits)?);
-        }
-        converted_folder(&spec, converted, tokenizer::compact(&self.files)?)
-    }
-}
-
-/// The files of a converted folder, the manifest among them.
-fn converted_folder(spec: &ModelSpec, mut weights: BTreeMap<WeightId, Matrix>, kit: Option<Vec<u8>>) -> Result<Folder> {
-    let mut out = Folder::default();
-    let mut bytes = Vec::new();
-    let mut written = vec![write::weights(&mut bytes, spec, |id| weights.remove(&id))?];
-    out.add(write::WEIGHTS.into(), bytes);
-    let config = write::config(spec);
-    written.push(Written::of(write::CONFIG, &config));
-    out.add(write::CONFIG.into(), config);
-    if let Some(kit) = kit {
-        written.push(Written::of(write::TOKENIZER, &kit));
-        out.add(write::TOKENIZER.into(), kit);
-    }
-    out.add(write::MANIFEST.into(), write::manifest(spec, &written));
-    Ok(out)
 }

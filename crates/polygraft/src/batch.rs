@@ -375,7 +375,7 @@ fn relative(program: &Program, spec: &ModelSpec, tables: &Tables, layout: &Layou
             blocks[row] = blocks[row - 1] + u32::from(layout.compositions[row] != layout.compositions[row - 1]);
         }
     }
-    Some(Relative { buckets, blocks, places })
+    Some(Relative { buckets, blocks, places, embedded: None })
 }
 
 fn is_prompt(purpose: Purpose) -> bool {
@@ -390,7 +390,7 @@ pub fn check_splits(index: usize, row: &Row, resolved: &Resolved, spec: &ModelSp
     for placed in &resolved.placed {
         if !placed.part.is_empty() && gives_positions(placed.site, spec) {
             let why = format!(
-                "{} splits it at {}, where this base projects relative positions, which are of no part",
+                "{} splits it at {}, where this base reads relative positions, which are of no part",
                 resolved.text, placed.site
             );
             return Err(Error::Row { row: index, why });
@@ -447,6 +447,9 @@ pub fn check_interventions(index: usize, row: &Row, resolved: &Resolved) -> Resu
 
 /// Whether what stands at `site` changes what relative positions give.
 fn gives_positions(site: Site, spec: &ModelSpec) -> bool {
+    if site == Site::Relative {
+        return true;
+    }
     let Some(RelativeTerms::Projected { shared, .. }) = spec.relative.map(|r| r.terms) else { return false };
     match site {
         Site::Norm(NormSite::Positions) => true,

@@ -243,7 +243,7 @@ pub struct EmbeddingWeights {
 }
 
 impl EmbeddingWeights {
-    /// The table at a site, where there is one.
+    /// The table at a site, where there is one; that of relative positions is no part of the embeddings.
     #[must_use]
     pub fn at(&self, site: Site) -> Option<WeightId> {
         match site {
@@ -400,6 +400,12 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
+    /// The embedding table at a site, where there is one.
+    #[must_use]
+    pub fn table(&self, site: Site) -> Option<WeightId> {
+        if site == Site::Relative { self.relative.map(|r| r.table) } else { self.embeddings.at(site) }
+    }
+
     /// The description of weight `id`.
     #[must_use]
     pub fn weight(&self, id: WeightId) -> &WeightInfo {

@@ -329,6 +329,9 @@ impl<B: Backend> Session<B> {
         };
         let embedded = embedded.or(gathered.as_deref());
         tables.embedded = embedded.map(|v| embed::packed(rows, resolved, of, &layout, v, width)).transpose()?;
+        if let Some(relative) = tables.relative.as_mut().filter(|_| resolved.iter().any(|r| r.changes_positions())) {
+            relative.embedded = embed::gather_positions(relative, &layout, resolved, &self.spec, &self.backend)?;
+        }
         Ok((Call { program, tables: Arc::new(tables), precision }, layout))
     }
 

@@ -9,6 +9,7 @@ use crate::load;
 use polygraft::Session;
 use polygraft::backend::Backend;
 use polygraft::reference::Reference;
+use polygraft_formats::base::write;
 use polygraft_formats::tokenizer;
 use std::collections::BTreeMap;
 
@@ -30,7 +31,9 @@ pub(crate) fn run(args: &Merge) -> Result<()> {
     polygraft::merge::merge(&mut spec, &mut weights, &resolved)?;
     let kit = tokenizer::compact(&Disk::open(&args.model.base)?)
         .map_err(|source| Error::Format { path: args.model.base.clone(), source })?;
-    let total = folder(&args.output, &args.model.base, &spec, kit, |id, put| weights.remove(&id).map_or(Ok(()), put))?;
+    let total = folder(&args.output, &args.model.base, |create| {
+        write::folder(&spec, kit.as_deref(), |id, put| weights.remove(&id).map_or(Ok(()), put), create)
+    })?;
     eprintln!("polygraft: wrote {}: {} merged, {:.1} MB", args.output.display(), resolved.text, total as f64 / 1e6);
     Ok(())
 }

@@ -6,16 +6,14 @@ use crate::files::{self, Disk};
 use crate::progress::{Progress, Unit};
 use polygraft::model::{ModelSpec, WeightId};
 use polygraft::tensor::Matrix;
-use polygraft_formats::base::write::{self, Written};
-use polygraft_formats::quantize::{self, Bits};
+use polygraft_formats::quantize::{self, Bits, RUN};
 use polygraft_formats::{BaseRows, Files, FormatError, e5bin, tokenizer};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Read};
+use std::io::{self, Read, Write};
 use std::path::Path;
-
-/// How much of a matrix is in memory at once, as it is in its file.
-const RUN: u64 = 8 << 20;
+use std::rc::Rc;
 
 /// Receives a weight in runs of rows.
 pub(crate) type Put<'a> = &'a mut dyn FnMut(Matrix) -> Result<(), FormatError>;
@@ -33,24 +31,22 @@ pub(crate) fn run(args: &Quantize) -> Result<()> {
             args.source.display()
         );
     }
-    let mut spec = source.spec().clone();
-    if spec.fingerprint.name.is_empty() {
-        let name = std::fs::canonicalize(&args.source)
-            .ok()
-            .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()));
-        spec.fingerprint.name = name.unwrap_or_default();
-    }
-    for (weight, id) in spec.weights.iter_mut().zip((0..).map(WeightId)) {
-        weight.scheme = quantize::target(source.spec(), id, bits).map_err(format)?;
-    }
+    let name = std::fs::canonicalize(&args.source)
+        .ok()
+        .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()))
+        .unwrap_or_default();
+    let spec = source.spec().clone();
     let all = spec.weights.iter().map(|w| (w.rows * w.cols) as u64).sum();
     let (bar, mut done) = (Progress::new("converting", Unit::Numbers), 0);
-    let total = folder(&args.output, &args.source, &spec, kit, |id, put| {
-        source.each(id, &mut |rows| {
-            done += (rows.rows() * rows.cols()) as u64;
-            bar.set(done, all);
-            put(quantize::rows(&spec.weight(id).name, rows, spec.weight(id).scheme)?)
-        })
+    let total = folder(&args.output, &args.source, |create| {
+        let each = |id, put: Put<'_>| {
+            source.each(id, &mut |rows| {
+                done += (rows.rows() * rows.cols()) as u64;
+                bar.set(done, all);
+                put(rows)
+            })
+        };
+        quantize::folder(&spec, bits, &name, kit.as_deref(), each, create)
     })?;
     drop(bar);
     eprintln!(
@@ -106,42 +102,41 @@ fn e5_file(disk: &Disk) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Writes polygraft's own folder, whole or not at all; gives its size in bytes. `give` puts each weight when asked, and
-/// fails on behalf of `source`.
+/// Writes polygraft's own folder, whole or not at all; gives its size in bytes. `write` is given what opens a file of it,
+/// and fails on behalf of `source` where it is not writing that fails.
 pub(crate) fn folder(
     output: &Path,
     source: &Path,
-    spec: &ModelSpec,
-    kit: Option<Vec<u8>>,
-    mut give: impl FnMut(WeightId, Put<'_>) -> Result<(), FormatError>,
+    write: impl FnOnce(&mut dyn FnMut(&str) -> io::Result<Sink>) -> Result<u64, FormatError>,
 ) -> Result<u64> {
     let mut total = 0;
     files::folder_whole(output, |dir| {
-        let put = |name: &str, bytes: &[u8]| std::fs::write(dir.join(name), bytes).map_err(files::io(output));
-        let file = File::create(dir.join(write::WEIGHTS)).map_err(files::io(output))?;
-        let mut at_fault = output;
-        let weights = write::by_rows(BufWriter::new(file), spec, |id, put| {
-            at_fault = source;
-            give(id, &mut |rows| {
-                at_fault = output;
-                put(rows)?;
-                at_fault = source;
-                Ok(())
-            })?;
-            at_fault = output;
-            Ok(())
-        });
-        let weights = weights.map_err(|source| Error::Format { path: at_fault.into(), source })?;
-        let mut written = vec![weights];
-        let config = write::config(spec);
-        put(write::CONFIG, &config)?;
-        written.push(Written::of(write::CONFIG, &config));
-        if let Some(kit) = &kit {
-            put(write::TOKENIZER, kit)?;
-            written.push(Written::of(write::TOKENIZER, kit));
-        }
-        total = written.iter().map(|w| w.bytes).sum();
-        put(write::MANIFEST, &write::manifest(spec, &written))
+        let failed = Rc::new(Cell::new(false));
+        let mut create = |name: &str| {
+            let sink = File::create(dir.join(name)).map(|file| Sink { file, failed: Rc::clone(&failed) });
+            sink.inspect_err(|_| failed.set(true))
+        };
+        total = write(&mut create).map_err(|error| {
+            let path = if failed.get() { output } else { source };
+            Error::Format { path: path.into(), source: error }
+        })?;
+        Ok(())
     })?;
     Ok(total)
+}
+
+/// A file that tells when writing it failed.
+pub(crate) struct Sink {
+    file: File,
+    failed: Rc<Cell<bool>>,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).inspect_err(|e| self.failed.set(e.kind() != io::ErrorKind::Interrupted))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush().inspect_err(|_| self.failed.set(true))
+    }
 }

@@ -15,7 +15,7 @@ use polygraft::tensor::{Matrix, Scheme, Storage};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 
 /// The list of a converted model's files.
 pub const MANIFEST: &str = "polygraft.json";
@@ -215,6 +215,36 @@ pub fn by_rows<W: Write>(
         }
     }
     Ok(writer.finish()?.written(WEIGHTS))
+}
+
+/// Writes a whole folder: weights, for which `give` is asked as in [`by_rows`], configuration, tokenizer where there is
+/// one, and the manifest that lists them. `create` opens each file by its name. Gives the bytes of those listed.
+///
+/// # Errors
+/// As [`by_rows`]; [`FormatError::Io`] of what `create` says.
+pub fn folder<W: Write>(
+    spec: &ModelSpec,
+    kit: Option<&[u8]>,
+    give: impl FnMut(WeightId, &mut dyn FnMut(Matrix) -> Result<()>) -> Result<()>,
+    mut create: impl FnMut(&str) -> std::io::Result<W>,
+) -> Result<u64> {
+    let mut written = Vec::new();
+    let io = |name: &str, e: std::io::Error| FormatError::Io { file: name.into(), why: e.to_string() };
+    let weights = BufWriter::with_capacity(1 << 20, create(WEIGHTS).map_err(|e| io(WEIGHTS, e))?);
+    written.push(by_rows(weights, spec, give)?);
+    let mut put = |name: &str, bytes: &[u8]| {
+        let wrote = create(name).and_then(|mut file| file.write_all(bytes).and_then(|()| file.flush()));
+        wrote.map_err(|e| io(name, e))
+    };
+    let config = config(spec);
+    for (name, bytes) in [(CONFIG, Some(config.as_slice())), (TOKENIZER, kit)] {
+        let Some(bytes) = bytes else { continue };
+        put(name, bytes)?;
+        written.push(Written::of(name, bytes));
+    }
+    // Last: a folder that has its list is whole.
+    put(MANIFEST, &manifest(spec, &written))?;
+    Ok(written.iter().map(|file| file.bytes).sum())
 }
 
 /// Hashes what goes through it.

@@ -113,7 +113,14 @@ fn rules(s: &Settings, spec: &ModelSpec) -> Result<Rules> {
         None if s.has(key) => Residual::Input,
         None | Some(Json::Bool(true)) => Residual::Branch,
         Some(Json::Bool(false)) => Residual::Input,
-        Some(Json::Text(t)) if t == "post_add" && norm_before && spec.arch != Arch::Vit => Residual::Sum,
+        // Without a norm the library adds nothing that it could take: alone, the adapter cannot run.
+        Some(Json::Text(t)) if t == "post_add" => {
+            if norm_before && spec.arch != Arch::Vit {
+                Residual::Sum
+            } else {
+                Residual::Undefined
+            }
+        }
         Some(other) => {
             let why = format!("{} leaves the residual undefined, in the library as well", other.brief());
             return Err(s.bad(key, why));

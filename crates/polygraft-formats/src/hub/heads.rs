@@ -10,7 +10,7 @@ use crate::json::Json;
 use crate::names::{self, Param, Part};
 use crate::source::{Files, SMALL};
 use polygraft::ir::{Dense, LinearSite, Norm, NormSite, Op, Patch, Site};
-use polygraft::model::{Activation, HeadInput, HeadKind, HeadSpec, HeadTask, ModelSpec};
+use polygraft::model::{Activation, Arch, HeadInput, HeadKind, HeadSpec, HeadTask, ModelSpec};
 use polygraft::tensor::Matrix;
 use std::collections::BTreeMap;
 
@@ -115,6 +115,10 @@ fn flexible(s: &Settings, top: &Json, spec: &ModelSpec, tensors: &mut Tensors) -
     };
     let width = if words { s.whole("embedding_size", spec.embedding)? } else { spec.hidden };
     let input = match row.task {
+        // There is no pooler, and the library hands such a head the states of all tokens.
+        HeadTask::Sequence if s.flag("use_pooler", false)? && matches!(spec.arch, Arch::DebertaV2 { .. }) => {
+            HeadInput::Tokens
+        }
         HeadTask::Sequence if s.flag("use_pooler", false)? => HeadInput::Pooled(Activation::Tanh),
         HeadTask::Sequence => HeadInput::First,
         HeadTask::Token | HeadTask::Question | HeadTask::MaskedLm => HeadInput::Tokens,

@@ -1,6 +1,7 @@
 //! Small numerics that readers need: the generators from which a library draws again what it did not save, and the
 //! decompositions of a base's weights on which some methods rest. Nothing here panics, whatever the sizes and numbers.
 
+mod eigen;
 pub mod fourier;
 pub mod linalg;
 pub mod numpy_random;

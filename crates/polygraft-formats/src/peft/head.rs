@@ -4,7 +4,7 @@ use super::config::Config;
 use super::keys::Keys;
 use crate::bag::TensorBag;
 use crate::change::OwnTable;
-use crate::error::{FormatError, Result, shown};
+use crate::error::Result;
 use crate::names::{self, Param, Part};
 use polygraft::ir::{Dense, LinearSite, Norm, NormSite, Op, Patch, Rewording, Site};
 use polygraft::model::{HeadSpec, ModelSpec};
@@ -63,9 +63,9 @@ pub(super) fn overrides(
         }
         let Some((part, param)) = names::tensor(spec.arch, bare) else { continue };
         let shape = match part {
-            Part::Word | Part::Position | Part::TokenType => {
+            Part::Word | Part::Position | Part::TokenType | Part::Relative => {
                 let Some(site) = part.table().filter(|_| param == Param::Weight) else { continue };
-                let Some(base) = spec.embeddings.at(site).map(|id| spec.weight(id)) else { continue };
+                let Some(base) = spec.table(site).map(|id| spec.weight(id)) else { continue };
                 // Words may have been added.
                 let own = bag.shape(original).and_then(|s| s.first().copied()).filter(|n| *n > base.rows);
                 let rows = own.filter(|_| site == Site::Word).unwrap_or(base.rows);
@@ -74,10 +74,6 @@ pub(super) fn overrides(
                     patches.push(Patch { site, op: Op::Rewording(Rewording::new(OwnTable(table))) });
                 }
                 continue;
-            }
-            Part::Relative => {
-                let why = "replacing a table of relative positions is not supported by this version; train without it in modules_to_save";
-                return Err(FormatError::Unsupported { file: shown(original), why: why.into() });
             }
             Part::Norm(site) => (width(site, head, spec), 0),
             Part::Linear(site) => match shape(site, head, spec) {

@@ -4,6 +4,7 @@
 //! A family is one file here and one row of [`FAMILIES`].
 
 mod change;
+mod changing;
 mod combined;
 mod config;
 mod family;

@@ -1,20 +1,16 @@
 //! The reading of one adapter: what every family's reader works with.
 
-use super::change::RowChange;
 use super::config::{Biases, Config};
 use super::family::{Family, Reader};
 use super::keys::{Keys, ROOT, SHARED};
 use super::{CONFIG, head, replication};
 use crate::adapter::AdapterOptions;
 use crate::bag::TensorBag;
-use crate::change::Change;
 use crate::error::{FormatError, Result};
 use crate::json::Json;
 use crate::names::{self, Part};
-use polygraft::ir::{
-    AdapterIr, BaseClaim, Layer, LinearSite, LowRank, Meeting, NormSite, Op, Patch, Reweight, Rewording, Site, Stands,
-};
-use polygraft::model::{HeadInput, HeadSpec, HeadTask, ModelSpec};
+use polygraft::ir::{AdapterIr, BaseClaim, LinearSite, NormSite, Op, Patch, Site, Stands};
+use polygraft::model::{HeadInput, HeadSpec, HeadTask, ModelSpec, RelativeTerms};
 use polygraft::tensor::Matrix;
 use std::collections::BTreeSet;
 
@@ -87,11 +83,11 @@ pub(super) struct Reading<'a> {
     pub(super) spec: &'a ModelSpec,
     copies: Option<Vec<u16>>,
     pub(super) options: &'a AdapterOptions,
-    family: &'static Family,
+    pub(super) family: &'static Family,
     keys: Keys,
     bag: TensorBag,
     head: Option<HeadSpec>,
-    patches: Vec<Patch>,
+    pub(super) patches: Vec<Patch>,
     missing: Vec<String>,
     changed: Vec<Target>,
     /// What it makes of a row's shape.
@@ -180,14 +176,27 @@ impl Reading<'_> {
 
     /// The embedding tables that get an update: those that the configuration means and for which there are tensors.
     pub(super) fn tables(&mut self) -> Result<Vec<Module>> {
-        let parts = self.parts()?.into_iter();
-        Ok(parts.filter_map(|(path, part)| self.table(path, part)).collect())
+        let mut out = Vec::new();
+        for (path, part) in self.parts()? {
+            match self.table(path, part) {
+                Some(table) if self.is_run(table.site) => out.push(table),
+                Some(table) => self.ignore_all(&table, ""),
+                None => {}
+            }
+        }
+        Ok(out)
+    }
+
+    /// Whether the library runs the module of a table, and with it what wraps it: DeBERTa takes the numbers of its relative
+    /// positions out of theirs.
+    fn is_run(&self, site: Site) -> bool {
+        site != Site::Relative || self.spec.relative.is_some_and(|r| r.terms == RelativeTerms::Bias)
     }
 
     /// The embedding table that `part` is, if it is one, with the rows that the adapter's own has.
     pub(super) fn table(&self, path: String, part: Part) -> Option<Module> {
         let site = part.table()?;
-        let base = self.spec.weight(self.spec.embeddings.at(site)?);
+        let base = self.spec.weight(self.spec.table(site)?);
         let own = self.keys.original(&format!("{path}.weight")).and_then(|o| self.bag.shape(o)?.first().copied());
         let rows = own.filter(|n| site == Site::Word && *n > base.rows).unwrap_or(base.rows);
         Some(Module { module: self.keys.wrapped(&path), path, site, rows, cols: base.cols })
@@ -406,78 +415,6 @@ impl Reading<'_> {
 
     fn shared_original(&self, name: &str) -> Option<String> {
         self.keys.original(&format!("{SHARED}{name}")).map(str::to_owned)
-    }
-
-    /// Adds a patch.
-    pub(super) fn patch(&mut self, site: Site, op: Op) {
-        self.patches.push(Patch { site, op });
-    }
-
-    /// Adds a low-rank update: `a` is `[rank, cols]`, `b` `[rows, rank]`, `bias` `[rows]`.
-    pub(super) fn low_rank(&mut self, at: &Target, a: Vec<f32>, b: Vec<f32>, bias: Option<Vec<f32>>, scale: f32) {
-        let rank = a.len() / at.cols.max(1);
-        let pair = Matrix::dense(rank, at.cols, a).zip(Matrix::dense(at.rows, rank, b));
-        if let Some((a, b)) = pair {
-            self.patch(Site::Linear(at.site), Op::LowRank(LowRank { a, b, bias, scale }));
-        }
-    }
-
-    /// Adds a change of weights whose difference adds up with others'. `held`: the floats that `apply` keeps.
-    pub(super) fn adds<F>(&mut self, at: &Target, held: usize, apply: F)
-    where
-        F: Fn(&mut Layer) -> Result<(), String> + Send + Sync + 'static,
-    {
-        self.change(at, held, (Meeting::Adds, true), move |layer, _| apply(layer));
-    }
-
-    /// Adds a change of the bias alone, which adds up with others'.
-    pub(super) fn adds_bias<F>(&mut self, at: &Target, held: usize, apply: F)
-    where
-        F: Fn(&mut Layer) -> Result<(), String> + Send + Sync + 'static,
-    {
-        self.change(at, held, (Meeting::Adds, false), move |layer, _| apply(layer));
-    }
-
-    /// Adds a change of weights that is applied to whatever the changes before it left.
-    pub(super) fn follows<F>(&mut self, at: &Target, held: usize, apply: F)
-    where
-        F: Fn(&mut Layer) -> Result<(), String> + Send + Sync + 'static,
-    {
-        self.change(at, held, (Meeting::Follows, true), move |layer, _| apply(layer));
-    }
-
-    /// As [`Reading::follows`], for a change that depends on the base's own layer too.
-    pub(super) fn follows_over<F>(&mut self, at: &Target, held: usize, apply: F)
-    where
-        F: Fn(&mut Layer, &Layer) -> Result<(), String> + Send + Sync + 'static,
-    {
-        self.change(at, held, (Meeting::Follows, true), apply);
-    }
-
-    /// As [`Reading::follows`], the other way round where there are several ([`Meeting::Precedes`]).
-    pub(super) fn precedes<F>(&mut self, at: &Target, held: usize, apply: F)
-    where
-        F: Fn(&mut Layer) -> Result<(), String> + Send + Sync + 'static,
-    {
-        self.change(at, held, (Meeting::Precedes, true), move |layer, _| apply(layer));
-    }
-
-    /// Adds a change of an embedding table, as a function of one of its rows. `held`: the floats that `apply` keeps.
-    pub(super) fn rewords<F>(&mut self, at: &Module, held: usize, meeting: Meeting, apply: F)
-    where
-        F: Fn(u32, &mut [f32]) + Send + Sync + 'static,
-    {
-        let (family, shape) = (self.family.name, (at.rows, at.cols));
-        self.patch(at.site, Op::Rewording(Rewording::new(RowChange { family, shape, meeting, held, apply })));
-    }
-
-    fn change<F>(&mut self, at: &Target, held: usize, (meeting, changes_weight): (Meeting, bool), apply: F)
-    where
-        F: Fn(&mut Layer, &Layer) -> Result<(), String> + Send + Sync + 'static,
-    {
-        let shape = (at.rows, at.cols);
-        let change = Change { family: self.family.name, shape, meeting, changes_weight, held, apply };
-        self.patch(Site::Linear(at.site), Op::Reweight(Reweight::new(change)));
     }
 
     fn finish(mut self) -> Result<AdapterIr> {

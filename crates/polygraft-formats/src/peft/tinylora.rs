@@ -1,6 +1,7 @@
 //! TinyLoRA: the update within the largest singular vectors of the weight, `B R A`, with an `R` that few numbers make:
 //! `R = Σ vᵢ Pᵢ`, the `Pᵢ` random, the `v` of several layers' own.
 
+use super::CONFIG;
 use super::config::bad;
 use super::family::{Family, Reader};
 use super::projections::check_size;
@@ -9,6 +10,7 @@ use super::rows::LowRankRows;
 use crate::dense::{product, transposed};
 use crate::error::{FormatError, Result};
 use crate::maths::torch_random::TorchRandom;
+use crate::names::Part;
 use polygraft::ir::Meeting;
 
 /// The family's row.
@@ -26,6 +28,11 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
     let (rank, u) = (r.config.count("r", 2)?, r.config.count("u", 64)?);
     let saved = r.config.flag("save_projection", true)?;
     let seed = r.config.seed("projection_seed", 42)?;
+    if r.parts()?.iter().any(|(_, part)| *part == Part::Relative) {
+        let why =
+            "TinyLoRA on a table of relative positions is not supported: vectors are given out by the order of modules";
+        return Err(FormatError::Unsupported { file: CONFIG.into(), why: why.into() });
+    }
     let mut tables = r.tables()?;
     // In the order in which a model has them.
     tables.sort_by_key(|t| t.site);

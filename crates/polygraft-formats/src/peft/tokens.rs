@@ -47,7 +47,7 @@ pub(super) fn option(r: &mut Reading<'_>) -> Result<()> {
     } else {
         by_name.push((None, ids(OPTION, Some(value))?));
     }
-    for part in [Part::Word, Part::Position, Part::TokenType] {
+    for part in [Part::Word, Part::Position, Part::TokenType, Part::Relative] {
         let path = names::path(r.spec.arch, None, part);
         let Some(table) = r.table(path, part) else { continue };
         let ends =

@@ -20,11 +20,11 @@ const GATE: usize = 2;
 const NOTHING: crate::layers::Args = [0; 7];
 
 pub(crate) fn encode(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
-    let StepKind::Bottleneck { h, x, table, norm } = step.kind else { return Ok(()) };
+    let StepKind::Bottleneck { h, x, table, norm, turn } = step.kind else { return Ok(()) };
     let mut tapes = Tapes::default();
     for segment in e.segments(table) {
         let tape = Tape::new(e, segment.range.clone(), e.width(h));
-        let mut block = Block { e, norm, h: Place::Buffer(h), x: Place::Buffer(x), tape };
+        let mut block = Block { e, norm, turn, h: Place::Buffer(h), x: Place::Buffer(x), tape };
         block.rewrite(e.payload(segment)?, segment.scale)?;
         tapes.add(block.tape);
     }
@@ -35,6 +35,8 @@ pub(crate) fn encode(e: &mut Encoder<'_>, step: &Step) -> Result<()> {
 struct Block<'e, 'a> {
     e: &'e Encoder<'a>,
     norm: Option<BlockNorm>,
+    /// How often the layer has run before.
+    turn: u16,
     /// The sub-block's output, and the residual stream.
     h: Place,
     x: Place,
@@ -98,7 +100,7 @@ impl Block<'_, '_> {
             None => self.join(h, z),
         }
         let r = match rules.residual {
-            Residual::Input => z,
+            Residual::Input | Residual::Undefined => z,
             Residual::Branch => h,
             Residual::Sum if self.norm.is_none() => z,
             Residual::Sum => {
@@ -252,7 +254,8 @@ impl Block<'_, '_> {
     /// Members are attended to one after the other, so that few slots are in use however many there are.
     fn fuse(&mut self, blend: &Blend, payload: &Payload, shared: Input, h: Place) -> Result<Place> {
         let Op::Fusion(fusion) = &payload.op else { return Err(wrong_payload()) };
-        let Fusion { query, key, value, query_before_norm, residual_before, temperature } = &**fusion;
+        let Fusion { query, key, value, query_before_norm, residual_before, temperature: _ } = &**fusion;
+        let temperature = fusion.cooled(self.turn);
         let layers = self.e.layers(payload)?;
         let mut index = 0..3;
         let mut layer = |there: bool| if there { index.next() } else { None };
@@ -264,14 +267,14 @@ impl Block<'_, '_> {
             block.tape.push(kind, layers.layer(which)?.args(1.0));
             Ok(y)
         };
-        let q = through(self, query, if *query_before_norm { h } else { shared.z }, None)?;
+        let q = through(self, query, if *query_before_norm && !blend.rules.parallel { h } else { shared.z }, None)?;
         let y = self.tape.wide();
         let end = blend.parts.len().saturating_sub(1);
         for (i, part) in blend.parts.iter().enumerate() {
             let used = self.tape.used;
             let v = self.fused(part, shared, residual_before.then_some(shared.r))?;
             let k = through(self, key, v, None)?;
-            let kind = Kind::Attend { q, k, v, y, first: i == 0, last: i == end, temperature: *temperature };
+            let kind = Kind::Attend { q, k, v, y, first: i == 0, last: i == end, temperature };
             self.tape.push(kind, NOTHING);
             self.tape.used = used;
         }

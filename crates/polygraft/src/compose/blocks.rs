@@ -91,6 +91,15 @@ fn rules(payload: &Payload) -> Option<Rules> {
     }
 }
 
+/// Whether a payload's input or one inside it is prepared by rules that leave the residual undefined.
+fn unruled(payload: &Payload) -> bool {
+    let inside = match &payload.op {
+        Op::Blend(b) => b.parts.iter().filter(|p| p.stacked).flat_map(|p| &p.chain).any(|(p, _)| unruled(p)),
+        _ => false,
+    };
+    inside || rules(payload).is_some_and(|r| r.residual == Residual::Undefined)
+}
+
 impl Blocks<'_> {
     /// The run of `node`, and the rules of the adapter that was applied last, whose `norm_after` holds.
     pub(super) fn run<'a>(&self, node: &Node<'a>) -> Found<(Vec<Rewrite<'a>>, Option<Rules>)> {
@@ -104,6 +113,11 @@ impl Blocks<'_> {
             if run.len() > 1 {
                 run = vec![as_one(run)];
             }
+        }
+        if let Some(name) = run.iter().find_map(|r| unruled(&r.payload).then(|| r.names.join(", "))) {
+            return Err(format!(
+                "of {name}, one that runs first has the residual \"post_add\" and no norm before it (residual_before_ln, original_ln_before), which is undefined, in the library as well"
+            ));
         }
         for rewrite in &mut run {
             if let Some(own) = rules(&rewrite.payload).filter(|own| own.keeps != keeps) {

@@ -1,7 +1,7 @@
 //! [`Compose`] × loaded adapters → the patches that a row takes, each at its (site, ordinal) with its scale.
 
 use super::blocks::Blocks;
-use super::tree::{Leaf, Node, Placing, bind};
+use super::tree::{Leaf, Node, Placing, averages, bind, fused};
 use super::updates::{self, Link, Updates};
 use super::{Compose, SplitPart};
 use crate::error::{Error, Result};
@@ -407,38 +407,6 @@ fn is_first(leaves: &[Placing<'_>], index: usize) -> bool {
     leaves[..index].iter().all(|l| l.leaf.adapter.chains != leaves[index].leaf.adapter.chains)
 }
 
-/// The leaves that stand in a `fuse`.
-fn fused<'a>(node: &Node<'a>) -> Vec<Placing<'a>> {
-    match node {
-        Node::Fuse(_) => node.leaves(),
-        Node::Leaf(_) => Vec::new(),
-        Node::Stack(list) | Node::Split(list, _) => list.iter().flat_map(fused).collect(),
-        Node::Average(list) | Node::Mix(list) | Node::Sum(list) => list.iter().flat_map(|(n, _)| fused(n)).collect(),
-    }
-}
-
-/// What is wrong with an average in an average, if there is one.
-fn averages(node: &Node<'_>) -> Option<String> {
-    let names = |n: &Node<'_>| n.leaves().iter().map(|p| p.leaf.name).collect::<Vec<_>>().join(" and ");
-    match node {
-        Node::Leaf(_) => None,
-        Node::Average(list) => {
-            if let Some((inner, _)) = list.iter().find(|(n, _)| matches!(n, Node::Average(_))) {
-                let others = list.iter().filter(|(n, _)| !matches!(n, Node::Average(_)));
-                let others: Vec<String> = others.map(|(n, _)| names(n)).collect();
-                return Some(format!(
-                    "the average of {} stands in an average with {}, which the library does not have; average all of them, with weights",
-                    names(inner),
-                    if others.is_empty() { "another".into() } else { others.join(" and ") }
-                ));
-            }
-            list.iter().find_map(|(n, _)| averages(n))
-        }
-        Node::Mix(list) | Node::Sum(list) => list.iter().find_map(|(n, _)| averages(n)),
-        Node::Stack(list) | Node::Fuse(list) | Node::Split(list, _) => list.iter().find_map(averages),
-    }
-}
-
 /// Sites that are planned inside a head's steps, and so once for each head shape.
 #[must_use]
 pub(crate) fn in_head_steps(site: Site) -> bool {
@@ -497,6 +465,12 @@ impl Resolved {
             let ordinal = meets.map(|q| q.ordinal + 1).max().unwrap_or(0);
             self.placed[index].ordinal = ordinal;
         }
+    }
+
+    /// Whether a row has other embeddings of relative positions than the base's table.
+    #[must_use]
+    pub fn changes_positions(&self) -> bool {
+        self.placed.iter().any(|p| p.site == Site::Relative)
     }
 
     /// The composition without its offsets of the pooled embedding: what decides the expensive part of an embedding.

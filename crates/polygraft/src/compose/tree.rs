@@ -107,3 +107,35 @@ pub(super) struct Placing<'a> {
     pub(super) scale: f32,
     pub(super) part: Vec<super::SplitPart>,
 }
+
+/// The leaves that stand in a `fuse`.
+pub(super) fn fused<'a>(node: &Node<'a>) -> Vec<Placing<'a>> {
+    match node {
+        Node::Fuse(_) => node.leaves(),
+        Node::Leaf(_) => Vec::new(),
+        Node::Stack(list) | Node::Split(list, _) => list.iter().flat_map(fused).collect(),
+        Node::Average(list) | Node::Mix(list) | Node::Sum(list) => list.iter().flat_map(|(n, _)| fused(n)).collect(),
+    }
+}
+
+/// What is wrong with an average in an average, if there is one.
+pub(super) fn averages(node: &Node<'_>) -> Option<String> {
+    let names = |n: &Node<'_>| n.leaves().iter().map(|p| p.leaf.name).collect::<Vec<_>>().join(" and ");
+    match node {
+        Node::Leaf(_) => None,
+        Node::Average(list) => {
+            if let Some((inner, _)) = list.iter().find(|(n, _)| matches!(n, Node::Average(_))) {
+                let others = list.iter().filter(|(n, _)| !matches!(n, Node::Average(_)));
+                let others: Vec<String> = others.map(|(n, _)| names(n)).collect();
+                return Some(format!(
+                    "the average of {} stands in an average with {}, which the library does not have; average all of them, with weights",
+                    names(inner),
+                    if others.is_empty() { "another".into() } else { others.join(" and ") }
+                ));
+            }
+            list.iter().find_map(|(n, _)| averages(n))
+        }
+        Node::Mix(list) | Node::Sum(list) => list.iter().find_map(|(n, _)| averages(n)),
+        Node::Stack(list) | Node::Fuse(list) | Node::Split(list, _) => list.iter().find_map(averages),
+    }
+}

@@ -29,6 +29,8 @@ pub enum Residual {
     Branch,
     /// `h + x`, before the norm (`post_add`).
     Sum,
+    /// None that the library could name (`post_add` without a norm): the adapter can only stand where another's rules hold.
+    Undefined,
 }
 
 /// Where a bottleneck takes its input, and what becomes of its output.
@@ -89,12 +91,21 @@ pub struct Fusion {
     pub key: Option<(Matrix, Vec<f32>)>,
     /// `[hidden, hidden]`; the identity when absent.
     pub value: Option<Matrix>,
-    /// The query is the sub-block's output as it came, not what the adapters read.
+    /// The query is the sub-block's output as it came, not what the adapters read; of parallel ones it is that always.
     pub query_before_norm: bool,
     /// The residual is added to each adapter's output, rather than to their mixture.
     pub residual_before: bool,
-    /// Divides the products.
+    /// Divides the products, the first time in a call ([`Fusion::cooled`]).
     pub temperature: f32,
+}
+
+impl Fusion {
+    /// What divides the products once the layer has run `turn` times in a call, as a layer does that stands for several:
+    /// the library takes a thousandth of the temperature off at each use, down to 1.
+    #[must_use]
+    pub fn cooled(&self, turn: u16) -> f32 {
+        (self.temperature * (1.0 - f32::from(turn) / 1000.0)).max(1.0)
+    }
 }
 
 /// One member of a [`Blend`]: a bottleneck, or a stack of them.

@@ -257,8 +257,8 @@ fn fits(name: &str, adapter: &AdapterIr, patch: &Patch, spec: &ModelSpec) -> Res
             }
             Ok(())
         }
-        (Site::Word | Site::Position | Site::TokenType, Op::Rewording(change)) => {
-            let table = spec.weight(spec.embeddings.at(patch.site).ok_or_else(missing)?);
+        (Site::Word | Site::Position | Site::TokenType | Site::Relative, Op::Rewording(change)) => {
+            let table = spec.weight(spec.table(patch.site).ok_or_else(missing)?);
             let whole = |p: &Patch| match &p.op {
                 Op::Rewording(r) if p.site == patch.site && r.0.stands_for() == Stands::Table => Some(r.0.shape().0),
                 _ => None,

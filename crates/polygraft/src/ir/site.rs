@@ -130,6 +130,8 @@ pub enum Site {
     Position,
     /// The token-type embeddings.
     TokenType,
+    /// The embeddings of relative positions (DeBERTa), or their biases by head (MPNet).
+    Relative,
     /// A layer's keys and values.
     Keys(u16),
     /// What a vocabulary head's last layer reads.
@@ -193,6 +195,7 @@ impl fmt::Display for Site {
             Self::Word => f.write_str("word embeddings"),
             Self::Position => f.write_str("position embeddings"),
             Self::TokenType => f.write_str("token-type embeddings"),
+            Self::Relative => f.write_str("relative-position embeddings"),
             Self::Keys(layer) => write!(f, "layer {layer} keys and values"),
             Self::Embeddings => f.write_str("embeddings"),
             Self::Vocabulary => f.write_str("vocabulary head input"),
@@ -215,6 +218,7 @@ impl Site {
             | Self::Word
             | Self::Position
             | Self::TokenType
+            | Self::Relative
             | Self::Embeddings
             | Self::Vocabulary
             | Self::Pooled => None,
@@ -241,6 +245,7 @@ impl Site {
             | Self::Word
             | Self::Position
             | Self::TokenType
+            | Self::Relative
             | Self::Embeddings
             | Self::Vocabulary
             | Self::Pooled => self,

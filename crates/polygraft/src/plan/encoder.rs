@@ -6,9 +6,9 @@ use super::place::{At, Builder};
 use super::prenorm;
 use super::{Shape, Want};
 use crate::error::Result;
-use crate::ir::{BlockSite, LayerLinear, LinearSite, NormSite};
+use crate::ir::{BlockSite, LayerLinear, LinearSite, NormSite, Site};
 use crate::model::{ModelSpec, RelativeTerms, SentenceStage};
-use crate::program::{BufferId, Extent, OutputKind, Program, Purpose, RelativeBuffers, Scope, StepKind, check};
+use crate::program::{BufferId, Extent, OpKind, OutputKind, Program, Purpose, RelativeBuffers, Scope, StepKind, check};
 
 /// Plans the Program for `shape` on `spec`, leaving what `want` asks for. The Program has been checked.
 ///
@@ -104,6 +104,7 @@ fn encoder(b: &mut Builder<'_>) -> BufferId {
 fn layers(b: &mut Builder<'_>, buffers: &Buffers, order: &[u16], convolution: Option<BufferId>) {
     let h = buffers.h;
     for (at, &layer) in order.iter().enumerate() {
+        b.turn = order[..at].iter().filter(|l| **l == layer).count() as u16;
         if b.spec.prenorm {
             prenorm::layer(b, buffers, layer);
         } else {
@@ -183,6 +184,8 @@ pub(super) fn feed_forward(b: &mut Builder<'_>, buffers: &Buffers, layer: u16, x
 fn positions(b: &mut Builder<'_>) -> Option<Positions> {
     let relative = b.spec.relative?;
     let rows = b.buffer(Extent::Positions, b.spec.weight(relative.table).cols);
+    // Changed rows are in what the step gives; the table says whose they are, and gives them blocks of their own.
+    b.tables(Site::Relative, OpKind::Rewording, At::ENCODER, Extent::Positions);
     b.step(StepKind::Positions { out: rows, table: relative.table }, Scope::All, None);
     let terms = match relative.terms {
         RelativeTerms::Bias => RelativeBuffers { bias: Some(rows), keys: None, queries: None },

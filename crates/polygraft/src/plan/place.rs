@@ -12,6 +12,8 @@ pub(super) struct Builder<'a> {
     pub(super) spec: &'a ModelSpec,
     pub(super) shape: &'a Shape,
     program: Program,
+    /// How often the layer that is being planned has run before.
+    pub(super) turn: u16,
 }
 
 /// Where a step stands: its scope, and the head whose tables its patches come from.
@@ -28,7 +30,7 @@ impl At {
 impl<'a> Builder<'a> {
     pub(super) fn new(spec: &'a ModelSpec, shape: &'a Shape) -> Self {
         let program = Program { steps: Vec::new(), buffers: Vec::new(), tables: Vec::new(), outputs: Vec::new() };
-        Self { spec, shape, program }
+        Self { spec, shape, program, turn: 0 }
     }
 
     pub(super) fn finish(self) -> Program {
@@ -66,7 +68,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The tables of all patches of kind `op` at `site`, in order of their ordinals.
-    fn tables(&mut self, site: Site, op: OpKind, at: At, extent: Extent) -> Vec<TableId> {
+    pub(super) fn tables(&mut self, site: Site, op: OpKind, at: At, extent: Extent) -> Vec<TableId> {
         let shape = self.shape;
         shape
             .patches
@@ -146,7 +148,8 @@ impl<'a> Builder<'a> {
             replaced: self.tables(Site::Norm(site), OpKind::ReplaceNorm, At::ENCODER, Extent::Tokens).first().copied(),
         });
         for table in tables {
-            self.step(StepKind::Bottleneck { h, x, table, norm }, Scope::Only(table), Some(origin));
+            let turn = self.turn;
+            self.step(StepKind::Bottleneck { h, x, table, norm, turn }, Scope::Only(table), Some(origin));
         }
     }
 

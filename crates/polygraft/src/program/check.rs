@@ -175,7 +175,7 @@ impl Checker<'_> {
                 self.want(x.extent == out.extent, "the extent")?;
                 self.payload_table(table, x.extent)
             }
-            StepKind::Bottleneck { h, x, table, norm } => {
+            StepKind::Bottleneck { h, x, table, norm, turn: _ } => {
                 self.want(x != h, "input and output must differ, which")?;
                 let (x, h) = (self.buffer(x)?, self.buffer(h)?);
                 self.want(x == h && h.extent == Extent::Tokens, "the shape")?;

@@ -107,6 +107,7 @@ fn takes(
     };
     let table = match *kind {
         StepKind::Embed { .. } => [Site::Word, Site::Position, Site::TokenType].into_iter().find_map(patched),
+        StepKind::Positions { .. } => patched(Site::Relative),
         StepKind::Attention { prefix, .. } => prefix.map(|p| p.first),
         StepKind::LowRank { table, .. }
         | StepKind::MixedLowRank { table, .. }

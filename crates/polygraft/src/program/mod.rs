@@ -269,6 +269,8 @@ pub enum StepKind {
         table: TableId,
         /// The norm that follows the sub-block, where one does.
         norm: Option<BlockNorm>,
+        /// How often the layer has run before in the call: layers may share their weights.
+        turn: u16,
     },
     /// Virtual tokens: rows of a table's payloads in place of `x`'s, one payload row a token.
     Insert {

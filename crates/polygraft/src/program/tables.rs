@@ -49,7 +49,7 @@ pub struct Tables {
 
 /// The relative positions of a call: rows of their table, once for each block. Rows of the batch whose compositions
 /// change differently what positions give have blocks of their own.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Relative {
     /// The table's rows that a block has, ascending.
     pub buckets: Vec<u32>,
@@ -57,6 +57,8 @@ pub struct Relative {
     pub blocks: Vec<u32>,
     /// By `query − key + longest − 1`: the place in a block.
     pub places: Vec<u32>,
+    /// What the `Positions` step gives, `[P, N]`, where adapters change the table: gathered by whoever holds both.
+    pub embedded: Option<Vec<f32>>,
 }
 
 impl Relative {
@@ -64,6 +66,26 @@ impl Relative {
     #[must_use]
     pub fn count(&self) -> usize {
         self.blocks.iter().max().map_or(0, |b| *b as usize + 1)
+    }
+
+    /// Row `place` of what the `Positions` step gives, `width` numbers: the one that was gathered, else as `read` gives
+    /// the table's.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn give(
+        &self,
+        place: usize,
+        out: &mut [f32],
+        read: impl FnOnce(usize, &mut [f32]) -> crate::error::Result<()>,
+    ) -> crate::error::Result<()> {
+        match &self.embedded {
+            Some(rows) => {
+                out.copy_from_slice(&rows[place * out.len()..][..out.len()]);
+                Ok(())
+            }
+            None => read(self.buckets[place % self.buckets.len()] as usize, out),
+        }
     }
 
     /// The places of block `block`.

@@ -1,4 +1,4 @@
-//! Embedding rows by hand: what the `Embed` step gives, where adapters change words or stand for them, and for a backend
+//! Embedding rows by hand: what the `Embed` and `Positions` steps give, where adapters change words or stand for them, and for a backend
 //! elsewhere that has no tables.
 
 use crate::backend::Backend;
@@ -7,6 +7,7 @@ use crate::compose::Resolved;
 use crate::error::{Error, Result};
 use crate::ir::{AdapterIr, Meeting, Op, Rewording, Site, Stands};
 use crate::model::ModelSpec;
+use crate::program::Relative;
 use crate::steps::embed_token;
 
 /// Whether a row under `resolved` has words that no table has.
@@ -28,7 +29,7 @@ pub(super) fn prepare<B: Backend>(adapter: &mut AdapterIr, spec: &ModelSpec, bac
     let mut own: Vec<(Site, Rewording)> = Vec::new();
     for patch in &mut adapter.patches {
         let Op::Rewording(change) = &patch.op else { continue };
-        let Some(table) = spec.embeddings.at(patch.site) else { continue };
+        let Some(table) = spec.table(patch.site) else { continue };
         let whole = own.iter().find(|(site, _)| *site == patch.site).map(|(_, change)| change);
         let prepared = change.0.prepared(&mut |row, out| match whole {
             Some(Rewording(whole)) => {
@@ -62,12 +63,8 @@ pub(super) fn gather<B: Backend>(
     for (row, &composition) in rows.iter().zip(of) {
         let resolved = resolved[composition];
         let laid = batch::lay(row, resolved.rows, spec);
-        let changes = |site: Site| -> Vec<(&Rewording, f32)> {
-            let here = resolved.placed.iter().filter(|p| p.site == site);
-            here.filter_map(|p| if let Op::Rewording(change) = &p.payload.op { Some((change, p.scale)) } else { None })
-                .collect()
-        };
-        let changes = [Site::Word, Site::Position, Site::TokenType].map(|site| (tables.at(site), changes(site)));
+        let changes =
+            [Site::Word, Site::Position, Site::TokenType].map(|site| (tables.at(site), changes(resolved, site)));
         let prompt = resolved.placed.iter().find_map(|p| match &p.payload.op {
             Op::Prompt(prompt) if p.site == Site::Word => Some(prompt),
             _ => None,
@@ -96,6 +93,39 @@ pub(super) fn gather<B: Backend>(
         }
     }
     Ok(out)
+}
+
+/// What the `Positions` step gives where adapters change its table: block by block, changed as the block's rows say.
+pub(super) fn gather_positions<B: Backend>(
+    relative: &Relative,
+    layout: &Layout,
+    resolved: &[&Resolved],
+    spec: &ModelSpec,
+    backend: &B,
+) -> Result<Option<Vec<f32>>> {
+    let Some(table) = spec.table(Site::Relative) else { return Ok(None) };
+    let width = spec.weight(table).cols;
+    let mut out = vec![0.0; relative.count() * relative.buckets.len() * width];
+    for (row, block) in relative.blocks.iter().enumerate() {
+        if row > 0 && relative.blocks[row - 1] == *block {
+            continue;
+        }
+        let changes = changes(resolved[layout.compositions[row]], Site::Relative);
+        let places = relative.block(*block as usize);
+        let rows = out[places.start * width..places.end * width].chunks_exact_mut(width);
+        for (y, bucket) in rows.zip(&relative.buckets) {
+            backend.weight_row(table, *bucket as usize, y)?;
+            reword(&changes, *bucket, y);
+        }
+    }
+    Ok(Some(out))
+}
+
+/// The changes of the table at `site`, each with its scale.
+fn changes(resolved: &Resolved, site: Site) -> Vec<(&Rewording, f32)> {
+    let here = resolved.placed.iter().filter(|p| p.site == site);
+    here.filter_map(|p| if let Op::Rewording(change) = &p.payload.op { Some((change, p.scale)) } else { None })
+        .collect()
 }
 
 /// As weights are folded: what adds sees the base's row, what follows sees all before it.

@@ -183,6 +183,7 @@ impl Wire for Residual {
             0 => Ok(Self::Input),
             1 => Ok(Self::Branch),
             2 => Ok(Self::Sum),
+            3 => Ok(Self::Undefined),
             other => Err(broken(&format!("there is no residual {other}"))),
         }
     }

@@ -86,6 +86,8 @@ pub struct Tokens<'a> {
     pub width: usize,
     /// The norm that follows, for runs of tokens; none at a sub-block that no norm follows.
     pub norms: &'a [(Range<usize>, ModelNorm<'a>)],
+    /// How often the layer has run before.
+    pub turn: u16,
 }
 
 /// The norm of each token of `tokens`, in runs that count from the first: `own` has what replaces the model's.
@@ -255,7 +257,7 @@ fn split(
             .collect();
         let own = Input { z: shared.z[at.clone()].to_vec(), r: shared.r[at.clone()].to_vec() };
         let ids = &tokens.ids[range.clone()];
-        let tokens = Tokens { x: &tokens.x[at], ids, width: tokens.width, norms: &norms };
+        let tokens = Tokens { x: &tokens.x[at], ids, width: tokens.width, norms: &norms, turn: tokens.turn };
         out.extend(member(part, &own, false, &tokens, p)?);
     }
     Ok(out)
@@ -270,7 +272,8 @@ fn blend(blend: &Blend, h: &[f32], tokens: &Tokens<'_>, p: &mut dyn Products) ->
     let outputs =
         blend.parts.iter().map(|part| member(part, &shared, fusing, tokens, p)).collect::<Result<Vec<_>>>()?;
     if let How::Fuse(payload) = &blend.how {
-        return fuse(payload, &shared, h, outputs, tokens.width, p);
+        let own = (!blend.rules.parallel).then_some(h);
+        return fuse(payload, &shared, own, outputs, tokens, p);
     }
     let mut out = vec![0.0; h.len()];
     if matches!(blend.how, How::Average) {
@@ -292,13 +295,15 @@ fn blend(blend: &Blend, h: &[f32], tokens: &Tokens<'_>, p: &mut dyn Products) ->
 fn fuse(
     payload: &Payload,
     shared: &Input,
-    h: &[f32],
+    // The sub-block's output, unless the adapters are parallel.
+    h: Option<&[f32]>,
     mut outputs: Vec<Vec<f32>>,
-    width: usize,
+    tokens: &Tokens<'_>,
     p: &mut dyn Products,
 ) -> Result<Vec<f32>> {
     let Op::Fusion(fusion) = &payload.op else { return Err(wrong_payload()) };
-    let Fusion { query, key, value, query_before_norm, residual_before, temperature } = &**fusion;
+    let Fusion { query, key, value, query_before_norm, residual_before, temperature: _ } = &**fusion;
+    let (width, temperature) = (tokens.width, fusion.cooled(tokens.turn));
     if *residual_before {
         outputs.iter_mut().for_each(|o| add(o, &shared.r, 1.0));
     }
@@ -309,9 +314,9 @@ fn fuse(
         }
         Ok(out)
     };
-    let q = through(Factor::Query, query.is_some(), if *query_before_norm { h } else { &shared.z })?;
+    let q = through(Factor::Query, query.is_some(), h.filter(|_| *query_before_norm).unwrap_or(&shared.z))?;
     let keys: Vec<Vec<f32>> = outputs.iter().map(|o| through(Factor::Key, key.is_some(), o)).collect::<Result<_>>()?;
-    let mut out = vec![0.0; h.len()];
+    let mut out = vec![0.0; shared.z.len()];
     for (t, out) in out.chunks_exact_mut(width).enumerate() {
         let at = t * width..(t + 1) * width;
         let mut weights: Vec<f32> = keys.iter().map(|k| dot(&q[at.clone()], &k[at.clone()]) / temperature).collect();
@@ -427,7 +432,7 @@ pub fn by_row(tables: &Tables, extent: Extent, range: Range<usize>) -> impl Iter
 }
 
 pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()> {
-    let StepKind::Bottleneck { h, x, table, norm } = step.kind else { return Ok(()) };
+    let StepKind::Bottleneck { h, x, table, norm, turn } = step.kind else { return Ok(()) };
     let width = m.width(h);
     let mut y = m.take(h);
     let base = norm
@@ -450,7 +455,7 @@ pub(super) fn eval<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Result<()
             };
             let at = part.start * width..part.end * width;
             let ids = &m.tables.ids[part.clone()];
-            let tokens = Tokens { x: &m.read(x)[at.clone()], ids, width, norms: &norms };
+            let tokens = Tokens { x: &m.read(x)[at.clone()], ids, width, norms: &norms, turn };
             rewrite(payload, segment.scale, &mut y[at], &tokens, &mut Naive)?;
         }
     }

@@ -9,9 +9,8 @@ pub(super) fn positions<W: Weights>(m: &mut Machine<'_, W>, step: &Step) -> Resu
     let width = m.width(out);
     let relative = m.tables.relative.as_ref().ok_or_else(|| Error::Program("a call without its positions".into()))?;
     let mut y = m.take(out);
-    let places = (0..relative.count()).flat_map(|_| &relative.buckets);
-    for (y, bucket) in y.chunks_exact_mut(width).zip(places) {
-        m.weights.row(table, *bucket as usize, y)?;
+    for (place, y) in y.chunks_exact_mut(width).enumerate() {
+        relative.give(place, y, |row, y| m.weights.row(table, row, y))?;
     }
     m.put(out, y);
     Ok(())

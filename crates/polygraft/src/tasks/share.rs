@@ -76,7 +76,10 @@ impl<B: Backend> Encode<B> {
         let ahead = if self.todo_tokens > 4 * LEAST_TOKENS * (engine.satellites() + 1) { AHEAD } else { 1 };
         let alone = self.running.is_none() && self.todo_tokens <= self.room(engine);
         let known = engine.satellites.known.get(satellite);
-        if known.is_none() || held >= ahead || alone || !share::fits(engine.session.spec(), self.want) {
+        // Changed positions are gathered where their table and its changes are.
+        let here =
+            self.resolved.iter().any(Resolved::changes_positions) || !share::fits(engine.session.spec(), self.want);
+        if known.is_none() || held >= ahead || alone || here {
             return Ok(None);
         }
         let Some(chunk) = self.next_chunk(engine) else { return Ok(None) };
