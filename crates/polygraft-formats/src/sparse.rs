@@ -134,7 +134,7 @@ impl Reading<'_> {
         let entries = diff.places.iter().map(|p| split(*p)).zip(values).map(|((row, col), v)| Entry { row, col, v });
         let mut entries: Vec<Entry> = entries.collect();
         entries.sort_by_key(|e| (e.row, e.col));
-        if matches!(site, Site::Word | Site::Position | Site::TokenType | Site::Relative) {
+        if self.spec.table(site).is_some() {
             if site == Site::Word && self.tied() {
                 // The language model's output layer is the same table, and moves with it.
                 self.adds(Site::Linear(LinearSite::HeadOutput), (rows, cols), Param::Weight, entries.clone());

@@ -4,7 +4,7 @@
 use super::lineage::hex;
 use super::meta::{FORMAT, KEY, Meta, Sentence, activation_name};
 use crate::container::Dtype;
-use crate::container::write::{Entry, Writer};
+use crate::container::write::{Entry, Writer, failed};
 use crate::error::{FormatError, Result};
 use crate::names::{self, Param, Part};
 use crate::numbers;
@@ -229,12 +229,11 @@ pub fn folder<W: Write>(
     mut create: impl FnMut(&str) -> std::io::Result<W>,
 ) -> Result<u64> {
     let mut written = Vec::new();
-    let io = |name: &str, e: std::io::Error| FormatError::Io { file: name.into(), why: e.to_string() };
-    let weights = BufWriter::with_capacity(1 << 20, create(WEIGHTS).map_err(|e| io(WEIGHTS, e))?);
+    let weights = BufWriter::with_capacity(1 << 20, create(WEIGHTS).map_err(|e| failed(WEIGHTS, &e))?);
     written.push(by_rows(weights, spec, give)?);
     let mut put = |name: &str, bytes: &[u8]| {
         let wrote = create(name).and_then(|mut file| file.write_all(bytes).and_then(|()| file.flush()));
-        wrote.map_err(|e| io(name, e))
+        wrote.map_err(|e| failed(name, &e))
     };
     let config = config(spec);
     for (name, bytes) in [(CONFIG, Some(config.as_slice())), (TOKENIZER, kit)] {

@@ -91,7 +91,8 @@ pub struct Fusion {
     pub key: Option<(Matrix, Vec<f32>)>,
     /// `[hidden, hidden]`; the identity when absent.
     pub value: Option<Matrix>,
-    /// The query is the sub-block's output as it came, not what the adapters read; of parallel ones it is that always.
+    /// The query is the sub-block's output as it came, not what the adapters read. Where the last one is parallel, this is
+    /// not asked: the query is what it reads.
     pub query_before_norm: bool,
     /// The residual is added to each adapter's output, rather than to their mixture.
     pub residual_before: bool,
