@@ -501,7 +501,7 @@ export interface ModelEvents {
     progress: Progress;
     /** Something to know that is no error. */
     warning: Warning;
-    /** After a call, with `profile: true`: milliseconds by kernel on the CPU of the model's own thread. */
+    /** After a call, with `profile: true`: milliseconds by kernel, of the model's own thread and of a GPU that has timestamps. */
     profile: Readonly<Record<string, number>>;
     /** Calls run elsewhere from now on: the GPU was lost, and opened again or given up. */
     device: DeviceState;

@@ -1,14 +1,14 @@
 // linear_tile: y = f(x · dequant(W)ᵀ + b) for some rows            twin: crates/polygraft/src/steps/linear.rs
 // bindings: as linear.wgsl
 // tiling: (8 Y) rows × (8 X) outputs a workgroup, X × Y invocations of 8×8, 16 inputs a stage;
-//   workgroup memory 512 (X + Y) B: 8 192 B for 8 × 8, 16 384 B of 16 384 for 16 × 16
-// assumes: as linear_direct
+//   workgroup memory 512 (X + Y) B: 8 192 B for 8 × 8, 16 384 B of 16 384 for 16 × 16; half of it in 16 bits
+// assumes: as linear_direct; Stored and UNIT from linear_full or linear_half
 
 const X: u32 = 8u;
 const Y: u32 = 8u;
 
-var<workgroup> xs: array<vec4<f32>, 16u * Y * 2u>; // [input][4 rows]
-var<workgroup> ws: array<vec4<f32>, 16u * X * 2u>; // [input][4 outputs]
+var<workgroup> xs: array<Stored, 16u * Y * 2u>; // [input][4 rows]
+var<workgroup> ws: array<Stored, 16u * X * 2u>; // [input][4 outputs]
 
 // Weights of four outputs at four inputs: one vec4 an output.
 fn weights(column: u32, g: u32) -> mat4x4<f32> {
@@ -55,11 +55,11 @@ fn main(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) id
           x[(at + min(row + 3u, last)) * params.x_stride + g],
         );
       }
-      let t = transpose(m);
-      xs[(k * 4u) * Y * 2u + quad] = t[0];
-      xs[(k * 4u + 1u) * Y * 2u + quad] = t[1];
-      xs[(k * 4u + 2u) * Y * 2u + quad] = t[2];
-      xs[(k * 4u + 3u) * Y * 2u + quad] = t[3];
+      let t = transpose(m) * (1.0 / UNIT);
+      xs[(k * 4u) * Y * 2u + quad] = stored(t[0]);
+      xs[(k * 4u + 1u) * Y * 2u + quad] = stored(t[1]);
+      xs[(k * 4u + 2u) * Y * 2u + quad] = stored(t[2]);
+      xs[(k * 4u + 3u) * Y * 2u + quad] = stored(t[3]);
     }
     for (var i = lane; i < X * 8u; i += X * Y) {
       let quad = i % (X * 2u);
@@ -69,17 +69,17 @@ fn main(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) id
       if (g < params.groups && first_column + quad < params.columns) {
         m = transpose(weights(first_column + quad, g));
       }
-      ws[(k * 4u) * X * 2u + quad] = m[0];
-      ws[(k * 4u + 1u) * X * 2u + quad] = m[1];
-      ws[(k * 4u + 2u) * X * 2u + quad] = m[2];
-      ws[(k * 4u + 3u) * X * 2u + quad] = m[3];
+      ws[(k * 4u) * X * 2u + quad] = stored(m[0]);
+      ws[(k * 4u + 1u) * X * 2u + quad] = stored(m[1]);
+      ws[(k * 4u + 2u) * X * 2u + quad] = stored(m[2]);
+      ws[(k * 4u + 3u) * X * 2u + quad] = stored(m[3]);
     }
     workgroupBarrier();
     for (var k = 0u; k < 16u; k++) {
-      let a = xs[k * Y * 2u + id.y * 2u];
-      let b = xs[k * Y * 2u + id.y * 2u + 1u];
-      let p = ws[k * X * 2u + id.x];
-      let q = ws[k * X * 2u + id.x + X];
+      let a = loaded(xs[k * Y * 2u + id.y * 2u]);
+      let b = loaded(xs[k * Y * 2u + id.y * 2u + 1u]);
+      let p = loaded(ws[k * X * 2u + id.x]);
+      let q = loaded(ws[k * X * 2u + id.x + X]);
       c00 += a.x * p; c01 += a.x * q;
       c10 += a.y * p; c11 += a.y * q;
       c20 += a.z * p; c21 += a.z * q;
@@ -102,8 +102,8 @@ fn write(row: u32, column: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4<f32>, c3:
   if (column >= params.columns) { return; }
   let b = bias(column);
   let at = (params.first + row) * params.y_stride + params.column + column;
-  if (row < params.rows) { y[at] = activate(c0 + b, params.activation); }
-  if (row + 1u < params.rows) { y[at + params.y_stride] = activate(c1 + b, params.activation); }
-  if (row + 2u < params.rows) { y[at + 2u * params.y_stride] = activate(c2 + b, params.activation); }
-  if (row + 3u < params.rows) { y[at + 3u * params.y_stride] = activate(c3 + b, params.activation); }
+  if (row < params.rows) { y[at] = activate(c0 * UNIT + b, params.activation); }
+  if (row + 1u < params.rows) { y[at + params.y_stride] = activate(c1 * UNIT + b, params.activation); }
+  if (row + 2u < params.rows) { y[at + 2u * params.y_stride] = activate(c2 * UNIT + b, params.activation); }
+  if (row + 3u < params.rows) { y[at + 3u * params.y_stride] = activate(c3 * UNIT + b, params.activation); }
 }

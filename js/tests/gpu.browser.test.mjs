@@ -176,6 +176,19 @@ test('one token, many rows, two calls at once, an abort between submissions', as
   assert.deepEqual(seen, { one: 1, many: 600, aborted: 'AbortError', same: true, differ: true });
 });
 
+test('a profile says what the kernels of the device took, by its own clock', async () => {
+  const spent = await onPage('none', async ({ from, texts }) => {
+    const { load } = await import(`${from}/index.js`);
+    const model = await load('/model', { device: 'webgpu', cache: false, profile: true });
+    const told = new Promise((resolve) => model.on('profile', resolve));
+    await model.embed(texts);
+    return told;
+  }, { from: '/with/none', texts: tiny.texts(7, 12, 1) });
+  const kernels = Object.entries(spent);
+  assert.ok(['linear direct', 'attention direct', 'norm'].every((kind) => kernels.some(([name]) => name.startsWith(kind))), JSON.stringify(spent));
+  assert.ok(kernels.every(([, ms]) => ms >= 0 && ms < 6e4), JSON.stringify(spent));
+});
+
 test('a device that passes for hardware is timed against the CPU, once', async () => {
   const seen = await onPage('disguised', async (from) => {
     const { load } = await import(`${from}/index.js`);

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import make  # First: it silences transformers.
 import base_families
+import delicate
 import hub_case
 import transformers
 from adapters import (AdapterPlusConfig, BnConfig, CompacterConfig, ConfigUnion, DiReftConfig, DoRAConfig, DvoRAConfig, IA3Config, LoRAConfig,
@@ -260,7 +261,10 @@ def compose(r, kinds, config, count=3, **more):
     names = "wxyz"[:count]
     while True:
         text = tree(r, names, kinds)
-        fused, needed = fusions(r, text)
+        try:
+            fused, needed = fusions(r, text)
+        except IndexError:  # A split of fewer tokens than its parts ask for.
+            continue
         if len(fused) == needed and parse_composition(parse(text, list(range(30)), 2)):
             break
     used = sorted(set(leaves(parse(text, list(range(30)), 2))))
@@ -381,6 +385,7 @@ def main():
     parser.add_argument("--bases", default=",".join(BASES))
     parser.add_argument("families", nargs="*")
     args = parser.parse_intermixed_args()
+    delicate.DRAWS = 3
     out = args.out.resolve()
     BASES[:] = args.bases.split(",")
     shutil.rmtree(out / "hub", ignore_errors=True)

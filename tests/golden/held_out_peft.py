@@ -19,6 +19,7 @@ from pathlib import Path
 
 import make  # First: it quiets the libraries before they are loaded.
 import base_families
+import delicate
 import held_out_draws as draws
 import torch
 import transformers
@@ -269,6 +270,7 @@ def main():
     parser.add_argument("--bases", default=",".join(ARCHES))
     parser.add_argument("families", nargs="*")
     args = parser.parse_intermixed_args()
+    delicate.DRAWS = 3
     ARCHES[:] = args.bases.split(",")
     out = args.out.resolve()
     bases(out)

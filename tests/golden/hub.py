@@ -15,6 +15,7 @@ import re
 import struct
 from dataclasses import dataclass, field
 
+import delicate
 import make
 import torch
 import adapters
@@ -504,6 +505,7 @@ def probe(name, runner, run, results, own, inert):
     exact = run()
     off = largest(results, exact)
     assert off < 5e-5, f"{name}: float32 and float64 differ by {off} of {max(h.abs().max().item() for h, _ in exact)}"
+    delicate.check(runner.model, lambda: largest(run(), exact))
     if inert is None:
         return
     g = generator("probe")

@@ -241,7 +241,10 @@ pub(crate) struct Explain {
     /// Run it as well, and say where the time goes: by kernel and by layer.
     #[arg(long)]
     pub(crate) time: bool,
-    /// How --time runs it. Default: fast for quantized bases, else exact.
+    /// What --time runs it on. Default: cpu. On gpu, the device's own clock tells.
+    #[arg(long, value_enum, requires = "time")]
+    pub(crate) backend: Option<BackendName>,
+    /// How --time runs it. Default: on cpu fast for quantized bases, else exact.
     #[arg(long, value_enum, requires = "time")]
     pub(crate) precision: Option<PrecisionName>,
     /// Print JSON.

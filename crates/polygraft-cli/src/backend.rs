@@ -1,8 +1,8 @@
 //! The backend that the user named, and no other.
 
 use crate::args::{BackendName, Compute, PrecisionName};
-use crate::error::Result;
-use polygraft::backend::{Backend, Call, Poll, Precision};
+use crate::error::{Error, Result};
+use polygraft::backend::{Backend, Call, Poll, Precision, Timing};
 use polygraft::ir::PayloadId;
 use polygraft::model::{ModelSpec, WeightId};
 use polygraft::program::BufferId;
@@ -48,20 +48,32 @@ impl AnyBackend {
 }
 
 impl AnyBackend {
-    /// Has calls that begin from now on measure themselves, on backends that can.
-    pub(crate) fn measure(&mut self, clock: polygraft_cpu::Clock) {
-        if let Self::Cpu(cpu) = self {
-            cpu.measure(Some(clock));
-        }
+    /// Has calls that begin from now on measure themselves.
+    pub(crate) fn measure(&mut self, clock: polygraft_cpu::Clock) -> Result<()> {
+        let why = match self {
+            Self::Cpu(cpu) => {
+                cpu.measure(Some(clock));
+                return Ok(());
+            }
+            Self::Gpu(gpu) => {
+                if gpu.gpu_mut().measure() {
+                    return Ok(());
+                }
+                format!("{} has no timestamps: use --backend cpu", gpu.describe())
+            }
+            Self::Reference(_) => "the reference has no kernels to time: use --backend cpu or gpu".to_owned(),
+        };
+        Err(Error::Usage(why))
     }
 }
 
 impl AnyRun {
     /// Time by kernel, where it was measured.
-    pub(crate) fn profile(&self) -> Vec<polygraft_cpu::Timing> {
+    pub(crate) fn profile(&self) -> Vec<Timing> {
         match self {
-            Self::Reference(_) | Self::Gpu(_) => Vec::new(),
+            Self::Reference(_) => Vec::new(),
             Self::Cpu(run) => run.profile(),
+            Self::Gpu(run) => run.profile().to_vec(),
         }
     }
 }

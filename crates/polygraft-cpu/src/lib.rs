@@ -31,7 +31,7 @@ mod slices;
 mod store;
 mod unpack;
 
-pub use profile::{Clock, Timing};
+pub use profile::Clock;
 pub use run::Run;
 
 use kernels::Isa;

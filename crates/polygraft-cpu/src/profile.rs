@@ -1,20 +1,7 @@
 //! Where the time of a call goes. Nothing here reads a clock: whoever wants a profile brings one.
 
-use std::ops::Range;
-
 /// A clock: milliseconds since any fixed moment.
 pub type Clock = fn() -> f64;
-
-/// The time that a kernel took in one call.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Timing {
-    /// The kernel that ran.
-    pub kernel: &'static str,
-    /// The steps of the Program that it covered.
-    pub steps: Range<usize>,
-    /// Milliseconds, over all the pieces that it was cut into.
-    pub milliseconds: f64,
-}
 
 /// Adds up what kernels take while a clock is there.
 #[derive(Debug, Default)]

@@ -3,13 +3,13 @@
 use crate::attention::Heads;
 use crate::codes::Even;
 use crate::kernels::Isa;
-use crate::profile::{Clock, Stopwatch, Timing};
+use crate::profile::{Clock, Stopwatch};
 use crate::quantize::Quantized;
 use crate::schedule::{Pass, Work, schedule};
 use crate::slices::{Ended, Slices};
 use crate::store::{Own, Store};
 use crate::{attention, block, failed, linear, lowrank, norm, places, rows};
-use polygraft::backend::{Call, Poll};
+use polygraft::backend::{Call, Poll, Timing};
 use polygraft::ir::{Op, Payload};
 use polygraft::program::{BufferId, Extent, Program, Segment, Step, StepKind, TableId, Tables};
 use polygraft::{Error, Result};

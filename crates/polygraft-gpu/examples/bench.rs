@@ -10,7 +10,7 @@ use polygraft::plan::Want;
 use polygraft::session::{Batch, Session};
 use polygraft::tensor::Scheme;
 use polygraft::testing::{self, Dims, Random};
-use polygraft_gpu::GpuBackend;
+use polygraft_gpu::{Gpu, GpuBackend, Rounded};
 use std::time::Instant;
 
 fn main() -> polygraft::Result<()> {
@@ -31,19 +31,23 @@ fn main() -> polygraft::Result<()> {
     if std::env::args().nth(4).as_deref() == Some("pair") {
         return pair(&mut session, batch.rows, rounds);
     }
-    for kernel in [
-        None,
-        Some("linear direct 4×4"),
-        Some("linear tile 64×64"),
-        Some("linear tile 32×128"),
-        Some("linear tile 128×64"),
-        Some("linear tile 128×128"),
-    ] {
-        session.backend_mut().gpu_mut().prefer(kernel);
+    let linear = Gpu::variants().into_iter().filter(|name| name.starts_with("linear"));
+    for kernel in std::iter::once(None).chain(linear.map(Some)) {
+        let gpu = session.backend_mut().gpu_mut();
+        gpu.prefer(kernel);
+        let how = match kernel {
+            Some(name) if name.contains("packed") => Rounded::Bytes,
+            Some(name) if name.contains("half") => Rounded::Half,
+            _ => Rounded::No,
+        };
+        if !gpu.round(how) {
+            println!("{:24} is not on this device", kernel.unwrap_or_default());
+            continue;
+        }
         let mut times = Vec::new();
         for _ in 0..=rounds {
             let start = Instant::now();
-            session.run(&batch, want, Precision::Exact)?;
+            session.run(&batch, want, Precision::Fast)?;
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
         let first = times.remove(0);

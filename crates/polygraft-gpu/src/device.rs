@@ -26,6 +26,10 @@ pub struct DeviceInfo {
     pub software: bool,
     /// Whether shaders may multiply four bytes at once.
     pub packed: bool,
+    /// Whether shaders may hold numbers of 16 bits.
+    pub half: bool,
+    /// Whether it says when a pass began and ended.
+    pub timed: bool,
 }
 
 /// An open device with its queue.
@@ -51,7 +55,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const SOFTWARE: [&str; 5] = ["swiftshader", "llvmpipe", "lavapipe", "softpipe", "basic render"];
 
 impl Device {
-    /// Opens the best device that `allow` admits, with WebGPU's default limits and no optional feature.
+    /// Opens the best device that `allow` admits, with WebGPU's default limits, and of its optional features those that
+    /// kernels can use.
     ///
     /// # Errors
     /// [`Error::DeviceUnavailable`] when there is none.
@@ -72,7 +77,10 @@ impl Device {
         let adapter = adapter.map_err(|e| none(format!("no adapter: {e}")))?;
         let packed = wgpu::WgslLanguageFeatures::Packed4x8IntegerDotProduct;
         let packed = instance.wgsl_language_features().contains(packed);
-        let info = DeviceInfo { packed, ..describe(&adapter.get_info()) };
+        let features = adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY);
+        let half = features.contains(wgpu::Features::SHADER_F16);
+        let timed = features.contains(wgpu::Features::TIMESTAMP_QUERY);
+        let info = DeviceInfo { packed, half, timed, ..describe(&adapter.get_info()) };
         if info.software && allow == Allow::Hardware {
             return Err(none(format!(
                 "{} is a software device; ask for it by name if that is what you want",
@@ -82,6 +90,7 @@ impl Device {
         let (raw, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("polygraft"),
+                required_features: features,
                 required_limits: wgpu::Limits::defaults(),
                 ..wgpu::DeviceDescriptor::default()
             })
@@ -177,7 +186,7 @@ fn describe(info: &wgpu::AdapterInfo) -> DeviceInfo {
         wgpu::Backend::BrowserWebGpu => "webgpu".to_owned(),
         other => other.to_string(),
     };
-    DeviceInfo { name: known.to_owned(), interface, software, packed: false }
+    DeviceInfo { name: known.to_owned(), interface, software, packed: false, half: false, timed: false }
 }
 
 /// A buffer on its way to the CPU. Also a future: done when the answer is there, good or bad.

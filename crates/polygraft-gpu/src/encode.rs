@@ -42,6 +42,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) binds: Vec<Bind<'a>>,
     pub(crate) groups: [u32; 3],
+    /// The steps of the Program that it belongs to.
+    pub(crate) steps: Range<usize>,
 }
 
 /// Makes the launches of one batch.
@@ -51,6 +53,8 @@ pub(crate) struct Encoder<'a> {
     pub(crate) tables: &'a Tables,
     pub(crate) own: &'a [Arc<Own>],
     pub(crate) launches: Vec<Launch<'a>>,
+    /// The steps that launches are made for.
+    steps: Range<usize>,
     /// Uniform blocks, one every [`STRIDE`] bytes.
     pub(crate) params: Vec<u32>,
     /// Rows of four words.
@@ -63,8 +67,8 @@ pub(crate) struct Encoder<'a> {
     pub(crate) slots: Vec<usize>,
     /// Blocks a row that `round` needs at most.
     pub(crate) blocks: usize,
-    /// Whether this call may round activations.
-    pub(crate) fast: bool,
+    /// What quantized linear layers run on in this call.
+    pub(crate) fast: Covers,
     /// The buffer, and which of its rows, whose rounded form is there.
     pub(crate) rounded: Option<(BufferId, Range<usize>)>,
     /// Rotations in the tables: θ as bits, head width, where they begin.
@@ -74,7 +78,10 @@ pub(crate) struct Encoder<'a> {
 impl<'a> Encoder<'a> {
     pub(crate) fn new(gpu: &'a Gpu, call: &'a Call, tables: &'a Tables, own: &'a [Arc<Own>]) -> Self {
         let (launches, params, words, slots) = (Vec::new(), Vec::new(), vec![0; 4], Vec::new());
-        let fast = call.precision == Precision::Fast && gpu.tuning.packed;
+        let fast = match call.precision {
+            Precision::Fast => gpu.tuning.fast,
+            Precision::Exact => Covers::Linear,
+        };
         let program = &call.program;
         let inner = own.iter().map(|o| o.inner()).max().unwrap_or(0).max(1) as usize * 4;
         Self {
@@ -83,6 +90,7 @@ impl<'a> Encoder<'a> {
             tables,
             own,
             launches,
+            steps: 0..0,
             params,
             words,
             hidden: 0,
@@ -97,8 +105,10 @@ impl<'a> Encoder<'a> {
 
     /// Launches for every step but `Embed`, `Patches` and `Positions`, whose results are uploaded.
     pub(crate) fn encode(&mut self) -> Result<()> {
-        for (at, group) in schedule(self.program) {
+        for (steps, group) in schedule(self.program) {
+            let at = steps.start;
             let step = &self.program.steps[at];
+            self.steps = steps;
             match step.kind {
                 StepKind::Embed { .. } | StepKind::Patches { .. } | StepKind::Positions { .. } => {}
                 StepKind::Linear { .. } => steps::linear::encode(self, step, group)?,
@@ -151,7 +161,7 @@ impl<'a> Encoder<'a> {
         }
         let pipeline = self.gpu.pipeline(variant, extra);
         self.params.extend(params.words());
-        self.launches.push(Launch { pipeline, binds, groups });
+        self.launches.push(Launch { pipeline, binds, groups, steps: self.steps.clone() });
         self.params.resize(self.launches.len() * STRIDE / 4, 0);
         Ok(())
     }

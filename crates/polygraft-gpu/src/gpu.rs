@@ -5,9 +5,10 @@ use crate::device::Device;
 use crate::encode::{Bind, Encoder, Launch};
 use crate::params::STRIDE;
 use crate::pipelines::{BLOCK_BYTES, Extra, Pipeline, Pipelines};
+use crate::profile::{Stamps, passes};
 use crate::run::Readback;
 use crate::store::{Own, Store};
-use crate::variants::{Tuning, Variant};
+use crate::variants::{Covers, Tuning, Variant};
 use polygraft::backend::Call;
 use polygraft::ir::PayloadId;
 use polygraft::model::{EmbeddingWeights, ModelSpec, WeightId};
@@ -19,6 +20,17 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// What a product in fast precision is rounded to first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rounded {
+    /// Nothing: it is made as in exact precision.
+    No,
+    /// Activations to 8 bits, in blocks with a scale each.
+    Bytes,
+    /// Activations and weights to 16 bits, on their way through workgroup memory.
+    Half,
+}
+
 /// A device, and what of a base and its adapters is on it. Rows of the embedding tables stay with whoever has them
 /// and are gathered there: a GPU holds the layers alone.
 #[derive(Debug)]
@@ -26,6 +38,8 @@ pub struct Gpu {
     pub(crate) device: Device,
     pub(crate) store: Store,
     pub(crate) tuning: Tuning,
+    /// Whether calls measure themselves.
+    measures: bool,
     pipelines: RefCell<Pipelines>,
     scratch: RefCell<Scratch>,
 }
@@ -54,7 +68,7 @@ impl Gpu {
     #[must_use]
     pub fn new(device: Device) -> Self {
         let (store, tuning) = (Store::new(&device), Tuning::new(device.info()));
-        Self { device, store, tuning, pipelines: RefCell::default(), scratch: RefCell::default() }
+        Self { device, store, tuning, measures: false, pipelines: RefCell::default(), scratch: RefCell::default() }
     }
 
     /// The device.
@@ -76,9 +90,26 @@ impl Gpu {
         self.tuning.only = variant;
     }
 
-    /// Rounds activations in calls of fast precision, or not, whatever was measured: for tests and benchmarks.
-    pub fn round(&mut self, round: bool) {
-        self.tuning.packed = round && self.device.info().packed;
+    /// What quantized layers run on in calls of fast precision, whatever was measured: for tests and benchmarks. Whether
+    /// the device can.
+    pub fn round(&mut self, how: Rounded) -> bool {
+        let info = self.device.info();
+        let (covers, can) = match how {
+            Rounded::No => (Covers::Linear, true),
+            Rounded::Bytes => (Covers::Packed, info.packed),
+            Rounded::Half => (Covers::Half, info.half),
+        };
+        if can {
+            self.tuning.fast = covers;
+        }
+        can
+    }
+
+    /// Has calls that begin from now on measure themselves, by kernel: see [`Run::profile`](crate::Run::profile). Whether
+    /// the device can.
+    pub fn measure(&mut self) -> bool {
+        self.measures = self.device.info().timed;
+        self.measures
     }
 
     /// The names of all variants, in the order of the table.
@@ -197,19 +228,24 @@ impl Gpu {
         }
         let groups = scratch.bind(self, &launches);
         let mut commands = self.device.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        {
-            let mut pass = commands.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        let stamps = self.measures.then(|| Stamps::new(&self.device, &launches));
+        let mut next = 0;
+        let passes: Vec<&[Launch<'_>]> = if stamps.is_some() { passes(&launches).collect() } else { vec![&launches] };
+        for (i, launches) in passes.into_iter().enumerate() {
+            let timestamp_writes = stamps.as_ref().map(|s| s.writes(i));
+            let mut pass = commands.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
             let mut last = None;
-            for (i, (launch, group)) in launches.iter().zip(&groups).enumerate() {
+            for launch in launches {
                 if last.replace(launch.pipeline.id) != Some(launch.pipeline.id) {
                     pass.set_pipeline(&launch.pipeline.raw);
                 }
-                pass.set_bind_group(0, scratch.groups.get(group), &[(i * STRIDE) as u32]);
+                pass.set_bind_group(0, scratch.groups.get(&groups[next]), &[(next * STRIDE) as u32]);
                 let [x, y, z] = launch.groups;
                 pass.dispatch_workgroups(x, y, z);
+                next += 1;
             }
         }
-        Readback::begin(&self.device, program, tables, &scratch.activations, commands)
+        Readback::begin(&self.device, program, tables, &scratch.activations, commands, stamps)
     }
 
     /// Gathers the rows of the embedding tables, adds them up as the step says, and sends them; and images' patches.

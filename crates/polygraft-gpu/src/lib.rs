@@ -26,6 +26,7 @@ mod params;
 mod pipelines;
 #[cfg(test)]
 mod place_tests;
+mod profile;
 mod run;
 mod schedule;
 mod selftest;
@@ -41,7 +42,7 @@ mod variants;
 
 pub use backend::GpuBackend;
 pub use device::{Allow, Device, DeviceInfo};
-pub use gpu::Gpu;
+pub use gpu::{Gpu, Rounded};
 pub use run::Run;
 
 fn failed(why: String) -> polygraft::Error {

@@ -4,9 +4,10 @@ use crate::buffers::Held;
 use crate::device::{Device, Mapping};
 use crate::failed;
 use crate::gpu::Gpu;
+use crate::profile::Stamps;
 use crate::store::Own;
 use polygraft::Result;
-use polygraft::backend::{Call, Poll};
+use polygraft::backend::{Call, Poll, Timing};
 use polygraft::program::{BufferId, Program, Tables};
 use polygraft::steps::Weights;
 use std::ops::Range;
@@ -17,29 +18,35 @@ use std::sync::Arc;
 pub(crate) struct Readback {
     staging: wgpu::Buffer,
     mapping: Mapping,
+    stamps: Option<Stamps>,
 }
 
 impl Readback {
-    /// Adds the copies of the outputs to `commands`, submits, and asks for the answer.
+    /// Adds the copies of the outputs and of the timestamps to `commands`, submits, and asks for the answer.
     pub(crate) fn begin(
         device: &Device,
         program: &Program,
         tables: &Tables,
         activations: &[Held],
         mut commands: wgpu::CommandEncoder,
+        stamps: Option<Stamps>,
     ) -> Result<Self> {
         let sizes: Vec<usize> = outputs(program, tables).map(|(_, stride, rows)| stride * rows * 4).collect();
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = device.buffer("staging", sizes.iter().sum(), usage);
+        let bytes = sizes.iter().sum::<usize>() + stamps.as_ref().map_or(0, Stamps::bytes);
+        let staging = device.buffer("staging", bytes, usage);
         let mut at = 0;
         for ((buffer, ..), size) in outputs(program, tables).zip(sizes) {
             let held = activations.get(buffer.0 as usize).ok_or_else(|| failed("an output without a buffer".into()))?;
             commands.copy_buffer_to_buffer(&held.raw, 0, &staging, at, size as u64);
             at += size as u64;
         }
+        if let Some(stamps) = &stamps {
+            stamps.resolve(&mut commands, &staging, at);
+        }
         device.queue.submit([commands.finish()]);
         let mapping = device.map(&staging);
-        Ok(Self { staging, mapping })
+        Ok(Self { staging, mapping, stamps })
     }
 }
 
@@ -67,6 +74,7 @@ pub struct Run {
     flying: Option<(Readback, Tables)>,
     /// Rows of each output, by its place in the Program.
     values: Vec<Vec<f32>>,
+    profile: Vec<Timing>,
 }
 
 impl Gpu {
@@ -81,7 +89,7 @@ impl Gpu {
             call.tables.payloads.iter().map(|p| self.store.own(&self.device, p)).collect::<Result<_>>()?;
         let pieces = self.pieces(&call.program, &call.tables, &own)?;
         let values = vec![Vec::new(); call.program.outputs.len()];
-        Ok(Run { call, own, pieces, next: 0, flying: None, values })
+        Ok(Run { call, own, pieces, next: 0, flying: None, values, profile: Vec::new() })
     }
 
     /// Submits a piece, or takes what has come back. `host` has the embedding tables.
@@ -95,7 +103,10 @@ impl Gpu {
                 let Some(bytes) = readback.mapping.bytes(&self.device, &readback.staging)? else {
                     return Ok(Poll::Waiting);
                 };
-                take(&run.call.program, tables, &bytes, &mut run.values);
+                let rest = take(&run.call.program, tables, &bytes, &mut run.values);
+                if let Some(stamps) = &readback.stamps {
+                    stamps.book(rest, &mut run.profile);
+                }
                 run.flying = None;
             }
             let Some(rows) = run.pieces.get(run.next).cloned() else { return Ok(Poll::Done) };
@@ -123,6 +134,12 @@ impl Gpu {
 }
 
 impl Run {
+    /// Time by kernel, of what has come back; empty unless the device measures.
+    #[must_use]
+    pub fn profile(&self) -> &[Timing] {
+        &self.profile
+    }
+
     /// Done when the device has answered, or at once when nothing is awaited. Holds nothing of the run.
     pub fn answered(&self) -> impl Future<Output = ()> + use<> {
         let mapping = self.flying.as_ref().map(|(readback, _)| readback.mapping.clone());
@@ -134,8 +151,8 @@ impl Run {
     }
 }
 
-/// Appends the rows of a piece's outputs, without their padding.
-fn take(program: &Program, tables: &Tables, bytes: &[u8], values: &mut [Vec<f32>]) {
+/// Appends the rows of a piece's outputs, without their padding; what follows them.
+fn take<'b>(program: &Program, tables: &Tables, bytes: &'b [u8], values: &mut [Vec<f32>]) -> &'b [u8] {
     let mut at = 0;
     for ((buffer, stride, rows), values) in outputs(program, tables).zip(values) {
         let width = program.buffers[buffer.0 as usize].width;
@@ -146,4 +163,5 @@ fn take(program: &Program, tables: &Tables, bytes: &[u8], values: &mut [Vec<f32>
         }
         at += size;
     }
+    &bytes[at..]
 }

@@ -2,6 +2,7 @@
 
 use polygraft::model::Activation;
 use polygraft::program::{BufferId, Program, Step, StepKind};
+use std::ops::Range;
 
 /// A run of steps that is made together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,13 +35,13 @@ fn add_norm(steps: &[Step]) -> Option<(Group, usize)> {
     fits.then_some((Group::AddNorm(other), 2))
 }
 
-/// The Program as groups: the step that each begins with, and what it covers.
-pub(crate) fn schedule(program: &Program) -> Vec<(usize, Group)> {
+/// The Program as groups, and the steps that each covers.
+pub(crate) fn schedule(program: &Program) -> Vec<(Range<usize>, Group)> {
     let mut out = Vec::new();
     let mut at = 0;
     while at < program.steps.len() {
         let (group, steps) = FUSIONS.iter().find_map(|fusion| fusion(&program.steps[at..])).unwrap_or((Group::One, 1));
-        out.push((at, group));
+        out.push((at..at + steps, group));
         at += steps;
     }
     out

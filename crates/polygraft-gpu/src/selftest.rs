@@ -4,7 +4,7 @@
 
 use crate::gpu::Gpu;
 use crate::schedule::schedule;
-use crate::variants::{Covers, Shape, VARIANTS};
+use crate::variants::{Covers, Shape, VARIANTS, choose};
 use polygraft::backend::{Call, Poll, Precision};
 use polygraft::ir::{LowRank, Norm, Offset, Op, Payload, PayloadId};
 use polygraft::model::{Activation, Buckets, Pooling, WeightId};
@@ -278,8 +278,9 @@ impl Gpu {
             }
         }
         self.tuning.only = None;
-        if outcome.is_ok() && self.tuning.packed {
-            outcome = self.compare(&case, &want, "linear packed", Precision::Fast).await;
+        if outcome.is_ok() && self.tuning.fast != Covers::Linear {
+            let fast = choose(self.tuning.fast, shape, &self.tuning).map_or("", |v| v.name);
+            outcome = self.compare(&case, &want, fast, Precision::Fast).await;
         }
         case.tables.payloads.iter().for_each(|p| self.forget(p.id));
         (0..case.weights.len() as u32).for_each(|i| self.store.unload(W(i)));
@@ -315,7 +316,7 @@ fn nan_max(a: f32, b: f32) -> f32 {
 /// The kinds of the steps that write `buffer`.
 fn writer(program: &Program, buffer: BufferId) -> String {
     let groups = schedule(program);
-    let names = groups.iter().map(|&(at, _)| program.steps[at].kind).filter(|k| k.target() == buffer);
+    let names = groups.iter().map(|(steps, _)| program.steps[steps.start].kind).filter(|k| k.target() == buffer);
     let names: Vec<_> =
         names.map(|k| format!("{k:?}").split([' ', '{']).next().unwrap_or_default().to_owned()).collect();
     names.join(", ")

@@ -8,7 +8,7 @@ use naga::{AddressSpace, Module, TypeInner};
 
 fn extras(variant: &Variant) -> Vec<Extra> {
     match (variant.covers, variant.name) {
-        (Covers::Packed, _) => [3, 4].map(|form| Some(("FORM", form))).into(),
+        (Covers::Packed | Covers::Half, _) => [3, 4].map(|form| Some(("FORM", form))).into(),
         (Covers::Linear, _) => [0, 3, 4].map(|form| Some(("FORM", form))).into(),
         (Covers::Placed, _) | (Covers::Attention, "attention scalar") => [1, 5, 64].map(|d| Some(("D", d))).into(),
         (Covers::Attention, _) => [1, 8, 16, 32].map(|d| Some(("D", d))).into(),
@@ -20,7 +20,8 @@ fn parsed(variant: &Variant, extra: Extra) -> Module {
     let text = source(variant, extra);
     let module =
         naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{}: {}", variant.name, e.emit_to_string(&text)));
-    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+    let needs = if variant.covers == Covers::Half { Capabilities::SHADER_FLOAT16 } else { Capabilities::empty() };
+    let mut validator = Validator::new(ValidationFlags::all(), needs);
     validator.validate(&module).unwrap_or_else(|e| panic!("{} {extra:?}: {e:?}", variant.name));
     module
 }

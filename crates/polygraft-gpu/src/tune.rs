@@ -1,7 +1,7 @@
 //! Which tile is fastest for tall products, measured once on each device.
 
 use crate::gpu::Gpu;
-use crate::variants::{Covers, VARIANTS};
+use crate::variants::{Covers, VARIANTS, Variant};
 use polygraft::backend::{Call, Poll, Precision};
 use polygraft::model::{Pooling, WeightId};
 use polygraft::program::{BufferDesc, BufferId, Extent, Output, OutputKind, Program, Scope, Step, StepKind, Tables};
@@ -73,34 +73,41 @@ impl Gpu {
         self.tuning.only = None;
         self.store.unload(UP);
         self.store.unload(DOWN);
-        if let Some(name) = outcome? {
-            self.tuning.tall = name;
-        }
-        Ok(())
+        outcome
     }
 
-    async fn fastest(&mut self, clock: &dyn Fn() -> f64) -> Result<Option<&'static str>> {
-        let first = VARIANTS.iter().find(|v| v.covers == Covers::Linear).map(|v| v.name);
-        self.tuning.only = first;
+    /// The fastest tile, and with it what is fastest in fast precision.
+    async fn fastest(&mut self, clock: &dyn Fn() -> f64) -> Result<()> {
+        let tiles = || VARIANTS.iter().filter(|v| v.covers == Covers::Linear);
+        self.tuning.only = tiles().next().map(|v| v.name);
         self.time(64, clock).await?;
         if self.time(64, clock).await? > PATIENCE {
-            return Ok(None);
+            return Ok(());
         }
-        let mut best: Option<(f64, &'static str)> = None;
-        self.tuning.packed = false;
-        for variant in VARIANTS.iter().filter(|v| v.covers == Covers::Linear && v.barriers) {
+        self.tuning.fast = Covers::Linear;
+        let mut best: Option<(f64, &'static Variant)> = None;
+        for variant in tiles().filter(|v| v.barriers) {
             self.tuning.only = Some(variant.name);
             let took = self.least(clock).await?;
             if best.is_none_or(|(least, _)| took < least) {
-                best = Some((took, variant.name));
+                best = Some((took, variant));
             }
         }
-        if self.device.info().packed {
-            self.tuning.packed = true;
+        let Some((mut least, best)) = best else { return Ok(()) };
+        self.tuning.only = None;
+        self.tuning.tall = best.tile;
+        let info = self.device.info();
+        let rounded = [(Covers::Packed, info.packed), (Covers::Half, info.half)].into_iter().filter(|(_, can)| *can);
+        let mut fast = Covers::Linear;
+        for (covers, _) in rounded {
+            self.tuning.fast = covers;
             let took = self.least(clock).await?;
-            self.tuning.packed = best.is_some_and(|(least, _)| took < least);
+            if took < least {
+                (least, fast) = (took, covers);
+            }
         }
-        Ok(best.map(|(_, name)| name))
+        self.tuning.fast = fast;
+        Ok(())
     }
 
     /// The least of three times for tall products, after the pipelines were made.

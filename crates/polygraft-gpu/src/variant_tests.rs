@@ -2,7 +2,7 @@
 
 use crate::backend::block_on;
 use crate::device::{Allow, Device};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Rounded};
 use crate::variants::{Covers, VARIANTS, Variant};
 use polygraft::Result;
 use polygraft::backend::{Call, Poll, Precision};
@@ -169,8 +169,7 @@ fn rounded(x: &[f32]) -> Vec<f32> {
 #[test]
 fn linear_on_rounded_activations() {
     let mut gpu = open();
-    gpu.round(true);
-    assert!(gpu.tuning.packed, "naga knows products of four bytes");
+    assert!(gpu.round(Rounded::Bytes), "naga knows products of four bytes");
     let mut random = Random(6);
     for (t, k, n) in [(1, 32, 1), (3, 64, 5), (17, 384, 64), (65, 96, 129), (513, 32, 65)] {
         for scheme in [Scheme::Q8_0, Scheme::Q4_0] {
@@ -201,6 +200,88 @@ fn linear_on_rounded_activations() {
             }
         }
     }
+}
+
+/// `v` as 16 bits hold it.
+fn halved(v: &[f32], unit: f32) -> Vec<f32> {
+    v.iter().map(|v| half::f16::from_f32(v / unit).to_f32() * unit).collect()
+}
+
+#[test]
+fn linear_in_half() {
+    let mut gpu = open();
+    assert!(gpu.round(Rounded::Half), "lavapipe has numbers of 16 bits");
+    let mut random = Random(7);
+    for (t, k, n) in [(16, 32, 1), (17, 64, 5), (17, 384, 64), (65, 96, 129), (130, 1536, 66), (513, 32, 65)] {
+        for scheme in [Scheme::Q8_0, Scheme::Q4_0] {
+            // The largest activations are beyond what 16 bits hold without their unit.
+            for spread in [1.0, 127.0, 3e5] {
+                let weight = store(n, k, random.vec(n * k, 0.1), scheme);
+                let x = random.vec(t * k, spread);
+                let host = |x: Vec<f32>, weight: Matrix| {
+                    let zeros = store(1, k, vec![0.0; k], Scheme::F32);
+                    Host(vec![store(t, k, x, Scheme::F32), zeros, weight, Matrix::vector(vec![0.5; n])])
+                };
+                gpu.store.load(&gpu.device, WeightId(2), &weight);
+                gpu.store.load_vector(&gpu.device, WeightId(3), &vec![0.5; n]).unwrap();
+                let (weight_id, bias) = (Some(WeightId(2)), Some(WeightId(3)));
+                let linear = StepKind::Linear { x: X, out: Y, weight: weight_id, bias, replaced: None };
+                let gelu = StepKind::Activate { x: Y, function: Activation::Gelu };
+                let program = program(&[(Extent::Tokens, k), (Extent::Tokens, n)], vec![linear, gelu], Y);
+                let known = host(halved(&x, 16.0), store(n, k, halved(&weight.to_f32(), 1.0), Scheme::F32));
+                let near = host(x, weight);
+                for variant in of(Covers::Half) {
+                    gpu.prefer(Some(variant.name));
+                    let off = differences(&mut gpu, &near, &known, &program, &tables(&[t]), Precision::Fast);
+                    assert!(off <= 2e-5, "{}: {t}×{k}→{n} {scheme:?} {spread}: {off:e}", variant.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_device_is_proved_on_what_it_rounds_to() {
+    let mut gpu = open();
+    for how in [Rounded::No, Rounded::Bytes, Rounded::Half] {
+        assert!(gpu.round(how));
+        block_on(gpu.self_test()).unwrap();
+    }
+}
+
+/// Every launch is booked, on the steps that it is for, and the answers are those of a call that is not measured.
+#[test]
+fn a_profile_has_every_kernel() {
+    let mut gpu = open();
+    let mut random = Random(8);
+    let (t, k) = (300, 64);
+    let host = Host(vec![
+        store(t, k, random.vec(t * k, 1.0), Scheme::F32),
+        store(1, k, vec![0.0; k], Scheme::F32),
+        store(k, k, random.vec(k * k, 0.1), Scheme::Q4_0),
+    ]);
+    gpu.store.load(&gpu.device, WeightId(2), &host.0[2]);
+    let linear = StepKind::Linear { x: X, out: Y, weight: Some(WeightId(2)), bias: None, replaced: None };
+    let gelu = StepKind::Activate { x: Y, function: Activation::Gelu };
+    // Two submissions on a software device.
+    let (program, tables) = (
+        program(&[(Extent::Tokens, k), (Extent::Tokens, k)], vec![linear, gelu, StepKind::Normalize { x: Y }], Y),
+        tables(&[100, 100, 100]),
+    );
+    let run = |gpu: &mut Gpu| {
+        let (program, tables) = (Arc::new(program.clone()), Arc::new(tables.clone()));
+        let mut run = gpu.begin(Call { program, tables, precision: Precision::Exact }).unwrap();
+        while gpu.advance(&mut run, &host, &mut || false).unwrap() != Poll::Done {}
+        run
+    };
+    let plain = run(&mut gpu);
+    assert!(plain.profile().is_empty());
+    assert!(gpu.measure(), "lavapipe has timestamps");
+    let measured = run(&mut gpu);
+    let booked: Vec<_> = measured.profile().iter().map(|t| (t.kernel, t.steps.clone())).collect();
+    assert_eq!(booked, [("linear direct 4×4", 1..3), ("normalize", 3..4)]);
+    assert!(measured.profile().iter().all(|t| t.milliseconds > 0.0 && t.milliseconds < 1e4));
+    assert_eq!(gpu.read(&measured, Y).unwrap(), gpu.read(&plain, Y).unwrap());
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub(crate) enum Covers {
     Pointwise,
     /// `Linear`, or `Linear` and `Activate`, on rounded activations: the second half, after `Round`.
     Packed,
+    /// `Linear`, or `Linear` and `Activate`, with both factors in 16 bits.
+    Half,
     /// The activations of `Packed`, rounded.
     Round,
     /// The first half of `LowRank`.
@@ -89,10 +91,29 @@ macro_rules! shader {
 
 static LINEAR: &str = shader!("linear.wgsl");
 static ACTIVATION: &str = shader!("activation.wgsl");
-static TILE: &[&str] = &[LINEAR, ACTIVATION, shader!("linear_tile.wgsl")];
+static TILE: &str = shader!("linear_tile.wgsl");
+static FULL: &[&str] = &[LINEAR, ACTIVATION, shader!("linear_full.wgsl"), TILE];
+// What enables a feature comes first.
+static HALF: &[&str] = &[shader!("linear_half.wgsl"), LINEAR, ACTIVATION, TILE];
 static WEIGHTS: &str = shader!("weights.wgsl");
 static NORM: &str = shader!("norm.wgsl");
 const LINEAR_ACCESS: &[Access] = &[Read, Read, Read, Read, Write];
+
+/// `linear_tile` of `8 y` rows and `8 x` outputs.
+macro_rules! tile {
+    ($name:literal, $covers:expr, $sources:expr, $x:literal, $y:literal) => {
+        Variant {
+            name: $name,
+            covers: $covers,
+            sources: $sources,
+            constants: &[("X", $x), ("Y", $y)],
+            access: LINEAR_ACCESS,
+            reads: 1,
+            tile: (8 * $y, 2 * $x),
+            barriers: true,
+        }
+    };
+}
 
 /// Every variant of every kernel. Of several that cover the same, [`choose`] picks.
 pub(crate) static VARIANTS: &[Variant] = &[
@@ -106,46 +127,14 @@ pub(crate) static VARIANTS: &[Variant] = &[
         tile: (16, 16),
         barriers: false,
     },
-    Variant {
-        name: "linear tile 64×64",
-        covers: Covers::Linear,
-        sources: TILE,
-        constants: &[("X", 8), ("Y", 8)],
-        access: LINEAR_ACCESS,
-        reads: 1,
-        tile: (64, 16),
-        barriers: true,
-    },
-    Variant {
-        name: "linear tile 32×128",
-        covers: Covers::Linear,
-        sources: TILE,
-        constants: &[("X", 16), ("Y", 4)],
-        access: LINEAR_ACCESS,
-        reads: 1,
-        tile: (32, 32),
-        barriers: true,
-    },
-    Variant {
-        name: "linear tile 128×64",
-        covers: Covers::Linear,
-        sources: TILE,
-        constants: &[("X", 8), ("Y", 16)],
-        access: LINEAR_ACCESS,
-        reads: 1,
-        tile: (128, 16),
-        barriers: true,
-    },
-    Variant {
-        name: "linear tile 128×128",
-        covers: Covers::Linear,
-        sources: TILE,
-        constants: &[("X", 16), ("Y", 16)],
-        access: LINEAR_ACCESS,
-        reads: 1,
-        tile: (128, 32),
-        barriers: true,
-    },
+    tile!("linear tile 64×64", Covers::Linear, FULL, 8, 8),
+    tile!("linear tile 32×128", Covers::Linear, FULL, 16, 4),
+    tile!("linear tile 128×64", Covers::Linear, FULL, 8, 16),
+    tile!("linear tile 128×128", Covers::Linear, FULL, 16, 16),
+    tile!("linear half 64×64", Covers::Half, HALF, 8, 8),
+    tile!("linear half 32×128", Covers::Half, HALF, 16, 4),
+    tile!("linear half 128×64", Covers::Half, HALF, 8, 16),
+    tile!("linear half 128×128", Covers::Half, HALF, 16, 16),
     Variant {
         name: "linear packed 64×64",
         covers: Covers::Packed,
@@ -327,21 +316,24 @@ pub(crate) struct Shape {
     pub(crate) head: u32,
 }
 
+/// Rows from which a tile is not mostly empty.
+pub(crate) const TALL: u32 = 16;
+
 /// Which variants run on this device.
 #[derive(Debug, Clone)]
 pub(crate) struct Tuning {
     software: bool,
     /// Tests run every variant: this one wherever it fits.
     pub(crate) only: Option<&'static str>,
-    /// Whether linear layers in fast precision run on rounded activations: where it is there and measured to be faster.
-    pub(crate) packed: bool,
+    /// What quantized linear layers run on in fast precision: `Linear`, or what is there and measured to be faster.
+    pub(crate) fast: Covers,
     /// The tile for tall products: the fastest, once it has been measured.
-    pub(crate) tall: &'static str,
+    pub(crate) tall: (u32, u32),
 }
 
 impl Tuning {
     pub(crate) fn new(info: &DeviceInfo) -> Self {
-        Self { software: info.software, only: None, packed: false, tall: "linear tile 64×64" }
+        Self { software: info.software, only: None, fast: Covers::Linear, tall: (64, 16) }
     }
 }
 
@@ -358,7 +350,8 @@ impl Variant {
     /// Whether the choice is worth it: a tile that is mostly empty is not.
     fn worth(&self, shape: Shape, tuning: &Tuning) -> bool {
         match self.covers {
-            Covers::Linear if self.barriers => !tuning.software && shape.rows >= 16 && tuning.tall == self.name,
+            Covers::Linear if self.barriers => !tuning.software && shape.rows >= TALL && tuning.tall == self.tile,
+            Covers::Half => tuning.tall == self.tile,
             Covers::Norm => self.barriers != tuning.software,
             _ => true,
         }

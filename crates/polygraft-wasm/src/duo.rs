@@ -2,7 +2,7 @@
 //! as long as it is there.
 
 use crate::failure::{Failure, Result};
-use polygraft::backend::{Backend, Call, Poll};
+use polygraft::backend::{Backend, Call, Poll, Timing};
 use polygraft::ir::PayloadId;
 use polygraft::model::{ModelSpec, WeightId};
 use polygraft::program::BufferId;
@@ -23,7 +23,9 @@ pub(crate) struct Duo {
     /// Calls of at least so many tokens go to the GPU.
     crossover: usize,
     waiting: Option<Waiting>,
-    /// Milliseconds by kernel since they were last taken, when a clock is there.
+    /// Whether calls measure themselves.
+    measures: bool,
+    /// Milliseconds by kernel since they were last taken.
     spent: BTreeMap<&'static str, f64>,
 }
 
@@ -45,7 +47,14 @@ impl std::fmt::Debug for Waiting {
 impl Duo {
     /// No GPU and no weights.
     pub(crate) fn new() -> Self {
-        Self { cpu: Cpu::new(), gpu: None, crossover: usize::MAX, waiting: None, spent: BTreeMap::new() }
+        Self {
+            cpu: Cpu::new(),
+            gpu: None,
+            crossover: usize::MAX,
+            waiting: None,
+            measures: false,
+            spent: BTreeMap::new(),
+        }
     }
 
     /// Uploads the base's layers to `gpu`, in place of one that was there.
@@ -55,6 +64,9 @@ impl Duo {
             let id = WeightId(index as u32);
             let matrix = self.cpu.weight(id)?;
             gpu.load(spec, id, &matrix)?;
+        }
+        if self.measures {
+            gpu.measure();
         }
         self.gpu = Some(gpu);
         Ok(())
@@ -76,9 +88,13 @@ impl Duo {
         self.gpu.is_some() && self.crossover < BEYOND
     }
 
-    /// Has calls on the CPU measure themselves by kernel, from now on.
+    /// Has calls measure themselves by kernel from now on: on the CPU by `clock`, on a GPU that has timestamps by those.
     pub(crate) fn measure(&mut self, clock: polygraft_cpu::Clock) {
+        self.measures = true;
         self.cpu.measure(Some(clock));
+        if let Some(gpu) = &mut self.gpu {
+            gpu.measure();
+        }
     }
 
     /// Milliseconds by kernel since this was last asked.
@@ -89,6 +105,12 @@ impl Duo {
     /// The answer that the last call that was waiting waits for.
     pub(crate) fn take_waiting(&mut self) -> Option<Waiting> {
         self.waiting.take()
+    }
+}
+
+fn book(spent: &mut BTreeMap<&'static str, f64>, timings: &[Timing]) {
+    for timing in timings {
+        *spent.entry(timing.kernel).or_default() += timing.milliseconds;
     }
 }
 
@@ -146,15 +168,16 @@ impl Backend for Duo {
             Run::Cpu(run) => {
                 let poll = self.cpu.advance(run, pause)?;
                 if poll == Poll::Done {
-                    for timing in run.profile() {
-                        *self.spent.entry(timing.kernel).or_default() += timing.milliseconds;
-                    }
+                    book(&mut self.spent, &run.profile());
                 }
                 Ok(poll)
             }
             Run::Gpu(run) => {
                 let gpu = self.gpu.as_mut().ok_or_else(gone)?;
                 let poll = gpu.advance(run, &self.cpu, pause)?;
+                if poll == Poll::Done {
+                    book(&mut self.spent, run.profile());
+                }
                 if poll == Poll::Waiting {
                     self.waiting = Some(Waiting(Box::pin(run.answered())));
                 }

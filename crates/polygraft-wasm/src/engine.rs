@@ -132,7 +132,7 @@ impl Core {
         self.count_satellites();
     }
 
-    /// Has the CPU measure itself by kernel from now on.
+    /// Has calls measure themselves by kernel from now on.
     pub(crate) fn measure(&mut self, clock: polygraft_cpu::Clock) {
         self.engine.session.backend_mut().measure(clock);
     }

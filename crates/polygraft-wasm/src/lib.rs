@@ -402,12 +402,12 @@ impl Model {
         self.0.cross_at(tokens as usize);
     }
 
-    /// Has the CPU measure itself by kernel from now on.
+    /// Has calls measure themselves by kernel from now on.
     pub fn measure(&mut self) {
         self.0.measure(now);
     }
 
-    /// Milliseconds by kernel on the CPU of this thread since this was last asked, as JSON; empty unless it measures.
+    /// Milliseconds by kernel, of this thread and of its GPU, since this was last asked, as JSON; empty unless it measures.
     #[wasm_bindgen(js_name = takeProfile)]
     pub fn take_profile(&mut self) -> String {
         self.0.take_profile()

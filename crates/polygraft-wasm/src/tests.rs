@@ -12,9 +12,9 @@ use polygraft::tasks::Engine;
 use polygraft::tensor::{Matrix, Scheme};
 use polygraft::testing::{self, Dims};
 use polygraft::text::Tokenizer;
-use polygraft_formats::Files as _;
 use polygraft_formats::bag::TensorBag;
 use polygraft_formats::base::write;
+use polygraft_formats::{BaseLoader, Files as _};
 use serde_json::{Value, json};
 
 /// A token a byte.
@@ -255,6 +255,48 @@ fn fixture(folder: &str) -> Folder {
         out.add(path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap());
     }
     out
+}
+
+/// A fixture's base, with a token a byte.
+fn base(folder: &str) -> Core {
+    let files = fixture(folder);
+    let mut loader = BaseLoader::new(&files).unwrap();
+    let mut backend = Host::new();
+    for shard in loader.shards().to_vec() {
+        let bytes = files.read(&shard, u64::MAX).unwrap();
+        let header = Loading::header_length(&shard, &bytes[..16]).unwrap() as usize;
+        for plan in loader.begin(&shard, &bytes[..header], bytes.len() as u64).unwrap() {
+            let (at, length) = (plan.offset as usize, plan.bytes as usize);
+            for (id, matrix) in loader.tensor(&shard, plan.index, bytes[at..at + length].to_vec()).unwrap() {
+                backend.load_weight(id, matrix).unwrap();
+            }
+        }
+    }
+    let session = Session::new(loader.finish().unwrap(), backend).unwrap();
+    Core::new(Engine::new(session, Box::new(Bytes), Precision::Exact))
+}
+
+#[test]
+fn changed_positions_stay_where_their_table_is() {
+    let mut core = base("bases/mpnet");
+    core.load_adapter("a", &fixture("peft/relative_positions/mpnet_saved/adapter"), "{}").unwrap();
+    core.set_satellites(1);
+    let texts: Vec<String> = (0..40).map(|i| "many people, some water".to_owned() + &i.to_string()).collect();
+    let mut parcels = |adapter: Option<&str>| {
+        let args = json!({"texts": texts, "side": null, "adapters": [adapter], "precision": null});
+        let job = core.start("embed", &args.to_string(), &[]).unwrap();
+        core.step(job, &mut || false).unwrap();
+        let mut taken = 0;
+        while core.share(job, 0).unwrap().is_some() {
+            taken += 1;
+        }
+        core.take_back(job, 0).unwrap();
+        while core.step(job, &mut || false).unwrap().0 != Poll::Done {}
+        assert_eq!(core.result(job).unwrap().floats.len(), 40 * 32);
+        taken
+    };
+    assert!(parcels(None) > 0);
+    assert_eq!(parcels(Some("a")), 0);
 }
 
 #[test]

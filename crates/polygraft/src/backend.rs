@@ -5,6 +5,7 @@ use crate::ir::PayloadId;
 use crate::model::{ModelSpec, WeightId};
 use crate::program::{BufferId, Program, Tables};
 use crate::tensor::Matrix;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How activations are computed. Weights stay as they are stored either way.
@@ -36,6 +37,17 @@ pub struct Call {
     pub tables: Arc<Tables>,
     /// How.
     pub precision: Precision,
+}
+
+/// The time that a kernel took in one call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timing {
+    /// The kernel that ran.
+    pub kernel: &'static str,
+    /// The steps of the Program that it covered.
+    pub steps: Range<usize>,
+    /// Milliseconds, over all the pieces that it was cut into.
+    pub milliseconds: f64,
 }
 
 /// Weights as they came, by id: for backends that do not pack them.

@@ -10,6 +10,7 @@ use polygraft::plan::Want;
 use polygraft::session::{Batch, Occupied};
 
 pub(crate) fn run(args: Explain) -> Result<()> {
+    let backend = args.backend.unwrap_or(BackendName::Cpu);
     let (base, adapters, rows) = match &args.request {
         Some(path) => {
             let r = request::read(path)?;
@@ -20,12 +21,12 @@ pub(crate) fn run(args: Explain) -> Result<()> {
                 base: args.base.unwrap_or_default(),
                 adapters: args.adapters,
                 adapter_options: args.adapter_options,
-                compute: Compute { backend: BackendName::Cpu, precision: None },
+                compute: Compute { backend, precision: None },
             };
             (model.base.clone(), load::named(&model)?, None)
         }
     };
-    let mut session = load::session(&base, BackendName::Cpu)?;
+    let mut session = load::session(&base, backend)?;
     for (name, path, options) in &adapters {
         load::adapter(&mut session, name, path, options)?;
     }
@@ -43,7 +44,7 @@ pub(crate) fn run(args: Explain) -> Result<()> {
         }
     };
     let want = Want { hidden: true, embedding: true, logits: true };
-    let compute = Compute { backend: BackendName::Cpu, precision: args.precision };
+    let compute = Compute { backend, precision: args.precision };
     let precision = AnyBackend::precision(&compute, session.spec());
     let (call, layout, resolved) = session.prepare(&batch, want, precision)?;
     // A backend makes what it keeps of an adapter when a call that uses it begins.

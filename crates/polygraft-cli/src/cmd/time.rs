@@ -37,7 +37,7 @@ pub(crate) fn measure(
     precision: Precision,
     lines: &[Line],
 ) -> Result<Vec<Time>> {
-    session.backend_mut().measure(clock);
+    session.backend_mut().measure(clock)?;
     let mut runs = Vec::new();
     for _ in 0..=RUNS {
         let mut job = session.begin(batch, want, precision)?;

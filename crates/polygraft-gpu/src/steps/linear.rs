@@ -4,7 +4,7 @@ use crate::encode::{Bind, Encoder, wrong_payload};
 use crate::params::{self, NONE};
 use crate::schedule::Group;
 use crate::store::{Form, Own};
-use crate::variants::{Covers, Shape};
+use crate::variants::{Covers, Shape, TALL};
 use polygraft::ir::Site;
 use polygraft::model::{Activation, WeightId};
 use polygraft::program::{BufferId, Step, StepKind};
@@ -63,28 +63,25 @@ pub(crate) fn encode(e: &mut Encoder<'_>, step: &Step, group: Group) -> Result<(
                 let weight = gpu.store.weight(id)?;
                 // As on the CPU: what the first layer rounds off passes through all the others.
                 let first = step.origin.and_then(Site::layer) == Some(0);
-                if e.fast && !first && weight.form != Form::F32 {
+                let covers = match e.fast {
+                    _ if first || weight.form == Form::F32 => Covers::Linear,
+                    Covers::Half if rows < TALL => Covers::Linear,
+                    fast => fast,
+                };
+                if covers == Covers::Packed {
                     round(e, x, run.rows.clone())?;
-                    for part in &weight.parts {
-                        (block.columns, block.column) = (part.columns, part.column);
-                        let form = Some(("FORM", weight.form as u32));
-                        let scales = part.scales.as_ref().map_or(Bind::Arena, Bind::Weight);
-                        let codes = Bind::Weight(&part.codes);
-                        let binds =
-                            vec![Bind::Codes, codes, scales, Bind::Arena, Bind::Activation(out), Bind::CodeScales];
-                        let shape = Shape { rows, head: 0 };
-                        e.launch(Covers::Packed, shape, form, &block, binds, |v| grid(v, part.columns))?;
-                    }
-                    continue;
                 }
                 for part in &weight.parts {
-                    block.columns = part.columns;
-                    block.column = part.column;
+                    (block.columns, block.column) = (part.columns, part.column);
                     let form = Some(("FORM", weight.form as u32));
-                    let shape = Shape { rows, head: 0 };
                     let scales = part.scales.as_ref().map_or(Bind::Arena, Bind::Weight);
-                    let binds = binds(Bind::Weight(&part.codes), scales);
-                    e.launch(Covers::Linear, shape, form, &block, binds, |v| grid(v, part.columns))?;
+                    let mut binds = binds(Bind::Weight(&part.codes), scales);
+                    if covers == Covers::Packed {
+                        binds[0] = Bind::Codes;
+                        binds.push(Bind::CodeScales);
+                    }
+                    let shape = Shape { rows, head: 0 };
+                    e.launch(covers, shape, form, &block, binds, |v| grid(v, part.columns))?;
                 }
             }
         }
