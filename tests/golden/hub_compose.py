@@ -199,6 +199,9 @@ def fusion():
     named = edit_json("adapter_fusion_config.json", lambda c: put(c, {"config": "dynamic", "version": "2.3.0", "adapter_names": ...}))
     composed("fusion", "configuration_by_name", {"a": PFEIFFER, "b": PFEIFFER}, "fuse(a, b)", fusion=[Fusion(["a", "b"], dynamic, edit=named)], inert=(r"\.key\.bias",))
     specs = {k: PFEIFFER for k in "abc"}
+    # The library saves each fusion whose name begins as this one's.
+    composed("fusion", "names_that_begin_alike", specs, fusion=[(["a", "b"], dynamic), (["a", "b", "c"], dynamic)], inert=(r"\.key\.bias",),
+             row_compose=["fuse(a, b)", "fuse(a, b, c)", "base"])
     composed("fusion", "two_fusions", specs, fusion=[(["a", "b"], dynamic), (["b", "c", "a"], static)], inert=(r"\.key\.bias",),
              row_compose=["fuse(a, b)", "fuse(b, c, a)", "base", "fuse(a, b)", "fuse(b, c, a)"])
 

@@ -59,6 +59,9 @@ def heads():
     for base in ("bert_seqcls", "xlmr_tokcls"):
         case(f"heads/over_{base}", base, over, row_compose=["a", "base", "b", "stack(b, a)", "stack(a, b)"], base_head=True, same=False)
     # The request has no place for where words start.
+    # The library saves each head whose name begins as this one's.
+    alike = {"a": Spec(PFEIFFER, head=dict(kind="classification", num_labels=2), saved="task"), "b": Spec(LORA, head=dict(kind="tagging", num_labels=4), saved="task2")}
+    case("heads/names_that_begin_alike", "bert", alike, row_compose=["a", "b", "base"])
     case("heads/refused_parser", "bert", Spec(PFEIFFER, head=dict(kind="dependency_parsing", num_labels=4)), error="dependency_parsing")
 
 

@@ -1020,7 +1020,7 @@ def sentence():
 def report():
     size = sum(f.stat().st_size for f in ROOT.rglob("*") if f.is_file())
     print(f"{size / 2**20:.2f} MiB, {len(list(ROOT.rglob('request.json')))} requests")
-    assert size < 40 * 2**20
+    assert size < 44 * 2**20  # The repository stays under 60 MB.
 
 
 def main():

@@ -16,8 +16,12 @@ def relative_positions(m):
     mpnet("tokens", "TRAINABLE_TOKENS", {"token_indices": [0, 1, 3, 17], "target_modules": [BIAS]})
     mpnet("option", "LORA", {"r": 2, "target_modules": ["q"], "trainable_token_indices": {BIAS: [0, 2, 18]}})
     mpnet("parameter", "LORA", {"r": 2, "target_modules": ["q"], "target_parameters": [f"{BIAS}.weight"]})
+    tiny = {"r": 2, "u": 4, "weight_tying": 0.0}
+    mpnet("tinylora", "TINYLORA", {**tiny, "target_modules": ["q", BIAS, "word_embeddings"], "save_projection": False})
+    mpnet("tinylora_tied", "TINYLORA", {**tiny, "weight_tying": 0.5, "target_modules": ["v", BIAS, "position_embeddings"]})
     deberta = lambda name, kind, config, base="deberta_v2", **how: m.case("relative_positions", f"deberta_{name}", kind, config, base=base, **{"lengths": LONG, **how})
     deberta("saved", "LORA", {"r": 2, "target_modules": ["key_proj"], "modules_to_save": [ROWS]})
     deberta("saved_own_projections", "LORA", {"r": 2, "target_modules": ["pos_key_proj"], "modules_to_save": [ROWS]}, base="deberta_v2_own_projections")
     deberta("lora_does_nothing", "LORA", {"r": 2, "target_modules": ["value_proj", ROWS]})
+    deberta("tinylora_counts", "TINYLORA", {**tiny, "weight_tying": 0.4, "target_modules": ["value_proj", ROWS]})
     deberta("tokens_do_nothing", "TRAINABLE_TOKENS", {"token_indices": [1, 3], "target_modules": [ROWS, "word_embeddings"]}, rows=[[3, 9, 20, 3], [7], [5, 3]])

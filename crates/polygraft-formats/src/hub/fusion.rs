@@ -45,6 +45,7 @@ pub(crate) fn load(files: &dyn Files, spec: &ModelSpec, options: &AdapterOptions
     }
     let tensors = Tensors::open(files, WEIGHTS, backbone_prefix(spec.arch))?;
     let mut r = Reading::new(name, spec, options, tensors);
+    r.tensors.ignore_longer(&format!("adapter_fusion_layer.{name}"));
     let mut anywhere = false;
     for layer in 0..spec.layers {
         for attention in [true, false] {

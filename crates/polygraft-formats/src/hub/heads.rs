@@ -91,6 +91,7 @@ fn flexible(s: &Settings, top: &Json, spec: &ModelSpec, tensors: &mut Tensors) -
         .get("name")
         .and_then(Json::text)
         .ok_or_else(|| s.bad("name", "it is missing: the tensors are named by it"))?;
+    tensors.ignore_longer(&format!("heads.{name}"));
     let words = row.task == HeadTask::MaskedLm;
     let (layers, activation, norm, bias) = row.defaults;
     let layers = s.whole("layers", layers)?;

@@ -114,6 +114,18 @@ impl Tensors {
         }
     }
 
+    /// Drops what stands under longer names than the last of `path`: the library saves every fusion and every head whose
+    /// name begins as the one that is asked for, `a,b,c` with `a,b`. They are in folders of their own as well.
+    pub(super) fn ignore_longer(&mut self, path: &str) {
+        let longer = |p: &&String| {
+            let rest = p.find(path).map(|at| &p[at + path.len()..]);
+            rest.is_some_and(|rest| !rest.starts_with('.'))
+        };
+        for path in self.names.keys().filter(longer).cloned().collect::<Vec<_>>() {
+            self.ignore(&path);
+        }
+    }
+
     /// Drops `copy`, which the library writes once for each module that holds the tensor `of`.
     ///
     /// # Errors

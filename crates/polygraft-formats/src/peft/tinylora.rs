@@ -1,7 +1,6 @@
 //! TinyLoRA: the update within the largest singular vectors of the weight, `B R A`, with an `R` that few numbers make:
 //! `R = Σ vᵢ Pᵢ`, the `Pᵢ` random, the `v` of several layers' own.
 
-use super::CONFIG;
 use super::config::bad;
 use super::family::{Family, Reader};
 use super::projections::check_size;
@@ -11,7 +10,7 @@ use crate::dense::{product, transposed};
 use crate::error::{FormatError, Result};
 use crate::maths::torch_random::TorchRandom;
 use crate::names::Part;
-use polygraft::ir::Meeting;
+use polygraft::ir::{LinearSite, Meeting, Site};
 
 /// The family's row.
 pub(super) const FAMILY: Family = Family {
@@ -28,16 +27,15 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
     let (rank, u) = (r.config.count("r", 2)?, r.config.count("u", 64)?);
     let saved = r.config.flag("save_projection", true)?;
     let seed = r.config.seed("projection_seed", 42)?;
-    if r.parts()?.iter().any(|(_, part)| *part == Part::Relative) {
-        let why =
-            "TinyLoRA on a table of relative positions is not supported: vectors are given out by the order of modules";
-        return Err(FormatError::Unsupported { file: CONFIG.into(), why: why.into() });
-    }
-    let mut tables = r.tables()?;
-    // In the order in which a model has them.
+    // Vectors and seeds are given out in the order in which a model has its modules: the tables of words, the layers, the
+    // table of relative positions, which counts even where the library does not run what wraps it, and what follows.
+    let relatives = r.parts()?.iter().filter(|(_, part)| *part == Part::Relative).count();
+    let (relative, mut tables): (Vec<_>, Vec<_>) = r.tables()?.into_iter().partition(|t| t.site == Site::Relative);
     tables.sort_by_key(|t| t.site);
     let targets = r.every_target()?;
-    let count = tables.len() + targets.len();
+    let (first, count) = (tables.len(), tables.len() + relatives + targets.len());
+    let inside = |site| matches!(site, LinearSite::Embedding | LinearSite::Patches | LinearSite::Layer(..));
+    let layers = targets.iter().filter(|t| inside(t.site)).count();
     let group = groups(count, r.config.number("weight_tying", 0.0)?)?;
     let last = count.checked_sub(1).map_or(0, &group);
     let mut vectors = Vec::new();
@@ -61,8 +59,8 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
             found.map(|((a, b), (p, v))| (a, product(&b, &product(v, &p, u, rank * rank), rank, rank))),
         )
     };
-    let first = tables.len();
-    for (i, t) in tables.into_iter().enumerate() {
+    let relative = relative.into_iter().map(|t| (first + layers, t));
+    for (i, t) in tables.into_iter().enumerate().chain(relative) {
         let Some((a, b)) = factors(r, i, &t, (t.rows, t.cols))? else { continue };
         let rank = rank.min(t.rows).min(t.cols);
         let low_rank = LowRankRows { a: transposed(&b, rank), b: transposed(&a, t.cols), rank, rows: t.rows };
@@ -71,7 +69,8 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
         });
     }
     for (i, t) in targets.into_iter().enumerate() {
-        if let Some((a, b)) = factors(r, first + i, &t, (t.rows, t.cols))? {
+        let i = first + i + if i < layers { 0 } else { relatives };
+        if let Some((a, b)) = factors(r, i, &t, (t.rows, t.cols))? {
             r.low_rank(&t, a, b, None, 1.0);
         }
     }
