@@ -18,6 +18,8 @@ const UP: WeightId = WeightId(u32::MAX - 90);
 const DOWN: WeightId = WeightId(u32::MAX - 91);
 /// Rounds through both products in one call.
 const ROUNDS: usize = 4;
+/// Tokens of the tall products.
+const MANY: u32 = if cfg!(test) { 32 } else { 1024 };
 /// Milliseconds that 64 tokens may take on a device for which tiles matter.
 const PATIENCE: f64 = 100.0;
 
@@ -113,9 +115,9 @@ impl Gpu {
     /// The least of three times for tall products, after the pipelines were made.
     async fn least(&mut self, clock: &dyn Fn() -> f64) -> Result<f64> {
         let mut took = f64::INFINITY;
-        self.time(1024, clock).await?;
+        self.time(MANY, clock).await?;
         for _ in 0..3 {
-            took = took.min(self.time(1024, clock).await?);
+            took = took.min(self.time(MANY, clock).await?);
         }
         Ok(took)
     }
@@ -136,5 +138,43 @@ impl Gpu {
             run.answered().await;
         }
         Ok(clock() - start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::block_on;
+    use crate::variant_tests::open;
+    use std::cell::Cell;
+
+    /// What is chosen when the nth measurement takes as long as `milliseconds` says: two of few tokens, then four of each of
+    /// four tiles, of bytes, and of 16 bits.
+    fn chosen(milliseconds: impl Fn(usize) -> f64) -> ((u32, u32), Covers) {
+        let (asked, now) = (Cell::new(0), Cell::new(0.0));
+        let clock = || {
+            let n = asked.replace(asked.get() + 1);
+            if n % 2 == 1 {
+                now.set(now.get() + milliseconds(n / 2));
+            }
+            now.get()
+        };
+        let mut gpu = open();
+        gpu.store.load(&gpu.device, UP, &weight(WIDE, HIDDEN).unwrap());
+        gpu.store.load(&gpu.device, DOWN, &weight(HIDDEN, WIDE).unwrap());
+        block_on(gpu.fastest(&clock)).unwrap();
+        (gpu.tuning.tall, gpu.tuning.fast)
+    }
+
+    #[test]
+    fn what_is_fastest_is_chosen() {
+        let third = |n| if (10..14).contains(&n) { 2.0 } else { 3.0 };
+        assert_eq!(chosen(third), ((128, 16), Covers::Linear));
+        let half = |n| if n >= 22 { 1.0 } else { third(n) };
+        assert_eq!(chosen(half), ((128, 16), Covers::Half));
+        let bytes = |n| if (18..22).contains(&n) { 0.5 } else { half(n) };
+        assert_eq!(chosen(bytes), ((128, 16), Covers::Packed));
+        let slow = |n| if n < 2 { 1e3 } else { bytes(n) };
+        assert_eq!(chosen(slow), ((64, 16), Covers::Linear), "left as it was");
     }
 }
