@@ -330,6 +330,19 @@ def mixed(r):
     return used, {"row_compose": rows, "lengths": (3, 9, 14)}
 
 
+# Names that begin alike, and words that stand in the paths of tensors.
+NAMES = ["task", "task2", "task2_en", "ta", "sst-2", "0", "größe", "de wiki", "adapters", "heads", "loras", "layer", "weight"]
+
+
+@family
+def named(r):
+    """Adapters of one model, most of them with heads, under any names."""
+    specs = {letter: r.choice([heads, heads, bottleneck, lora, prefix, reft])(r)[0] for letter in "abc"}
+    for s, name in zip(specs.values(), r.sample(NAMES[:4], 2) + [r.choice(NAMES[4:])]):
+        s.saved = name
+    return specs, {"row_compose": ["a", "b", "c", "base"], "lengths": (3, 9, 14, 5)}
+
+
 # ----
 
 def bases(out):
