@@ -520,6 +520,8 @@ async function main() {
   drop = dropZone({ load: graft, isReady: () => engine !== null });
   showCompositions();
   setStatus('');
+  // Until now a click would have been lost.
+  $('start').disabled = false;
   for (const name of rankers) {
     adapterSize(name)
       .then((bytes) => bytes && $(`${name}-size`).append(`, ${bytesText(bytes)}`))
