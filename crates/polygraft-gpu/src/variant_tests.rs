@@ -280,7 +280,8 @@ fn a_profile_has_every_kernel() {
     let measured = run(&mut gpu);
     let booked: Vec<_> = measured.profile().iter().map(|t| (t.kernel, t.steps.clone())).collect();
     assert_eq!(booked, [("linear direct 4×4", 1..3), ("normalize", 3..4)]);
-    assert!(measured.profile().iter().all(|t| t.milliseconds > 0.0 && t.milliseconds < 1e4));
+    assert!(measured.profile().iter().all(|t| (0.0..1e5).contains(&t.milliseconds)));
+    assert!(measured.profile().iter().any(|t| t.milliseconds > 0.0));
     assert_eq!(gpu.read(&measured, Y).unwrap(), gpu.read(&plain, Y).unwrap());
 }
 
