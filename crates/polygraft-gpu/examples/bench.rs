@@ -2,45 +2,29 @@
 //! rank 8 on query and value in one bit against the same in 32.
 //! `cargo run --example bench -p polygraft-gpu -- [rows] [tokens] [rounds] [pair]`
 
+mod support;
+
 use polygraft::backend::{Backend, Precision};
 use polygraft::batch::Row;
 use polygraft::ir::{Graft, LayerLinear};
-use polygraft::model::WeightId;
 use polygraft::plan::Want;
 use polygraft::session::{Batch, Session};
 use polygraft::tensor::Scheme;
-use polygraft::testing::{self, Dims, Random};
-use polygraft_gpu::{Gpu, GpuBackend, Rounded};
+use polygraft::testing;
+use polygraft_gpu::GpuBackend;
 use std::time::Instant;
 
 fn main() -> polygraft::Result<()> {
     let args: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
     let [rows, tokens, rounds] = [(0, 1), (1, 32), (2, 3)].map(|(i, or)| args.get(i).copied().unwrap_or(or));
-    let dims = Dims { hidden: 384, heads: 12, ffn: 1536, layers: 12, vocab: 50, scheme: Scheme::Q4_0 };
-    let (spec, weights) = testing::model(dims, 1);
-    let mut backend = GpuBackend::open()?;
-    for (i, w) in weights.into_iter().enumerate() {
-        backend.load_weight(WeightId(i as u32), w)?;
-    }
-    let mut session = Session::new(spec, backend)?;
+    let (mut session, batch) = support::model(12, rows, tokens)?;
     println!("{}", session.backend().describe());
-    let mut random = Random(5);
-    let list = (0..rows).map(|_| testing::row(session.spec(), tokens, &mut random)).collect();
-    let batch = Batch::uniform(list, "base".parse()?);
     let want = Want { embedding: true, ..Want::default() };
     if std::env::args().nth(4).as_deref() == Some("pair") {
         return pair(&mut session, batch.rows, rounds);
     }
-    let linear = Gpu::variants().into_iter().filter(|name| name.starts_with("linear"));
-    for kernel in std::iter::once(None).chain(linear.map(Some)) {
-        let gpu = session.backend_mut().gpu_mut();
-        gpu.prefer(kernel);
-        let how = match kernel {
-            Some(name) if name.contains("packed") => Rounded::Bytes,
-            Some(name) if name.contains("half") => Rounded::Half,
-            _ => Rounded::No,
-        };
-        if !gpu.round(how) {
+    for kernel in std::iter::once(None).chain(support::linear().map(Some)) {
+        if !session.backend_mut().gpu_mut().prefer(kernel) {
             println!("{:24} is not on this device", kernel.unwrap_or_default());
             continue;
         }

@@ -2,15 +2,12 @@
 //! of nothing else reaches on the same device through the same interface.
 //! `cargo run --release --example gemm -p polygraft-gpu -- [rows of 64 tokens] [rounds]`
 
+mod support;
+
 use polygraft::backend::{Backend, Poll, Precision};
-use polygraft::model::WeightId;
 use polygraft::plan::Want;
 use polygraft::program::StepKind;
-use polygraft::session::{Batch, Session};
-use polygraft::tensor::Scheme;
-use polygraft::testing::{self, Dims, Random};
 use polygraft::{Error, Result};
-use polygraft_gpu::{Gpu, GpuBackend, Rounded};
 use std::time::Instant;
 
 /// Sixteen chains of four numbers, so that none waits for itself.
@@ -40,37 +37,21 @@ fn main() -> Result<()> {
     let args: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
     let [rows, rounds] = [(0, 128), (1, 5)].map(|(i, or)| args.get(i).copied().unwrap_or(or));
     let peak = done(peak())?;
-    let dims = Dims { hidden: 384, heads: 12, ffn: 1536, layers: 2, vocab: 50, scheme: Scheme::Q4_0 };
-    let (spec, weights) = testing::model(dims, 1);
-    let mut backend = GpuBackend::open()?;
-    for (i, w) in weights.into_iter().enumerate() {
-        backend.load_weight(WeightId(i as u32), w)?;
-    }
-    let mut session = Session::new(spec, backend)?;
+    let (mut session, batch) = support::model(2, rows, 64)?;
     println!("{}; a loop of multiply-adds: {:.3} T a second", session.backend().describe(), peak / 1e12);
     if !session.backend_mut().gpu_mut().measure() {
         return Err(Error::DeviceUnavailable { why: "the device has no timestamps".into() });
     }
-    let mut random = Random(5);
-    let list = (0..rows).map(|_| testing::row(session.spec(), 64, &mut random)).collect();
-    let batch = Batch::uniform(list, "base".parse()?);
     let want = Want { embedding: true, ..Want::default() };
-    for kernel in Gpu::variants().into_iter().filter(|name| name.starts_with("linear")) {
-        let gpu = session.backend_mut().gpu_mut();
-        gpu.prefer(Some(kernel));
-        let how = match kernel {
-            _ if kernel.contains("packed") => Rounded::Bytes,
-            _ if kernel.contains("half") => Rounded::Half,
-            _ => Rounded::No,
-        };
-        if !gpu.round(how) {
+    let (call, ..) = session.prepare(&batch, want, Precision::Fast)?;
+    let lines = session.explain(&call.program, &call.tables);
+    for kernel in support::linear() {
+        if !session.backend_mut().gpu_mut().prefer(Some(kernel)) {
             println!("{kernel:24} is not on this device");
             continue;
         }
         let mut rates = Vec::new();
         for _ in 0..=rounds {
-            let (call, ..) = session.prepare(&batch, want, Precision::Fast)?;
-            let lines = session.explain(&call.program, &call.tables);
             let mut job = session.begin(&batch, want, Precision::Fast)?;
             while session.advance(&mut job, &mut || false)? != Poll::Done {}
             // The first layer runs as in exact precision, on another kernel where this one rounds.

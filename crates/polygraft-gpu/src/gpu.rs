@@ -8,7 +8,7 @@ use crate::pipelines::{BLOCK_BYTES, Extra, Pipeline, Pipelines};
 use crate::profile::{Stamps, passes};
 use crate::run::Readback;
 use crate::store::{Own, Store};
-use crate::variants::{Covers, Tuning, Variant};
+use crate::variants::{Covers, Tuning, VARIANTS, Variant};
 use polygraft::backend::Call;
 use polygraft::ir::PayloadId;
 use polygraft::model::{EmbeddingWeights, ModelSpec, WeightId};
@@ -86,8 +86,16 @@ impl Gpu {
     }
 
     /// Runs the variant of this name wherever it fits, instead of the one that would be chosen: for tests and benchmarks.
-    pub fn prefer(&mut self, variant: Option<&'static str>) {
+    /// Calls of fast precision round as it does, if it makes linear layers. Whether the device can.
+    pub fn prefer(&mut self, variant: Option<&'static str>) -> bool {
         self.tuning.only = variant;
+        let covers = VARIANTS.iter().find(|v| Some(v.name) == variant).map(|v| v.covers);
+        match covers {
+            Some(Covers::Linear) => self.round(Rounded::No),
+            Some(Covers::Packed) => self.round(Rounded::Bytes),
+            Some(Covers::Half) => self.round(Rounded::Half),
+            _ => true,
+        }
     }
 
     /// What quantized layers run on in calls of fast precision, whatever was measured: for tests and benchmarks. Whether
@@ -115,7 +123,7 @@ impl Gpu {
     /// The names of all variants, in the order of the table.
     #[must_use]
     pub fn variants() -> Vec<&'static str> {
-        crate::variants::VARIANTS.iter().map(|v| v.name).collect()
+        VARIANTS.iter().map(|v| v.name).collect()
     }
 
     /// Takes weight `id` of `spec`: the layers' matrices and vectors. Embedding tables are not kept.

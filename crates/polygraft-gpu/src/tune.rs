@@ -1,6 +1,6 @@
 //! Which tile is fastest for tall products, measured once on each device.
 
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Rounded};
 use crate::variants::{Covers, VARIANTS, Variant};
 use polygraft::backend::{Call, Poll, Precision};
 use polygraft::model::{Pooling, WeightId};
@@ -69,6 +69,11 @@ impl Gpu {
         if self.device.info().software {
             return Ok(());
         }
+        self.choose(clock).await
+    }
+
+    /// The measurement, on whatever device.
+    async fn choose(&mut self, clock: &dyn Fn() -> f64) -> Result<()> {
         self.store.load(&self.device, UP, &weight(WIDE, HIDDEN)?);
         self.store.load(&self.device, DOWN, &weight(HIDDEN, WIDE)?);
         let outcome = self.fastest(clock).await;
@@ -98,17 +103,17 @@ impl Gpu {
         let Some((mut least, best)) = best else { return Ok(()) };
         self.tuning.only = None;
         self.tuning.tall = best.tile;
-        let info = self.device.info();
-        let rounded = [(Covers::Packed, info.packed), (Covers::Half, info.half)].into_iter().filter(|(_, can)| *can);
-        let mut fast = Covers::Linear;
-        for (covers, _) in rounded {
-            self.tuning.fast = covers;
+        let mut fast = Rounded::No;
+        for how in [Rounded::Bytes, Rounded::Half] {
+            if !self.round(how) {
+                continue;
+            }
             let took = self.least(clock).await?;
             if took < least {
-                (least, fast) = (took, covers);
+                (least, fast) = (took, how);
             }
         }
-        self.tuning.fast = fast;
+        self.round(fast);
         Ok(())
     }
 
@@ -160,9 +165,7 @@ mod tests {
             now.get()
         };
         let mut gpu = open();
-        gpu.store.load(&gpu.device, UP, &weight(WIDE, HIDDEN).unwrap());
-        gpu.store.load(&gpu.device, DOWN, &weight(HIDDEN, WIDE).unwrap());
-        block_on(gpu.fastest(&clock)).unwrap();
+        block_on(gpu.choose(&clock)).unwrap();
         (gpu.tuning.tall, gpu.tuning.fast)
     }
 

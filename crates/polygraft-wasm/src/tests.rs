@@ -219,23 +219,29 @@ fn answers_are_the_same_whoever_computes_along() {
     }
 }
 
+/// A job that has begun to embed forty texts.
+fn forty(core: &mut Core, adapter: Option<&str>) -> u32 {
+    let texts: Vec<String> = (0..40).map(|i| "many people, some water".to_owned() + &i.to_string()).collect();
+    let args = json!({"texts": texts, "side": null, "adapters": [adapter], "precision": null});
+    let job = core.start("embed", &args.to_string(), &[]).unwrap();
+    core.step(job, &mut || false).unwrap();
+    job
+}
+
+/// Parcels that the first satellite is given.
+fn parcels(core: &mut Core, job: u32) -> usize {
+    std::iter::from_fn(|| core.share(job, 0).unwrap()).count()
+}
+
 #[test]
 fn what_is_given_up_is_computed_here() {
     let mut core = core();
     core.set_satellites(1);
-    let texts: Vec<String> = (0..40).map(|i| "many people, some water".to_owned() + &i.to_string()).collect();
-    let args = json!({"texts": texts, "side": null, "adapters": [null], "precision": null});
-    let job = core.start("embed", &args.to_string(), &[]).unwrap();
-    core.step(job, &mut || false).unwrap();
-    let mut taken = 0;
-    while core.share(job, 0).unwrap().is_some() {
-        taken += 1;
-    }
-    assert!(taken > 0);
+    let job = forty(&mut core, None);
+    assert!(parcels(&mut core, job) > 0);
     assert_eq!(core.step(job, &mut || false).unwrap().0, Poll::Waiting);
     assert_eq!(core.result(job).err().unwrap().code, "ARGUMENT");
-    let job = core.start("embed", &args.to_string(), &[]).unwrap();
-    core.step(job, &mut || false).unwrap();
+    let job = forty(&mut core, None);
     core.share(job, 0).unwrap().unwrap();
     core.take_back(job, 0).unwrap();
     assert_eq!(core.step(job, &mut || false).unwrap().0, Poll::Done);
@@ -281,22 +287,16 @@ fn changed_positions_stay_where_their_table_is() {
     let mut core = base("bases/mpnet");
     core.load_adapter("a", &fixture("peft/relative_positions/mpnet_saved/adapter"), "{}").unwrap();
     core.set_satellites(1);
-    let texts: Vec<String> = (0..40).map(|i| "many people, some water".to_owned() + &i.to_string()).collect();
-    let mut parcels = |adapter: Option<&str>| {
-        let args = json!({"texts": texts, "side": null, "adapters": [adapter], "precision": null});
-        let job = core.start("embed", &args.to_string(), &[]).unwrap();
-        core.step(job, &mut || false).unwrap();
-        let mut taken = 0;
-        while core.share(job, 0).unwrap().is_some() {
-            taken += 1;
-        }
+    let mut shared = |adapter| {
+        let job = forty(&mut core, adapter);
+        let given = parcels(&mut core, job);
         core.take_back(job, 0).unwrap();
         while core.step(job, &mut || false).unwrap().0 != Poll::Done {}
         assert_eq!(core.result(job).unwrap().floats.len(), 40 * 32);
-        taken
+        given
     };
-    assert!(parcels(None) > 0);
-    assert_eq!(parcels(Some("a")), 0);
+    assert!(shared(None) > 0);
+    assert_eq!(shared(Some("a")), 0);
 }
 
 #[test]
