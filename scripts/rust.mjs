@@ -262,6 +262,12 @@ export async function ensureKernelChecks() {
   });
 }
 
+/**
+ * Addresses stay a pointer and a constant, which a load takes with it. Rewritten for a machine without such loads
+ * ("loop strength reduction"), the inner loops computed each of them: 5 instructions of 27.
+ */
+const plainAddresses = '-Cllvm-args=-disable-lsr';
+
 /** Cargo for WebAssembly; the folder of what it built. */
 async function cargoWasm(build, toolchain, what) {
   const targetDir = path.join(cacheDir, 'target-wasm');
@@ -273,7 +279,7 @@ async function cargoWasm(build, toolchain, what) {
         ...toolchain.env,
         // A stable compiler takes -Z flags only so.
         RUSTC_BOOTSTRAP: '1',
-        CARGO_ENCODED_RUSTFLAGS: [...toolchain.flags, '-Ctarget-feature=+simd128'].join('\x1f'),
+        CARGO_ENCODED_RUSTFLAGS: [...toolchain.flags, plainAddresses, '-Ctarget-feature=+simd128'].join('\x1f'),
         CARGO_TARGET_DIR: targetDir,
         RUSTC_WORKSPACE_WRAPPER: await wrapper(build.features),
         // The list of used features has to reach wasm-bindgen; wasm-opt drops the names afterwards.

@@ -200,18 +200,22 @@ unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panel: Panel<'_>, bias: Option<&[
         // SAFETY: the slices hold whole groups of rows and whole blocks.
         unsafe {
             let mut sums = [[f32x4_splat(0.0); 2]; SIDE];
-            for block in 0..x.blocks {
-                let at = row * x.blocks + block * SIDE;
-                let words = panel.words.as_ptr().add(block * W::WORDS * LANES);
-                let dots = W::block(words, x.codes.as_ptr().add(at * BLOCK), x.corrections.as_ptr().add(at), turns);
-                let scales = panel.scales.as_ptr().add(block * LANES);
-                let scales = [load(scales), load(scales.add(4))];
+            let first = row * x.blocks;
+            let (mut words, mut codes) = (panel.words.as_ptr(), x.codes.as_ptr().add(first * BLOCK));
+            let (mut from, mut own) = (x.corrections.as_ptr().add(first), x.scales.as_ptr().add(first));
+            let mut scales = panel.scales.as_ptr();
+            let end = scales.add(x.blocks * LANES);
+            while scales != end {
+                let dots = W::block(words, codes, from, turns);
+                let both = [load(scales), load(scales.add(4))];
                 for (r, (sums, dots)) in sums.iter_mut().zip(dots).enumerate() {
-                    let own = v128_load32_splat(x.scales.as_ptr().add(at + r).cast());
-                    for ((sum, dot), scale) in sums.iter_mut().zip(dots).zip(scales) {
+                    let own = v128_load32_splat(own.add(r).cast());
+                    for ((sum, dot), scale) in sums.iter_mut().zip(dots).zip(both) {
                         *sum = W::scaled(*sum, dot, scale, own);
                     }
                 }
+                (words, codes) = (words.add(W::WORDS * LANES), codes.add(BLOCK * SIDE));
+                (scales, from, own) = (scales.add(LANES), from.add(SIDE), own.add(SIDE));
             }
             for (r, [low, high]) in sums.into_iter().take(x.count - row).enumerate() {
                 let to = out.values.as_mut_ptr().add((row + r) * out.stride);
@@ -284,16 +288,19 @@ unsafe fn block_q4(
     runs: unsafe fn(*const Code) -> [v128; SIDE],
     add: impl Fn(v128, v128, v128) -> v128,
 ) -> Dots {
-    for word in 0..turns {
-        // SAFETY: as the caller promised.
-        unsafe {
-            let w = words.add(word * LANES).cast();
-            let w = [load(w), load(w.add(4))];
-            for (sums, a) in sums.iter_mut().zip(runs(codes.add(word * RUN * SIDE))) {
+    let (mut words, mut codes) = (words, codes);
+    // SAFETY: as the caller promised.
+    unsafe {
+        let end = words.add(turns * LANES);
+        while words != end {
+            let w = [load(words.cast()), load(words.add(4).cast())];
+            for (sums, a) in sums.iter_mut().zip(runs(codes)) {
                 for (sum, w) in sums.iter_mut().zip(w) {
                     *sum = add(*sum, a, w);
                 }
             }
+            words = words.add(LANES);
+            codes = codes.add(RUN * SIDE);
         }
     }
     sums
