@@ -1,5 +1,7 @@
 //! The same benchmark for a WebAssembly host, whose only import is a clock: `node examples/wasm.mjs target/…/wasm.wasm`.
 
+#![cfg_attr(all(target_arch = "wasm32", target_feature = "relaxed-simd"), feature(asm_experimental_arch))]
+
 #[path = "../tests/support/mod.rs"]
 mod cases;
 mod support;
@@ -8,6 +10,8 @@ use polygraft::backend::Precision;
 use polygraft::session::{Batch, RowOutput, Session};
 use polygraft_cpu::Cpu;
 use std::cell::RefCell;
+
+polygraft_cpu::assembly!();
 
 thread_local! {
     static TEXT: RefCell<String> = const { RefCell::new(String::new()) };
@@ -63,6 +67,12 @@ pub extern "C" fn profile_length() -> usize {
 pub extern "C" fn bench(fast: bool) -> f32 {
     let precision = if fast { Precision::Fast } else { Precision::Exact };
     BENCH.with(|bench| bench.borrow_mut().as_mut().map_or(f32::NAN, |(s, b)| support::run(s, b, precision)))
+}
+
+/// See [`polygraft_cpu::check::products`].
+#[unsafe(no_mangle)]
+pub extern "C" fn products(outlier: f32) -> f32 {
+    polygraft_cpu::check::products(outlier)
 }
 
 /// The largest difference to the oracle over the cases of the conformance test; infinite when a row alone has other

@@ -5,7 +5,7 @@
 //! and forgotten.
 
 use crate::decode;
-use crate::kernels::{self, Isa, Panel, Rows, SIDE, Target};
+use crate::kernels::{self, Isa, Panels, Rows, SIDE, Target};
 use crate::pack::{LANES, Q4_WORDS};
 use polygraft::quant::BLOCK;
 use polygraft::quant::codes::{Codes, Group};
@@ -78,22 +78,23 @@ pub(crate) fn is_even(codes: &Codes, cols: usize) -> bool {
     codes.bits() == 1 && cols.is_multiple_of(BLOCK) && whole
 }
 
-/// One panel as the integer kernels read it: memory that is used again.
+/// A few panels as the integer kernels read them: memory that is used again.
 #[derive(Debug, Default)]
 pub(crate) struct Even {
     /// As [`crate::pack::Form::Q4`] stores them.
     words: Vec<u32>,
     cut: Vec<u32>,
-    /// `[block][lane]`: what the integers are multiplied by.
+    /// `[panel][block][lane]`: what the integers are multiplied by.
     halves: Vec<f32>,
-    /// `[block][lane]`: what the sums of activations are.
+    units: Vec<[f32; LANES]>,
+    /// `[panel][block][lane]`: what the sums of activations are.
     middles: Vec<f32>,
     /// Sums of activations, `[row][block]`.
     sums: Vec<f32>,
 }
 
 impl Even {
-    /// Adds `x Wᵀ` for the outputs of a matrix that [`is_even`] to `out`, one panel after the other.
+    /// Adds `x Wᵀ` for the outputs of a matrix that [`is_even`] to `out`, a few panels at a time.
     pub(crate) fn multiply(
         &mut self,
         isa: Isa,
@@ -103,14 +104,16 @@ impl Even {
         out: &mut Target<'_>,
     ) {
         self.sum(isa, x);
-        for panel in 0..rows.div_ceil(LANES) {
-            let first = panel * LANES;
-            self.fill(codes, first..rows.min(first + LANES), cols);
+        let (each, blocks) = (LANES * isa.abreast(), cols / BLOCK);
+        for first in (0..rows).step_by(each) {
+            self.fill(codes, first..rows.min(first + each), cols);
+            self.words.chunks_exact_mut(blocks * Q4_WORDS * LANES).for_each(|panel| isa.arrange(panel));
             let target = &mut out.columns(first);
-            let units = isa.fit(&mut self.halves);
-            let panel = Panel { words: decode::bytes(isa, &self.words, &mut self.cut), scales: &self.halves, units };
-            isa.gemm_q4(x, panel, None, target);
-            let sums = Rows { values: &self.sums, stride: x.blocks, count: x.count, width: x.blocks };
+            self.units.clear();
+            self.units.extend(self.halves.chunks_exact_mut(blocks * LANES).map(|halves| isa.fit(halves)));
+            let words = decode::bytes(isa, &self.words, blocks, &mut self.cut);
+            isa.gemm_q4(x, Panels { words, scales: &self.halves, units: &self.units }, None, target);
+            let sums = Rows { values: &self.sums, stride: x.blocks, count: x.count, width: blocks };
             isa.gemm_onto(sums, &self.middles, target);
         }
     }
@@ -128,20 +131,23 @@ impl Even {
     fn fill(&mut self, codes: &Codes, rows: Range<usize>, cols: usize) {
         let (blocks, levels) = (cols / BLOCK, codes.levels());
         // The integer that is the middle, in every place: it stays in lanes without an output.
+        let panels = rows.len().div_ceil(LANES);
         self.words.clear();
-        self.words.resize(blocks * Q4_WORDS * LANES, 0x8888_8888);
+        self.words.resize(panels * blocks * Q4_WORDS * LANES, 0x8888_8888);
         for list in [&mut self.halves, &mut self.middles] {
             list.clear();
-            list.resize(blocks * LANES, 0.0);
+            list.resize(panels * blocks * LANES, 0.0);
         }
         let (span, half) = (codes.group().span(cols), (levels[1] - levels[0]) / 2.0);
-        for (lane, row) in rows.enumerate() {
+        for (index, row) in rows.enumerate() {
+            let (panel, lane) = (index / LANES, index % LANES);
             for block in 0..blocks {
                 let [mean, deviation] = codes.stats()[codes.group().first(row, cols) + block * BLOCK / span];
-                self.halves[block * LANES + lane] = half * deviation;
-                self.middles[block * LANES + lane] = f32::midpoint(levels[0], levels[1]) * deviation + mean;
+                let at = panel * blocks + block;
+                self.halves[at * LANES + lane] = half * deviation;
+                self.middles[at * LANES + lane] = f32::midpoint(levels[0], levels[1]) * deviation + mean;
                 let bits = window(codes.data(), row * cols + block * BLOCK);
-                let words = self.words[block * Q4_WORDS * LANES + lane..].iter_mut().step_by(LANES).take(Q4_WORDS);
+                let words = self.words[at * Q4_WORDS * LANES + lane..].iter_mut().step_by(LANES).take(Q4_WORDS);
                 words.enumerate().for_each(|(w, word)| *word = sevens_and_nines(bits >> (8 * w) & 255));
             }
         }

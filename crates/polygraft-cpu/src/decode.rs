@@ -1,9 +1,10 @@
 //! Panels of any form to panels of f32, a few at a time.
 
 use crate::codes;
-use crate::kernels::{CUTS, Isa, Panel};
+use crate::kernels::{CUTS, Isa, Panels};
 use crate::math::{bf16_to_f32, f16_to_f32};
 use crate::pack::{Form, LANES, Packed, Q4_WORDS, Q8_WORDS, Scales};
+use polygraft::quant::BLOCK;
 use std::ops::Range;
 
 /// `panels` of `packed` as f32, `[panel][input][lane]`: in place when they are stored so, else decoded into `scratch`.
@@ -28,6 +29,9 @@ pub(crate) fn panels<'a>(isa: Isa, packed: &'a Packed, panels: Range<usize>, scr
                 ((word << (24 - 8 * k)).cast_signed() >> 24) as f32
             });
         }),
+        Form::Q4 { codes, scales } if isa.arranges() => {
+            arranged(isa, cut(codes, Q4_WORDS), scales_of(scales), packed.cols, out);
+        }
         Form::Q4 { codes, scales } => isa.vectorize(|| {
             blocks_of::<Q4_WORDS, 8>(cut(codes, Q4_WORDS), scales_of(scales), out, |word, k| {
                 ((word >> (8 * (k % 4) + 4 * (k / 4))) & 15).cast_signed() as f32 - 8.0
@@ -36,6 +40,17 @@ pub(crate) fn panels<'a>(isa: Isa, packed: &'a Packed, panels: Range<usize>, scr
         Form::Code(codes) => codes::panels(isa, codes, (packed.rows, packed.cols), panels, out),
     }
     out
+}
+
+/// [`Isa::decode`] of panels with `cols` inputs.
+fn arranged(isa: Isa, words: &[u32], stored: &[u16], cols: usize, out: &mut [f32]) {
+    let blocks = cols / BLOCK * LANES;
+    let mut scales = vec![0.0; blocks];
+    let panels = words.chunks_exact((blocks * Q4_WORDS).max(1)).zip(stored.chunks_exact(blocks.max(1)));
+    for ((words, stored), out) in panels.zip(out.chunks_exact_mut((cols * LANES).max(1))) {
+        isa.widen(stored, &mut scales);
+        isa.decode(words, &scales, out);
+    }
 }
 
 /// `WORDS` words a block, `EACH` codes a word.
@@ -60,31 +75,34 @@ fn blocks_of<const WORDS: usize, const EACH: usize>(
     }
 }
 
-/// Panel `panel` of quantized weights as the integer kernels read it, and whether its codes have 4 bits, not 8; `None` for
+/// Panels of quantized weights as the integer kernels read them, and whether their codes have 4 bits, not 8; `None` for
 /// weights that are not quantized.
 pub(crate) fn coded<'a>(
     isa: Isa,
     packed: &'a Packed,
-    panel: usize,
+    panels: Range<usize>,
     scratch: &'a mut Vec<u32>,
-) -> Option<(Panel<'a>, bool)> {
+) -> Option<(Panels<'a>, bool)> {
     let blocks = packed.blocks();
-    let span =
-        |words: &'a [u32], each: usize| &words[panel * blocks * each * LANES..(panel + 1) * blocks * each * LANES];
+    let span = |words: &'a [u32], each: usize| {
+        &words[panels.start * blocks * each * LANES..panels.end * blocks * each * LANES]
+    };
     let (words, scales, four) = match &packed.form {
-        Form::Q4 { codes, scales } => (bytes(isa, span(codes, Q4_WORDS), scratch), scales, true),
+        Form::Q4 { codes, scales } => (bytes(isa, span(codes, Q4_WORDS), blocks, scratch), scales, true),
         Form::Q8 { codes, scales } => (span(codes, Q8_WORDS), scales, false),
         Form::F32(_) | Form::F16(_) | Form::Bf16(_) | Form::Code(_) => return None,
     };
-    let (scales, units) = scales.of(panel, blocks);
-    Some((Panel { words, scales, units }, four))
+    let (scales, units) = scales.of(panels, blocks);
+    Some((Panels { words, scales, units }, four))
 }
 
-/// The 4-bit codes of one panel, one a byte or half word, as the integer kernels read them: every word of the panel
+/// The 4-bit codes of panels with `blocks` blocks, one a byte or half word, as the integer kernels read them: every word
 /// becomes [`CUTS`] of them.
-pub(crate) fn bytes<'a>(isa: Isa, words: &[u32], out: &'a mut Vec<u32>) -> &'a [u32] {
-    out.resize(words.len() * CUTS, 0);
-    isa.cut(words, out);
+pub(crate) fn bytes<'a>(isa: Isa, words: &[u32], blocks: usize, out: &'a mut Vec<u32>) -> &'a [u32] {
+    let (stored, cut) = (blocks * Q4_WORDS * LANES, isa.filled(blocks) * Q4_WORDS * LANES * CUTS);
+    out.resize(words.len() / stored.max(1) * cut, 0);
+    let panels = words.chunks_exact(stored.max(1)).zip(out.chunks_exact_mut(cut.max(1)));
+    panels.for_each(|(words, out)| isa.cut(words, out));
     out
 }
 

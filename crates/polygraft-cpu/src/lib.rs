@@ -12,6 +12,8 @@
 
 mod attention;
 mod block;
+#[doc(hidden)]
+pub mod check;
 mod codes;
 mod decode;
 mod kernels;
@@ -30,6 +32,19 @@ mod schedule;
 mod slices;
 mod store;
 mod unpack;
+
+/// The kernels that are written in assembly, for the crate that becomes the module: a library's assembly is read before
+/// anyone knows which instructions the module may have. Nothing where there are none.
+#[macro_export]
+macro_rules! assembly {
+    () => {
+        #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+        ::std::arch::global_asm!(include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../polygraft-cpu/src/kernels/wasm/pairs.s"
+        )));
+    };
+}
 
 pub use profile::Clock;
 pub use run::Run;

@@ -153,7 +153,7 @@ fn run(
     let scratch = &mut *frame.scratch;
     if work.hands_over {
         let rows = outs[0].len() / pass.products[0].n.max(1);
-        scratch.handed[1].resize(rows, pass.products[0].n);
+        scratch.handed[1].resize(isa, rows, pass.products[0].n);
     }
     let ended = slices.each(tasks, |task| {
         match task {
@@ -257,7 +257,8 @@ impl Pass<'_> {
             quantized.of(self.isa, (self.index, rows.clone()), self.rows(rows));
             let (start, end) = (own.start - rows.start, own.end - rows.start);
             let lead = start % SIDE;
-            update.shrink_even(self.isa, (quantized.rows(&(start - lead..end)), lead), hidden, even, tile);
+            let codes = quantized.rows(self.isa, &(start - lead..end));
+            update.shrink_even(self.isa, (codes, lead), hidden, even, tile);
         }
     }
 
@@ -346,18 +347,20 @@ impl Pass<'_> {
         }
         let x: Codes<'_> = if self.work.takes {
             debug_assert_eq!(own, chunk, "codes are handed over only where no row has weights of its own");
-            handed[0].rows(chunk)
+            handed[0].rows(isa, chunk)
         } else {
             quantized.of(isa, (self.index, own.clone()), self.rows(own))
         };
         let rest = (rounding == Rounding::Twice).then(|| rest.rest_of(isa, (self.index, own.clone()), self.rows(own)));
-        for (at, panel) in panels.clone().enumerate() {
-            let Some((panel, four)) = decode::coded(isa, weight, panel, words) else { return };
-            let target = &mut target.columns(at * LANES);
+        for own in cut(panels.clone(), isa.abreast()) {
+            let at = (own.start - panels.start) * LANES;
+            let bias = &bias[at..][..own.len() * LANES];
+            let Some((coded, four)) = decode::coded(isa, weight, own, words) else { return };
+            let target = &mut target.columns(at);
             let multiply = |x, bias, target: &mut Target<'_>| {
-                if four { isa.gemm_q4(x, panel, bias, target) } else { isa.gemm_q8(x, panel, bias, target) }
+                if four { isa.gemm_q4(x, coded, bias, target) } else { isa.gemm_q8(x, coded, bias, target) }
             };
-            multiply(x, bias[at * LANES..].first_chunk(), target);
+            multiply(x, Some(bias), target);
             if let Some(rest) = rest {
                 multiply(rest, None, target);
             }

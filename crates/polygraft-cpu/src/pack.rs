@@ -4,12 +4,14 @@
 //! Quantized panels keep one 32-bit word an output: four codes of 8 bits, or eight of 4 bits where bytes (AVX2: four
 //! inputs a word) and half words (WebAssembly: two inputs a word) can both be cut out with a shift and a mask:
 //! in word `g` of a block, the low nibbles are inputs `8g..8g+4` and the high nibbles inputs `8g+4..8g+8`, in byte order.
+//! One kernel wants another order ([`Isa::arrange`]).
 
 use crate::kernels::Isa;
 use crate::math::{bf16_to_f32, f16_to_f32};
 use polygraft::quant::BLOCK;
 use polygraft::quant::codes::Codes;
 use polygraft::tensor::{Matrix, Storage};
+use std::ops::Range;
 
 /// Outputs in a panel.
 pub(crate) const LANES: usize = 8;
@@ -28,6 +30,8 @@ pub(crate) struct Packed {
     /// Inputs.
     pub(crate) cols: usize,
     pub(crate) form: Form,
+    /// For whose kernels it was packed.
+    pub(crate) isa: Isa,
 }
 
 /// The numbers, panel by panel.
@@ -41,7 +45,7 @@ pub(crate) enum Form {
     Bf16(Vec<u16>),
     /// Codes `[panel][block][word][lane]`.
     Q8 { codes: Vec<u32>, scales: Scales },
-    /// As `Q8`.
+    /// Codes `[panel][block]` and then as [`Isa::arrange`] leaves them, in the end.
     Q4 { codes: Vec<u32>, scales: Scales },
     /// Row after row, as the adapter has them: decoded for a call and forgotten.
     Code(Codes),
@@ -68,9 +72,9 @@ impl Scales {
         Self { stored, ready, units }
     }
 
-    /// Those of a panel with `blocks` blocks, and their units.
-    pub(crate) fn of(&self, panel: usize, blocks: usize) -> (&[f32], [f32; LANES]) {
-        (&self.ready[panel * blocks * LANES..(panel + 1) * blocks * LANES], self.units[panel])
+    /// Those of panels with `blocks` blocks, and their units.
+    pub(crate) fn of(&self, panels: Range<usize>, blocks: usize) -> (&[f32], &[[f32; LANES]]) {
+        (&self.ready[panels.start * blocks * LANES..panels.end * blocks * LANES], &self.units[panels])
     }
 
     fn bytes(&self) -> usize {
@@ -116,12 +120,13 @@ impl Packed {
                         }
                     }
                 }
+                words.chunks_exact_mut((blocks * Q4_WORDS * LANES).max(1)).for_each(|panel| isa.arrange(panel));
                 let scales = interleave(scales, rows, blocks);
                 Form::Q4 { codes: words, scales: Scales::new(isa, scales, blocks, |scales| isa.fit(scales)) }
             }
             Storage::Code(codes) => Form::Code(codes.clone()),
         };
-        Self { rows, cols, form }
+        Self { rows, cols, form, isa }
     }
 
     /// Number of panels.
@@ -159,21 +164,19 @@ impl Packed {
         let at = |k: usize| (panel * self.cols + k) * LANES + lane;
         let scale =
             |scales: &Scales, k: usize| f16_to_f32(scales.stored[(panel * self.blocks() + k / BLOCK) * LANES + lane]);
-        let word = |codes: &[u32], words: usize, k: usize| {
-            let each = BLOCK / words;
-            codes[(panel * self.blocks() * words + k / each) * LANES + lane]
-        };
         for (k, o) in out.iter_mut().enumerate() {
             *o = match &self.form {
                 Form::F32(v) => v[at(k)],
                 Form::F16(v) => f16_to_f32(v[at(k)]),
                 Form::Bf16(v) => bf16_to_f32(v[at(k)]),
                 Form::Q8 { codes, scales } => {
-                    let code = word(codes, Q8_WORDS, k).to_le_bytes()[k % 4].cast_signed();
+                    let word = codes[(panel * self.blocks() * Q8_WORDS + k / 4) * LANES + lane];
+                    let code = word.to_le_bytes()[k % 4].cast_signed();
                     f32::from(code) * scale(scales, k)
                 }
                 Form::Q4 { codes, scales } => {
-                    let code = (word(codes, Q4_WORDS, k) >> q4_shift(k % BLOCK)) & 15;
+                    let (word, shift) = self.isa.place(k / BLOCK, lane, k % BLOCK);
+                    let code = (codes[(panel * self.blocks() + k / BLOCK) * Q4_WORDS * LANES + word] >> shift) & 15;
                     (code as f32 - 8.0) * scale(scales, k)
                 }
                 Form::Code(_) => *o,

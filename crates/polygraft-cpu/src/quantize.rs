@@ -1,6 +1,6 @@
 //! Activations to 8 bits: each row in blocks of 32 along its width, one f32 scale a block.
 
-use crate::kernels::{Code, Codes, Isa, Rows, SIDE};
+use crate::kernels::{Code, Codes, Isa, ROW, Rows, SIDE};
 use crate::math::ROUND;
 use polygraft::quant::BLOCK;
 use std::ops::Range;
@@ -11,6 +11,10 @@ pub(crate) struct Quantized {
     codes: Vec<Code>,
     scales: Vec<f32>,
     corrections: Vec<i32>,
+    /// Of the rows in `shared`.
+    shares: Vec<u32>,
+    tops: Vec<f32>,
+    shared: Range<usize>,
     /// Blocks of a row.
     blocks: usize,
     /// Whose activations these are: a kernel's place, and its rows.
@@ -22,11 +26,11 @@ impl Quantized {
     pub(crate) fn of(&mut self, isa: Isa, whose: (usize, Range<usize>), x: Rows<'_>) -> Codes<'_> {
         let count = x.count;
         if self.of.as_ref() != Some(&whose) {
-            self.resize(count, x.width);
+            self.resize(isa, count, x.width);
             self.put(isa, 0, 0, x);
             self.of = Some(whose);
         }
-        self.rows(&(0..count))
+        self.rows(isa, &(0..count))
     }
 
     /// The codes of what rounding leaves of `x`: together with the codes of `x` itself, 16 bits.
@@ -48,28 +52,35 @@ impl Quantized {
             self.of = None;
             return self.of(isa, whose, Rows { values: &rest, stride: width, count, width });
         }
-        self.rows(&(0..count))
+        self.rows(isa, &(0..count))
     }
 
     /// Makes room for `rows` rows of `width`; what is there stays when nothing changes.
-    pub(crate) fn resize(&mut self, rows: usize, width: usize) {
-        let rows = rows.next_multiple_of(SIDE);
-        self.blocks = width / BLOCK;
-        self.codes.resize(rows * width, 0);
+    pub(crate) fn resize(&mut self, isa: Isa, rows: usize, width: usize) {
+        let (rows, blocks) = (rows.next_multiple_of(SIDE), width / BLOCK);
+        self.blocks = isa.filled(blocks);
+        self.codes.resize(rows * self.blocks * ROW, 0);
         self.scales.resize(rows * self.blocks, 0.0);
         self.corrections.resize(rows * self.blocks, 0);
+        if self.blocks > blocks {
+            let (group, empty) = (self.blocks * SIDE, blocks * SIDE..self.blocks * SIDE);
+            self.codes.chunks_exact_mut(group * ROW).for_each(|c| c[empty.start * ROW..].fill(0));
+            self.scales.chunks_exact_mut(group).for_each(|s| s[empty.clone()].fill(0.0));
+            self.corrections.chunks_exact_mut(group).for_each(|c| c[empty.clone()].fill(0));
+        }
     }
 
     /// Quantizes `x` into rows from `first` on, columns from `column` on: whole blocks.
     pub(crate) fn put(&mut self, isa: Isa, first: usize, column: usize, x: Rows<'_>) {
+        self.shared = 0..0;
         isa.vectorize(|| {
             for row in 0..x.count {
                 let group = (first + row) / SIDE;
                 let side = first + row - group * SIDE;
                 let input = &x.values[row * x.stride..][..x.width];
-                for (index, input) in input.chunks_exact(BLOCK).enumerate() {
+                for (index, input) in input.as_chunks().0.iter().enumerate() {
                     let at = (group * self.blocks + column / BLOCK + index) * SIDE;
-                    let codes = &mut self.codes[at * BLOCK..(at + SIDE) * BLOCK];
+                    let codes = &mut self.codes[at * ROW..(at + SIDE) * ROW];
                     let (scale, correction) = isa.quantize(input, codes, side);
                     self.scales[at + side] = scale;
                     self.corrections[at + side] = correction;
@@ -79,16 +90,41 @@ impl Quantized {
     }
 
     /// The codes of `rows`, which start where a group does.
-    pub(crate) fn rows(&self, rows: &Range<usize>) -> Codes<'_> {
+    pub(crate) fn rows(&mut self, isa: Isa, rows: &Range<usize>) -> Codes<'_> {
         debug_assert!(rows.start.is_multiple_of(SIDE), "rows start in the middle of a group");
         let at = rows.start * self.blocks;
+        let segments = isa.segments(self.blocks).unwrap_or(0);
+        if segments > 0 && !(self.shared.start <= rows.start && rows.end <= self.shared.end) {
+            self.share(isa, rows, segments);
+        }
+        let (shares, tops) = match rows.start.checked_sub(self.shared.start) {
+            Some(rows) if segments > 0 => (&self.shares[rows * self.blocks..], &self.tops[rows * segments..]),
+            _ => (&[][..], &[][..]),
+        };
         Codes {
-            codes: &self.codes[at * BLOCK..],
+            codes: &self.codes[at * ROW..],
             scales: &self.scales[at..],
             corrections: &self.corrections[at..],
+            shares,
+            tops,
             count: rows.len(),
             blocks: self.blocks,
         }
+    }
+
+    /// See [`Isa::shares`]: of these rows, for as long as they are asked for.
+    fn share(&mut self, isa: Isa, rows: &Range<usize>, segments: usize) {
+        let count = rows.len().next_multiple_of(SIDE);
+        self.shares.resize(count * self.blocks, 0);
+        self.tops.resize(count * segments, 0.0);
+        let group = self.blocks * SIDE;
+        let at = rows.start * self.blocks;
+        let rounded = self.codes[at * ROW..].chunks_exact(group * ROW).zip(self.scales[at..].chunks_exact(group));
+        let places = self.shares.chunks_exact_mut(group).zip(self.tops.chunks_exact_mut(segments * SIDE));
+        for ((codes, scales), (words, tops)) in rounded.zip(places) {
+            isa.shares(codes, scales, words, tops);
+        }
+        self.shared = rows.clone();
     }
 }
 
@@ -105,7 +141,7 @@ fn scale_of(input: &[f32]) -> (f32, f32) {
 /// One block of one row, in plain Rust: its codes, then its scale and correction.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 #[inline(always)]
-pub(crate) fn block(input: &[f32], codes: &mut [Code]) -> (f32, i32) {
+pub(crate) fn block(input: &[f32; BLOCK], codes: &mut [Code]) -> (f32, i32) {
     let (scale, inverse) = scale_of(input);
     let mut rounded = [0i32; BLOCK];
     let mut sums = [0i32; 8];

@@ -1,6 +1,6 @@
 //! Panels back to the matrix that they were packed from, code for code: for a device that takes the weights over.
 
-use crate::pack::{Form, LANES, Packed, Q4_WORDS, Q8_WORDS, q4_shift};
+use crate::pack::{Form, LANES, Packed, Q4_WORDS, Q8_WORDS};
 use polygraft::quant::BLOCK;
 use polygraft::tensor::{Matrix, Storage};
 
@@ -18,12 +18,16 @@ impl Packed {
                 Storage::Q8_0 { codes, scales: separate(&scales.stored, self.rows, blocks) }
             }
             Form::Q4 { codes, scales } => {
-                let words = separate(codes, self.rows, blocks * Q4_WORDS);
-                let code = |block: &[u32], k: usize| (block[k / 8] >> q4_shift(k)) as u8 & 15;
-                let bytes = |block: &[u32]| -> [u8; BLOCK / 2] {
-                    std::array::from_fn(|k| code(block, k) | code(block, k + BLOCK / 2) << 4)
+                let bytes = |row: usize, block: usize| -> [u8; BLOCK / 2] {
+                    let words = &codes[(row / LANES * blocks + block) * Q4_WORDS * LANES..];
+                    let code = |k: usize| {
+                        let (word, shift) = self.isa.place(block, row % LANES, k);
+                        (words[word] >> shift) as u8 & 15
+                    };
+                    std::array::from_fn(|k| code(k) | code(k + BLOCK / 2) << 4)
                 };
-                let codes = words.chunks_exact(Q4_WORDS).flat_map(bytes).collect();
+                let bytes = |row| (0..blocks).flat_map(move |block| bytes(row, block));
+                let codes = (0..self.rows).flat_map(bytes).collect();
                 Storage::Q4_0 { codes, scales: separate(&scales.stored, self.rows, blocks) }
             }
             Form::Code(codes) => Storage::Code(codes.clone()),

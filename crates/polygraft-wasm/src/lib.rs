@@ -6,6 +6,8 @@
 //! trap without a message, whose text and formatting would be 3 % of the download; `scripts/where.mjs` names the functions
 //! of its stack. So is memory that cannot be had, which [`refused_bytes`] tells from it.
 
+#![cfg_attr(all(target_arch = "wasm32", target_feature = "relaxed-simd"), feature(asm_experimental_arch))]
+
 mod disk;
 mod duo;
 mod engine;
@@ -26,6 +28,8 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
+
+polygraft_cpu::assembly!();
 
 #[wasm_bindgen]
 extern "C" {

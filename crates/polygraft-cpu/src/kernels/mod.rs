@@ -6,6 +6,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod operands;
+mod order;
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 mod portable;
 #[cfg(all(test, not(target_arch = "wasm32")))]
@@ -18,8 +20,12 @@ mod wasm;
 use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
 use polygraft::quant::BLOCK;
 
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+use operands::Panel;
+pub(crate) use operands::{Attention, Coded, Codes, Panels, Rows, Target};
+
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub(crate) use wasm::{CUTS, Code, SIDE};
+pub(crate) use wasm::{CUTS, Code, ROW, SIDE};
 
 /// A quantized activation as the integer kernels read it.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
@@ -28,6 +34,10 @@ pub(crate) type Code = i8;
 /// Rows whose codes, scales and corrections lie side by side.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 pub(crate) const SIDE: usize = 1;
+
+/// Places that a row's block of codes takes.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+pub(crate) const ROW: usize = BLOCK;
 
 /// Into how many words a word of eight 4-bit codes is cut for the integer kernels.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
@@ -81,118 +91,6 @@ impl Bytes {
                 Self::Vnni512 => vnni::avx512::gemm::<FOUR>(x, panel, bias, out),
             }
         }
-    }
-}
-
-/// Rows of f32 activations: row `r` is `values[r * stride..][..width]`.
-#[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
-    pub(crate) values: &'a [f32],
-    pub(crate) stride: usize,
-    pub(crate) count: usize,
-    pub(crate) width: usize,
-}
-
-/// Rows of quantized activations, in groups of [`SIDE`]; the last group is filled up.
-#[derive(Clone, Copy)]
-pub(crate) struct Codes<'a> {
-    /// −127 to 127, `[group][block]` and then as the kernel likes them: in the order of the inputs where a group is one
-    /// row, in runs of a few inputs with the other rows' runs between them where it is several.
-    pub(crate) codes: &'a [Code],
-    /// `[group][block][row of the group]`.
-    pub(crate) scales: &'a [f32],
-    /// `[group][block][row of the group]`: what undoes the offset of 8 in 4-bit weights, −8 × the sum of the block's codes.
-    /// A kernel's sums start from it. For 16-bit sums it is two numbers: of the codes at places 0 and 1 of each four, and
-    /// of those at places 2 and 3 in the upper half.
-    pub(crate) corrections: &'a [i32],
-    pub(crate) count: usize,
-    pub(crate) blocks: usize,
-}
-
-/// One panel of quantized weights.
-#[derive(Clone, Copy)]
-pub(crate) struct Panel<'a> {
-    /// `[block][word][lane]`; 4-bit codes stand in words of four ([`CUTS`] for each word of the stored form).
-    pub(crate) words: &'a [u32],
-    /// `[block][lane]`, for 4-bit codes as [`Isa::fit`] leaves them.
-    pub(crate) scales: &'a [f32],
-    /// What [`Isa::fit`] gives; 1 for 8-bit codes.
-    #[cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "no kernel of this machine wants it"))]
-    pub(crate) units: [f32; LANES],
-}
-
-/// Where products go: row `r` to `values[r * stride..]`, one panel after the other.
-pub(crate) struct Target<'a> {
-    pub(crate) values: &'a mut [f32],
-    pub(crate) stride: usize,
-}
-
-impl Target<'_> {
-    /// From row `row` on.
-    pub(crate) fn from(&mut self, row: usize) -> Target<'_> {
-        Target { values: &mut self.values[row * self.stride..], stride: self.stride }
-    }
-
-    /// From column `column` on.
-    pub(crate) fn columns(&mut self, column: usize) -> Target<'_> {
-        Target { values: &mut self.values[column..], stride: self.stride }
-    }
-}
-
-/// A head of a row, for some of its queries. Rows of queries, keys and values are `stride` apart.
-#[derive(Clone, Copy)]
-#[cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "for a kernel that is not in this build"))]
-pub(crate) struct Attention<'a> {
-    pub(crate) q: &'a [f32],
-    pub(crate) k: &'a [f32],
-    pub(crate) v: &'a [f32],
-    pub(crate) stride: usize,
-    /// Dimensions.
-    pub(crate) width: usize,
-    pub(crate) queries: usize,
-    pub(crate) keys: usize,
-    /// What the products of queries and keys are multiplied with.
-    pub(crate) scale: f32,
-    /// Whose keys and values these are: a kernel's place, a row, a head.
-    pub(crate) of: (usize, usize, usize),
-}
-
-/// A head in integers: memory that the kernel reuses, and what it packed last.
-#[derive(Debug, Default)]
-#[cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "for a kernel that is not in this build"))]
-pub(crate) struct Coded {
-    pub(crate) of: Option<(usize, usize, usize)>,
-    /// `[panel of keys][word][lane]`, four dimensions a word.
-    pub(crate) keys: Vec<u32>,
-    /// `[panel of keys][lane]`.
-    pub(crate) key_scales: Vec<f32>,
-    /// `[panel of dimensions][block of keys][word][lane]`, four keys a word.
-    pub(crate) values: Vec<u32>,
-    /// `[panel of dimensions][block of keys][lane]`.
-    pub(crate) value_scales: Vec<f32>,
-    /// `[query of the group][key, padded]`.
-    pub(crate) scores: Vec<f32>,
-    /// `[block of keys][plane][word][query of the group]`, four keys a word.
-    pub(crate) weights: Vec<u32>,
-}
-
-impl Rows<'_> {
-    fn check(&self, panels: usize, weights: &[f32], out: &Target<'_>) {
-        let reach = |rows: usize, stride: usize, width: usize| if rows == 0 { 0 } else { (rows - 1) * stride + width };
-        assert!(reach(self.count, self.stride, self.width) <= self.values.len(), "activations");
-        assert!(weights.len() == panels * self.width * LANES, "weights");
-        assert!(reach(self.count, out.stride, panels * LANES) <= out.values.len(), "outputs");
-    }
-}
-
-impl Codes<'_> {
-    fn check(&self, words: usize, panel: &Panel<'_>, out: &Target<'_>) {
-        let blocks = self.count.next_multiple_of(SIDE) * self.blocks;
-        assert!(self.codes.len() >= blocks * BLOCK, "activations");
-        assert!(self.scales.len() >= blocks && self.corrections.len() >= blocks, "activation scales");
-        assert!(panel.words.len() == self.blocks * words * LANES, "weights");
-        assert!(panel.scales.len() == self.blocks * LANES, "weight scales");
-        assert!(self.count == 0 || (self.count - 1) * out.stride + LANES <= out.values.len(), "outputs");
     }
 }
 
@@ -266,29 +164,6 @@ impl Isa {
         }
     }
 
-    /// The 4-bit codes of whole words of a panel, each in a place of its own: see [`crate::decode::cut`].
-    pub(crate) fn cut(self, words: &[u32], out: &mut [u32]) {
-        assert!(words.len().is_multiple_of(LANES) && out.len() == words.len() * CUTS, "words to cut");
-        match self.0 {
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Kind::Wasm(_) => wasm::cut(words, out),
-            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-            _ => self.vectorize(|| crate::decode::cut(words, out)),
-        }
-    }
-
-    /// The scales of a panel of 4-bit codes, `[block][lane]`, as the kernel reads them: gives what the sums of each lane are to
-    /// be multiplied with in the end. Where the kernel widens sums of 16 bits, it multiplies them with a whole number on the
-    /// way: the scale in 15 bits, where the largest of a lane is all ones; both halves of a float's place hold it.
-    pub(crate) fn fit(self, scales: &mut [f32]) -> [f32; LANES] {
-        assert!(scales.len().is_multiple_of(LANES), "scales to fit");
-        match self.0 {
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Kind::Wasm(lowering) if !lowering.sums_whole() => wasm::fit(scales),
-            _ => [1.0; LANES],
-        }
-    }
-
     /// Half precision of whole panels to f32.
     pub(crate) fn widen(self, bits: &[u16], out: &mut [f32]) {
         assert!(bits.len().is_multiple_of(LANES) && out.len() == bits.len(), "numbers to widen");
@@ -323,33 +198,6 @@ impl Isa {
             // SAFETY: the lengths were checked.
             Kind::Wasm(_) => unsafe { wasm::gemm(x, weights, panels, bias, out) },
         }
-    }
-
-    /// A block of inputs in 8 bits, as row `side` of its group's block of `codes`; gives scale and corrections.
-    #[inline(always)]
-    pub(crate) fn quantize(self, x: &[f32], codes: &mut [Code], side: usize) -> (f32, i32) {
-        assert!(x.len() == BLOCK && codes.len() == BLOCK * SIDE && side < SIDE, "a block");
-        match self.0 {
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            // SAFETY: the lengths were checked.
-            Kind::Wasm(lowering) => unsafe {
-                wasm::quantize(x.as_ptr(), codes.as_mut_ptr(), side, lowering.sums_whole())
-            },
-            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-            // A group is one row.
-            _ => crate::quantize::block(x, codes),
-        }
-    }
-
-    /// The sum of a block's codes, by its correction.
-    pub(crate) fn sum(self, correction: i32) -> i32 {
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        let Kind::Wasm(lowering) = self.0;
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        if lowering.sums_whole() {
-            return correction / -8;
-        }
-        (i32::from(correction as i16) + i32::from((correction >> 16) as i16)) / -8
     }
 
     /// [`crate::math::gelu_fast`], in place.
@@ -437,33 +285,44 @@ impl Isa {
         }
     }
 
-    /// `out = bias + x Wᵀ` for one panel of 4-bit weights; without a bias, `out += x Wᵀ`.
-    pub(crate) fn gemm_q4(self, x: Codes<'_>, panel: Panel<'_>, bias: Option<&[f32; LANES]>, out: &mut Target<'_>) {
-        x.check(Q4_WORDS * CUTS, &panel, out);
+    /// `out = bias + x Wᵀ` for panels of 4-bit weights; without a bias, `out += x Wᵀ`.
+    pub(crate) fn gemm_q4(self, x: Codes<'_>, panels: Panels<'_>, bias: Option<&[f32]>, out: &mut Target<'_>) {
+        x.check(self, (Q4_WORDS * CUTS, x.blocks), &panels, bias, out);
         match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the features are there (see `detect`), the lengths were checked.
-            Kind::Avx2(bytes) => unsafe { bytes.gemm::<true>(x, panel, bias, out) },
-            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-            Kind::Portable => portable::gemm_q4(x, panel, bias, out),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             // SAFETY: the lengths were checked.
-            Kind::Wasm(lowering) => unsafe { wasm::gemm_q4(lowering, x, panel, bias, out) },
+            Kind::Wasm(lowering) => unsafe { wasm::gemm_q4(lowering, x, panels, bias, out) },
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            _ => self.each::<true>(x, panels, bias, out),
         }
     }
 
-    /// `out = bias + x Wᵀ` for one panel of 8-bit weights; without a bias, `out += x Wᵀ`.
-    pub(crate) fn gemm_q8(self, x: Codes<'_>, panel: Panel<'_>, bias: Option<&[f32; LANES]>, out: &mut Target<'_>) {
-        x.check(Q8_WORDS, &panel, out);
+    /// `out = bias + x Wᵀ` for panels of 8-bit weights; without a bias, `out += x Wᵀ`.
+    pub(crate) fn gemm_q8(self, x: Codes<'_>, panels: Panels<'_>, bias: Option<&[f32]>, out: &mut Target<'_>) {
+        let blocks = panels.words.len() / (panels.units.len() * Q8_WORDS * LANES).max(1);
+        x.check(self, (Q8_WORDS, blocks), &panels, bias, out);
         match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the features are there (see `detect`), the lengths were checked.
-            Kind::Avx2(bytes) => unsafe { bytes.gemm::<false>(x, panel, bias, out) },
-            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-            Kind::Portable => portable::gemm_q8(x, panel, bias, out),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             // SAFETY: the lengths were checked.
-            Kind::Wasm(_) => unsafe { wasm::gemm_q8(x, panel, bias, out) },
+            Kind::Wasm(lowering) => unsafe { wasm::gemm_q8(lowering, x, panels, bias, out) },
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            _ => self.each::<false>(x, panels, bias, out),
+        }
+    }
+
+    /// One panel after the other, of 4 or of 8 bits.
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+    fn each<const FOUR: bool>(self, x: Codes<'_>, panels: Panels<'_>, bias: Option<&[f32]>, out: &mut Target<'_>) {
+        for (at, panel) in panels.each().enumerate() {
+            let bias = bias.and_then(|bias| bias[at * LANES..].first_chunk());
+            let out = &mut out.columns(at * LANES);
+            match self.0 {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: the features are there (see `detect`), the lengths were checked.
+                Kind::Avx2(bytes) => unsafe { bytes.gemm::<FOUR>(x, panel, bias, out) },
+                Kind::Portable if FOUR => portable::gemm_q4(x, panel, bias, out),
+                Kind::Portable => portable::gemm_q8(x, panel, bias, out),
+            }
         }
     }
 }

@@ -1,13 +1,15 @@
 //! WebAssembly SIMD. A vector is four outputs at one place of a panel; two vectors are the panel.
 
 mod attend;
+mod lowering;
+#[cfg(target_feature = "relaxed-simd")]
+mod pairs;
 mod pointwise;
 mod unpack;
 mod whole;
 
-use super::{Attention, Coded, Codes, Panel, Rows, Target};
+use super::{Attention, Coded, Codes, Panels, Rows, Target};
 use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
-use polygraft::quant::BLOCK;
 use std::arch::wasm32::*;
 use std::hint::black_box;
 
@@ -15,9 +17,10 @@ use std::hint::black_box;
 pub(crate) const SIDE: usize = 4;
 
 use format::RUN;
-pub(crate) use format::{CUTS, Code};
-pub(super) use pointwise::{add, gelu_fast, norm, quantize, softmax, transpose};
-pub(super) use unpack::{cut, fit, widen};
+pub(crate) use format::{CUTS, Code, ROW};
+pub(super) use lowering::Lowering;
+pub(super) use pointwise::{add, gelu_fast, norm, softmax, transpose};
+pub(super) use unpack::widen;
 
 /// Activations are 16 bits wide: `i32x4_dot_i16x8` is the one integer product that every engine lowers well.
 #[cfg(not(target_feature = "relaxed-simd"))]
@@ -27,6 +30,7 @@ mod format {
     pub(crate) const CUTS: usize = 4;
     /// Inputs that meet one lane of weights.
     pub(crate) const RUN: usize = 2;
+    pub(crate) const ROW: usize = polygraft::quant::BLOCK;
 }
 
 /// Activations are bytes, as the relaxed product of bytes takes them.
@@ -37,6 +41,8 @@ mod format {
     pub(crate) const CUTS: usize = 2;
     /// Inputs that meet one lane of weights.
     pub(crate) const RUN: usize = 4;
+    /// As long as the kernel wants it that wants most: see [`super::pairs`].
+    pub(crate) const ROW: usize = super::pairs::ROW;
 }
 
 /// Calls `$tile::<n>(…)` for the number of rows left, at most four, and yields that number.
@@ -111,28 +117,43 @@ unsafe fn tile<const R: usize>(
 pub(super) unsafe fn gemm_q4(
     lowering: Lowering,
     x: Codes<'_>,
-    panel: Panel<'_>,
-    bias: Option<&[f32; LANES]>,
+    panels: Panels<'_>,
+    bias: Option<&[f32]>,
     out: &mut Target<'_>,
 ) {
     // SAFETY: as the caller promised.
     unsafe {
         match lowering {
             #[cfg(not(target_feature = "relaxed-simd"))]
-            Lowering::Plain => gemm_codes::<Q4>(x, panel, bias, out),
+            Lowering::Plain => gemm_codes::<Q4>(x, panels, bias, out),
             #[cfg(target_feature = "relaxed-simd")]
-            Lowering::Pairs => gemm_codes::<Q4Pairs>(x, panel, bias, out),
+            Lowering::Pairs => pairs::gemm(x, panels, bias, out),
             #[cfg(target_feature = "relaxed-simd")]
-            Lowering::Fours => gemm_codes::<Q4Fours>(x, panel, bias, out),
+            Lowering::Fours => gemm_codes::<Q4Fours>(x, panels, bias, out),
         }
     }
 }
 
 /// # Safety
 /// The lengths were checked (`Codes::check`).
-pub(super) unsafe fn gemm_q8(x: Codes<'_>, panel: Panel<'_>, bias: Option<&[f32; LANES]>, out: &mut Target<'_>) {
+pub(super) unsafe fn gemm_q8(
+    lowering: Lowering,
+    x: Codes<'_>,
+    panels: Panels<'_>,
+    bias: Option<&[f32]>,
+    out: &mut Target<'_>,
+) {
     // SAFETY: as the caller promised.
-    unsafe { gemm_codes::<Q8>(x, panel, bias, out) }
+    unsafe {
+        match lowering {
+            #[cfg(not(target_feature = "relaxed-simd"))]
+            Lowering::Plain => gemm_codes::<Q8>(x, panels, bias, out),
+            #[cfg(target_feature = "relaxed-simd")]
+            Lowering::Pairs => gemm_codes::<Q8<RUN, ROW>>(x, panels, bias, out),
+            #[cfg(target_feature = "relaxed-simd")]
+            Lowering::Fours => gemm_codes::<Q8<{ RUN * SIDE }, RUN>>(x, panels, bias, out),
+        }
+    }
 }
 
 /// A head on integers, in the products that the engine has.
@@ -168,18 +189,6 @@ trait Weights {
     /// A block of words can be read at `words`, of four rows' codes at `codes`, four rows' corrections at `from`; `turns`
     /// is [`Self::TURNS`].
     unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, turns: usize) -> Dots;
-
-    /// Adds a block's sums to `sum`, multiplied with the weights' scales and with that of the activations.
-    #[inline(always)]
-    fn scaled(sum: v128, dots: v128, scales: v128, own: v128) -> v128 {
-        add_product(sum, f32x4_convert_i32x4(dots), f32x4_mul(scales, own))
-    }
-
-    /// Such sums in their unit, onto `there`.
-    #[inline(always)]
-    fn onto(there: v128, sum: v128, _unit: v128) -> v128 {
-        f32x4_add(sum, there)
-    }
 }
 
 /// Integer sums, or products on their way there: row, half of the panel.
@@ -190,38 +199,39 @@ type Dots = [[v128; 2]; SIDE];
 /// # Safety
 /// The lengths were checked (`Codes::check`).
 #[inline(always)]
-unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panel: Panel<'_>, bias: Option<&[f32; LANES]>, out: &mut Target<'_>) {
-    // SAFETY: eight floats are there.
-    let eight = |at: &[f32; LANES]| unsafe { [load(at.as_ptr()), load(at.as_ptr().add(4))] };
-    let (bias, units) = (bias.map(eight), eight(&panel.units));
+unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panels: Panels<'_>, bias: Option<&[f32]>, out: &mut Target<'_>) {
     // A number that the compiler does not know.
     let turns = black_box(W::TURNS);
-    for row in (0..x.count).step_by(SIDE) {
-        // SAFETY: the slices hold whole groups of rows and whole blocks.
-        unsafe {
-            let mut sums = [[f32x4_splat(0.0); 2]; SIDE];
-            let first = row * x.blocks;
-            let (mut words, mut codes) = (panel.words.as_ptr(), x.codes.as_ptr().add(first * BLOCK));
-            let (mut from, mut own) = (x.corrections.as_ptr().add(first), x.scales.as_ptr().add(first));
-            let mut scales = panel.scales.as_ptr();
-            let end = scales.add(x.blocks * LANES);
-            while scales != end {
-                let dots = W::block(words, codes, from, turns);
-                let both = [load(scales), load(scales.add(4))];
-                for (r, (sums, dots)) in sums.iter_mut().zip(dots).enumerate() {
-                    let own = v128_load32_splat(own.add(r).cast());
-                    for ((sum, dot), scale) in sums.iter_mut().zip(dots).zip(both) {
-                        *sum = W::scaled(*sum, dot, scale, own);
+    for (index, panel) in panels.each().enumerate() {
+        // SAFETY: eight floats are there.
+        let bias = bias.map(|bias| unsafe { [0, 4].map(|half| load(bias.as_ptr().add(index * LANES + half))) });
+        for row in (0..x.count).step_by(SIDE) {
+            // SAFETY: the slices hold whole groups of rows and whole blocks.
+            unsafe {
+                let mut sums = [[f32x4_splat(0.0); 2]; SIDE];
+                let first = row * x.blocks;
+                let (mut words, mut codes) = (panel.words.as_ptr(), x.codes.as_ptr().add(first * ROW));
+                let (mut from, mut own) = (x.corrections.as_ptr().add(first), x.scales.as_ptr().add(first));
+                let mut scales = panel.scales.as_ptr();
+                let end = scales.add(panel.scales.len());
+                while scales != end {
+                    let dots = W::block(words, codes, from, turns);
+                    let both = [load(scales), load(scales.add(4))];
+                    for (r, (sums, dots)) in sums.iter_mut().zip(dots).enumerate() {
+                        let own = v128_load32_splat(own.add(r).cast());
+                        for ((sum, dot), scale) in sums.iter_mut().zip(dots).zip(both) {
+                            *sum = add_product(*sum, f32x4_convert_i32x4(dot), f32x4_mul(scale, own));
+                        }
                     }
+                    (words, codes) = (words.add(W::WORDS * LANES), codes.add(ROW * SIDE));
+                    (scales, from, own) = (scales.add(LANES), from.add(SIDE), own.add(SIDE));
                 }
-                (words, codes) = (words.add(W::WORDS * LANES), codes.add(BLOCK * SIDE));
-                (scales, from, own) = (scales.add(LANES), from.add(SIDE), own.add(SIDE));
-            }
-            for (r, [low, high]) in sums.into_iter().take(x.count - row).enumerate() {
-                let to = out.values.as_mut_ptr().add((row + r) * out.stride);
-                let there = bias.unwrap_or_else(|| [load(to), load(to.add(4))]);
-                v128_store(to.cast(), W::onto(there[0], low, units[0]));
-                v128_store(to.add(4).cast(), W::onto(there[1], high, units[1]));
+                for (r, [low, high]) in sums.into_iter().take(x.count - row).enumerate() {
+                    let to = out.values.as_mut_ptr().add((row + r) * out.stride + index * LANES);
+                    let there = bias.unwrap_or_else(|| [load(to), load(to.add(4))]);
+                    v128_store(to.cast(), f32x4_add(low, there[0]));
+                    v128_store(to.add(4).cast(), f32x4_add(high, there[1]));
+                }
             }
         }
     }
@@ -322,36 +332,6 @@ impl Weights for Q4 {
     }
 }
 
-/// 4-bit codes where the relaxed product of bytes is an instruction that adds up pairs in 16 bits. Codes are 0 to 15,
-/// so that the product has one result on every engine. A pair of products is at most 3810 and a lane adds eight; less
-/// the offset of 8, from which the sums start, a block's sum is at most 16 256 and fits 16 bits. Its two halves are added up
-/// and multiplied with the weights' scale, a whole number, in one instruction: see [`crate::kernels::Isa::fit`].
-#[cfg(target_feature = "relaxed-simd")]
-struct Q4Pairs;
-
-#[cfg(target_feature = "relaxed-simd")]
-impl Weights for Q4Pairs {
-    const WORDS: usize = Q4_WORDS * CUTS;
-
-    #[inline(always)]
-    unsafe fn block(words: *const u32, codes: *const Code, from: *const i32, _turns: usize) -> Dots {
-        let add = |sum, a, w| i16x8_add(sum, i16x8_relaxed_dot_i8x16_i7x16(a, w));
-        // SAFETY: as the caller promised. The number of turns is known, and the loop stays one: 4 % faster than one whose
-        // end has to be looked up.
-        unsafe { block_q4(words, codes, Self::TURNS, corrections(from), splats, add) }
-    }
-
-    #[inline(always)]
-    fn scaled(sum: v128, dots: v128, scales: v128, own: v128) -> v128 {
-        add_product(sum, f32x4_convert_i32x4(i32x4_dot_i16x8(dots, scales)), own)
-    }
-
-    #[inline(always)]
-    fn onto(there: v128, sum: v128, unit: v128) -> v128 {
-        add_product(there, sum, unit)
-    }
-}
-
 /// 4-bit codes where the relaxed product of bytes adds up four in 32 bits with one instruction.
 #[cfg(target_feature = "relaxed-simd")]
 struct Q4Fours;
@@ -368,77 +348,15 @@ impl Weights for Q4Fours {
     }
 }
 
-/// How the engine lowers the relaxed product of bytes, by what it makes of bytes outside its range. All have the same
-/// results inside it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lowering {
-    /// No relaxed instructions in this build.
-    #[cfg(not(target_feature = "relaxed-simd"))]
-    Plain,
-    /// Pairs in 16 bits that saturate: x86-64 without VNNI.
-    #[cfg(target_feature = "relaxed-simd")]
-    Pairs,
-    /// Fours in 32 bits: VNNI on x86-64, `sdot` on Arm.
-    #[cfg(target_feature = "relaxed-simd")]
-    Fours,
-}
-
-impl Lowering {
-    #[cfg(not(target_feature = "relaxed-simd"))]
-    pub(super) fn detect() -> Self {
-        Self::Plain
-    }
-
-    #[cfg(target_feature = "relaxed-simd")]
-    pub(super) fn detect() -> Self {
-        let (signed, beyond) = (black_box(i8x16_splat(127)), black_box(u8x16_splat(255)));
-        let dot = i32x4_relaxed_dot_i8x16_i7x16_add(signed, beyond, i32x4_splat(0));
-        if i32x4_extract_lane::<0>(dot) == 2 * 32_767 { Self::Pairs } else { Self::Fours }
-    }
-
-    /// Whether a block's sums are 32 bits wide from the start: its corrections then are one number, not two halves.
-    pub(super) fn sums_whole(self) -> bool {
-        match self {
-            #[cfg(not(target_feature = "relaxed-simd"))]
-            Self::Plain => true,
-            #[cfg(target_feature = "relaxed-simd")]
-            Self::Pairs => false,
-            #[cfg(target_feature = "relaxed-simd")]
-            Self::Fours => true,
-        }
-    }
-
-    /// Whether heads are computed in [`attend::Halves`].
-    pub(super) fn attends_closely(self) -> bool {
-        match self {
-            #[cfg(not(target_feature = "relaxed-simd"))]
-            Self::Plain => true,
-            #[cfg(target_feature = "relaxed-simd")]
-            Self::Pairs => true,
-            #[cfg(target_feature = "relaxed-simd")]
-            Self::Fours => false,
-        }
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            #[cfg(not(target_feature = "relaxed-simd"))]
-            Self::Plain => "wasm simd128",
-            #[cfg(target_feature = "relaxed-simd")]
-            Self::Pairs => "wasm relaxed-simd, pairs",
-            #[cfg(target_feature = "relaxed-simd")]
-            Self::Fours => "wasm relaxed-simd, fours",
-        }
-    }
-}
-
+/// 8-bit codes.
+#[cfg(not(target_feature = "relaxed-simd"))]
 struct Q8;
 
+#[cfg(not(target_feature = "relaxed-simd"))]
 impl Weights for Q8 {
     const WORDS: usize = Q8_WORDS;
 
     /// Even and odd bytes of the weights as 16 bits, against codes of the same width.
-    #[cfg(not(target_feature = "relaxed-simd"))]
     #[inline(always)]
     unsafe fn block(words: *const u32, codes: *const Code, _from: *const i32, turns: usize) -> Dots {
         let mut sums = [[i32x4_splat(0); 2]; SIDE];
@@ -461,9 +379,17 @@ impl Weights for Q8 {
         }
         sums
     }
+}
+
+/// 8-bit codes. A run of a row's codes is `WORD` codes after the one before, and `NEXT` codes before the next row's.
+#[cfg(target_feature = "relaxed-simd")]
+struct Q8<const WORD: usize, const NEXT: usize>;
+
+#[cfg(target_feature = "relaxed-simd")]
+impl<const WORD: usize, const NEXT: usize> Weights for Q8<WORD, NEXT> {
+    const WORDS: usize = Q8_WORDS;
 
     /// Even and odd bytes of both sides as 16 bits: signed bytes have no relaxed product with one result everywhere.
-    #[cfg(target_feature = "relaxed-simd")]
     #[inline(always)]
     unsafe fn block(words: *const u32, codes: *const Code, _from: *const i32, turns: usize) -> Dots {
         let halves = |v: v128| [i16x8_shr(i16x8_shl(v, 8), 8), i16x8_shr(v, 8)];
@@ -473,7 +399,7 @@ impl Weights for Q8 {
             unsafe {
                 let w = [load(words.add(word * LANES).cast()), load(words.add(word * LANES + 4).cast())].map(halves);
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let [even, odd] = halves(splat(codes.add(word * RUN * SIDE), r));
+                    let [even, odd] = halves(v128_load32_splat(codes.add(word * WORD + r * NEXT).cast()));
                     for (sum, w) in sums.iter_mut().zip(w) {
                         *sum = i32x4_add(*sum, i32x4_dot_i16x8(even, w[0]));
                         *sum = i32x4_add(*sum, i32x4_dot_i16x8(odd, w[1]));

@@ -97,7 +97,7 @@ impl Numbers for Bytes {
     #[inline(always)]
     unsafe fn query(from: *const f32, to: *mut u32, row: usize) -> (f32, i32) {
         // SAFETY: as the caller promised. Sums start from −64 × the codes' sum.
-        let (scale, offset) = unsafe { quantize(from, to.cast(), row, true) };
+        let (scale, offset) = unsafe { quantize(from, to.cast(), row) };
         (scale, 8 * offset)
     }
 

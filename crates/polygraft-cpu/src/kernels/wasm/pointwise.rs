@@ -11,11 +11,11 @@ use crate::math::{EXP, EXP_LN2, GELU_ERF, GELU_LIMIT, ROUND};
 use std::arch::wasm32::*;
 
 /// A block of 32 inputs in 8 bits, among the codes of its group: see [`crate::quantize`], whose numbers these are. Gives
-/// scale and corrections: in whole where the kernels take them so, else in two halves.
+/// scale and correction.
 ///
 /// # Safety
 /// 32 floats can be read at `x`; a group's block can be written at `codes`.
-pub(in crate::kernels) unsafe fn quantize(x: *const f32, codes: *mut Code, side: usize, together: bool) -> (f32, i32) {
+pub(in crate::kernels) unsafe fn quantize(x: *const f32, codes: *mut Code, side: usize) -> (f32, i32) {
     // SAFETY: as the caller promised.
     unsafe {
         let (eights, scale) = whole(x, 127.0);
@@ -27,8 +27,7 @@ pub(in crate::kernels) unsafe fn quantize(x: *const f32, codes: *mut Code, side:
         put(c, codes.add(16 * SIDE + side * RUN));
         put(d, codes.add(24 * SIDE + side * RUN));
         let sums = i32x4_mul(i32x4_add(sums, i32x4_shuffle::<2, 3, 0, 1>(sums, sums)), i32x4_splat(-8));
-        let (even, odd) = (i32x4_extract_lane::<0>(sums), i32x4_extract_lane::<1>(sums));
-        (scale, if together { even.wrapping_add(odd) } else { even & 0xffff | odd << 16 })
+        (scale, i32x4_extract_lane::<0>(sums).wrapping_add(i32x4_extract_lane::<1>(sums)))
     }
 }
 

@@ -1,7 +1,6 @@
 //! Weights as they are stored to weights as the kernels read them. By hand: the module is linked for size, and the
 //! compiler then makes no vectors of loops.
 
-use super::whole::{self, bits_max, rounded};
 use super::{CUTS, load};
 use crate::pack::LANES;
 use std::arch::wasm32::*;
@@ -35,28 +34,6 @@ pub(in crate::kernels) fn widen(bits: &[u16], out: &mut [f32]) {
             v128_store(out.as_mut_ptr().add(LANES / 2).cast(), four(u32x4_extend_high_u16x8(eight)));
         }
     }
-}
-
-/// [`crate::kernels::Isa::fit`].
-pub(in crate::kernels) fn fit(scales: &mut [f32]) -> [f32; LANES] {
-    const TOP: f32 = 32_767.0;
-    let mut units = [0.0; LANES];
-    for half in [0, LANES / 2] {
-        // SAFETY: whole blocks of eight floats are there.
-        unsafe {
-            let blocks = scales.as_chunks_mut::<LANES>().0;
-            let peak = blocks.iter().fold(i32x4_splat(0), |peak, block| bits_max(peak, load(block.as_ptr().add(half))));
-            let (unit, inverse) = whole::scales(peak, TOP);
-            v128_store(units.as_mut_ptr().add(half).cast(), unit);
-            for block in blocks {
-                let at = block.as_mut_ptr().add(half);
-                let whole = rounded(load(at), inverse);
-                let both = v128_or(v128_and(whole, i32x4_splat(0xffff)), i32x4_shl(whole, 16));
-                v128_store(at.cast(), both);
-            }
-        }
-    }
-    units
 }
 
 #[inline(always)]
