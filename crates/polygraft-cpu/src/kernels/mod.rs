@@ -1,5 +1,7 @@
 //! The inner loops: matrix products over packed panels, once in plain Rust and once for each instruction set.
 //!
+//! [`operands`] is what they take, [`order`] in which form and order, where a kernel has its own.
+//!
 //! This is the only folder with unsafe code. Each kernel checks the lengths of its slices once, at its entry. Every
 //! output depends on its own row of activations alone, computed in one fixed order whatever the rows around it, so that
 //! a row has the same bits alone and in any batch.
