@@ -126,8 +126,8 @@ fn error(x: &[f32], k: usize, weights: &Matrix) -> f32 {
             let products = x.iter().zip(w).map(|(x, w)| 2.0 * x * f64::from(*w));
             let (sum, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));
             let off = (f64::from(got) - sum - o as f64).abs() / (size + o as f64 + 1e-3);
-            // A NaN is not near.
-            worst = if off <= worst { worst } else { off };
+            // A NaN is not near, and `max` would forget it.
+            worst = worst.max(if off.is_nan() { f64::INFINITY } else { off });
         }
     }
     worst as f32

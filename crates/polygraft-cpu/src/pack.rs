@@ -155,6 +155,13 @@ impl Packed {
         }
     }
 
+    /// The 4-bit code of output `row` and input `k`, out of `codes` of [`Form::Q4`].
+    pub(crate) fn code(&self, codes: &[u32], row: usize, k: usize) -> u8 {
+        let block = row / LANES * self.blocks() + k / BLOCK;
+        let (word, shift) = self.isa.place(k / BLOCK, row % LANES, k % BLOCK);
+        (codes[block * Q4_WORDS * LANES + word] >> shift) as u8 & 15
+    }
+
     /// Decodes output `row` into `out`, `cols` long: the same numbers as the matrix it was packed from.
     pub(crate) fn decode_row(&self, row: usize, out: &mut [f32]) {
         if let Form::Code(codes) = &self.form {
@@ -174,11 +181,7 @@ impl Packed {
                     let code = word.to_le_bytes()[k % 4].cast_signed();
                     f32::from(code) * scale(scales, k)
                 }
-                Form::Q4 { codes, scales } => {
-                    let (word, shift) = self.isa.place(k / BLOCK, lane, k % BLOCK);
-                    let code = (codes[(panel * self.blocks() + k / BLOCK) * Q4_WORDS * LANES + word] >> shift) & 15;
-                    (code as f32 - 8.0) * scale(scales, k)
-                }
+                Form::Q4 { codes, scales } => (f32::from(self.code(codes, row, k)) - 8.0) * scale(scales, k),
                 Form::Code(_) => *o,
             };
         }

@@ -1,6 +1,6 @@
 //! Panels back to the matrix that they were packed from, code for code: for a device that takes the weights over.
 
-use crate::pack::{Form, LANES, Packed, Q4_WORDS, Q8_WORDS};
+use crate::pack::{Form, LANES, Packed, Q8_WORDS};
 use polygraft::quant::BLOCK;
 use polygraft::tensor::{Matrix, Storage};
 
@@ -18,15 +18,11 @@ impl Packed {
                 Storage::Q8_0 { codes, scales: separate(&scales.stored, self.rows, blocks) }
             }
             Form::Q4 { codes, scales } => {
-                let bytes = |row: usize, block: usize| -> [u8; BLOCK / 2] {
-                    let words = &codes[(row / LANES * blocks + block) * Q4_WORDS * LANES..];
-                    let code = |k: usize| {
-                        let (word, shift) = self.isa.place(block, row % LANES, k);
-                        (words[word] >> shift) as u8 & 15
-                    };
-                    std::array::from_fn(|k| code(k) | code(k + BLOCK / 2) << 4)
+                let byte = |row: usize, at: usize| {
+                    let k = at / (BLOCK / 2) * BLOCK + at % (BLOCK / 2);
+                    self.code(codes, row, k) | self.code(codes, row, k + BLOCK / 2) << 4
                 };
-                let bytes = |row| (0..blocks).flat_map(move |block| bytes(row, block));
+                let bytes = |row| (0..self.cols / 2).map(move |at| byte(row, at));
                 let codes = (0..self.rows).flat_map(bytes).collect();
                 Storage::Q4_0 { codes, scales: separate(&scales.stored, self.rows, blocks) }
             }
