@@ -66,15 +66,16 @@ export async function* checked(
   name: string,
   chunks: AsyncIterable<Uint8Array>,
   promised: Promised,
-  hasher: () => Hash,
+  hasher: () => Hash | Promise<Hash>,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const hash = hasher();
-  let open = true;
+  let hash: Hash | undefined;
   let length = 0;
   try {
     for await (const chunk of chunks) {
       length += chunk.length;
       if (length > promised.bytes) break;
+      // Not before there is something to hash: a download need not wait for WebAssembly.
+      hash ??= await hasher();
       hash.update(chunk);
       yield chunk;
     }
@@ -83,14 +84,15 @@ export async function* checked(
       const found = length > promised.bytes ? 'more' : String(length);
       throw new PolygraftError('INTEGRITY', `${name} has ${found} bytes; polygraft.json promises ${promised.bytes}`, { hint });
     }
-    open = false;
-    const found = hash.finish();
+    const whole = hash ?? (await hasher());
+    hash = undefined;
+    const found = whole.finish();
     if (found !== promised.sha256) {
       const why = `${name} has the SHA-256 ${found}; polygraft.json promises ${promised.sha256}`;
       throw new PolygraftError('INTEGRITY', why, { hint });
     }
   } finally {
-    if (open) hash.free();
+    hash?.free();
   }
 }
 

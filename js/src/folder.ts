@@ -16,7 +16,8 @@ const MANIFEST_LIMIT = 1 << 20;
 export interface Io {
   signal: AbortSignal;
   cache: boolean;
-  hasher: () => Hash;
+  /** Waits for WebAssembly, where that is still on its way. */
+  hasher: () => Hash | Promise<Hash>;
   progress: (progress: Progress) => void;
   warn: (warning: Warning) => void;
 }

@@ -5,7 +5,7 @@ import { Crew } from './crew.js';
 import { DeviceKeeper } from './device.js';
 import { PolygraftError } from './errors.js';
 import { loadModel, readAdapter, release, type ModelIo } from './loading.js';
-import type { Call, Reply, Request, TaskResult } from './protocol.js';
+import type { Begin, Call, Reply, Request, TaskResult } from './protocol.js';
 import { trapped } from './trap.js';
 import type { DeviceState, Memory, ModelInfo, Progress } from './types.js';
 import { abortError, toWire } from './wire.js';
@@ -46,15 +46,31 @@ export class Host {
   #keeper: DeviceKeeper | undefined;
   #profiles = false;
   #crew: Crew | undefined;
+  /** Resolves when there is something to compute with. */
+  readonly #begun: Promise<Crew>;
+  #begin: (begin: Begin) => void = () => {};
   #disposed = false;
 
   constructor(around: Surroundings) {
     this.#around = around;
+    this.#begun = new Promise((resolve) => {
+      this.#begin = ({ module, satellites }) =>
+        resolve(
+          Promise.resolve().then(() => {
+            wasm.initSync({ module });
+            return (this.#crew = new Crew(satellites, (warning) => around.post({ warning }, [])));
+          }),
+        );
+    });
   }
 
   receive(request: Request): void {
     if ('abort' in request) {
       this.#abort(request.id);
+      return;
+    }
+    if ('module' in request) {
+      this.#begin(request);
       return;
     }
     if ('lost' in request) {
@@ -118,12 +134,9 @@ export class Host {
     const { call } = pending;
     switch (call.op) {
       case 'load': {
-        wasm.initSync({ module: call.module });
-        const io = this.#io(pending);
-        const crew = new Crew(call.satellites, io.warn);
-        this.#crew = crew;
-        this.#model = await loadModel(call.place, call.precision, { ...io, cache: call.cache, crew });
-        const threads = 1 + (await crew.ready(this.#model));
+        const io = { ...this.#io(pending), cache: call.cache };
+        this.#model = await loadModel(call.place, call.precision, io, this.#begun);
+        const threads = 1 + (await (await this.#begun).ready(this.#model));
         const device = await this.#startDevice(this.#model, call, pending);
         this.#profiles = call.profile;
         if (call.profile) this.#model.measure();
@@ -244,7 +257,7 @@ export class Host {
     return {
       signal: abort.signal,
       cache: false,
-      hasher: () => new wasm.Hasher(),
+      hasher: () => this.#begun.then(() => new wasm.Hasher()),
       progress: this.#throttled(id),
       warn: (warning) => this.#around.post({ warning }, []),
       tick: () => this.#around.tick(),

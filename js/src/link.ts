@@ -2,7 +2,7 @@
 
 import { PolygraftError } from './errors.js';
 import { Host } from './host.js';
-import type { Call, Reply, Request } from './protocol.js';
+import type { Begin, Call, Reply, Request } from './protocol.js';
 import type { DeviceState, Progress, Warning } from './types.js';
 import { abortError, fromWire } from './wire.js';
 
@@ -32,7 +32,6 @@ export interface Told {
 export interface CallOptions {
   signal?: AbortSignal | undefined;
   progress?: (progress: Progress) => void;
-  transfer?: Transferable[];
 }
 
 /** Calls in flight over one line. */
@@ -53,7 +52,7 @@ export class Link {
 
   /** Sends a call. An abort of a computation rejects at once; of anything else when the host has answered. */
   call(call: Call, options: CallOptions = {}): Promise<unknown> {
-    const { signal, progress = () => {}, transfer = [] } = options;
+    const { signal, progress = () => {} } = options;
     if (this.#closed) return Promise.reject(this.#closed);
     if (signal?.aborted) return Promise.reject(abortError(signal.reason));
     this.#last += 1;
@@ -76,13 +75,23 @@ export class Link {
       signal?.addEventListener('abort', abort, { once: true });
     });
     try {
-      this.#line.post({ id, call }, transfer);
+      this.#line.post({ id, call });
     } catch (error) {
       // Structured clone refuses what callers put into compositions, such as functions.
       const why = `an argument cannot be sent to the worker: ${(error as Error).message}`;
       this.#waiting.get(id)?.reject(new PolygraftError('ARGUMENT', why, { cause: error }));
     }
     return answer;
+  }
+
+  /** Whether there is a host still. */
+  get open(): boolean {
+    return !this.#closed;
+  }
+
+  /** Gives the host what computes. */
+  begin(begin: Begin): void {
+    if (!this.#closed) this.#line.post(begin, begin.satellites);
   }
 
   /** Tells the host that a satellite is gone. */

@@ -70,17 +70,19 @@ export async function loadIn(around: Surroundings, source: Source, options?: Loa
   const abort = () => link.close(new PolygraftError('DISPOSED', 'loading was aborted'));
   signal?.addEventListener('abort', abort, { once: true });
   try {
-    // While the worker fetches its scripts.
-    const module = await compiled(around, o.wasm);
-    signal?.throwIfAborted();
-    if (threads > 1 && around.startWorker) {
-      crew = enlist(around.startWorker, threads - 1, module, (index, why) => link.lost(index, why));
-    }
     const progress = (value: Progress) => guarded(listener, value);
-    const satellites = crew?.ports ?? [];
     const sent = thread === 'worker' ? sendable(place) : place;
-    const call = { op: 'load', module, place: sent, precision, cache, thread, device, profile, satellites } as const;
-    const { device: state, ...info } = (await link.call(call, { progress, transfer: satellites })) as ModelInfo & { device: DeviceState };
+    const call = { op: 'load', place: sent, precision, cache, thread, device, profile } as const;
+    const answer = link.call(call, { progress }) as Promise<ModelInfo & { device: DeviceState }>;
+    // While the worker fetches its scripts, and then what is small.
+    const begun = compiled(around, o.wasm).then((module) => {
+      if (!link.open) return;
+      if (threads > 1 && around.startWorker) {
+        crew = enlist(around.startWorker, threads - 1, module, (index, why) => link.lost(index, why));
+      }
+      link.begin({ module, satellites: crew?.ports ?? [] });
+    });
+    const [{ device: state, ...info }] = await Promise.all([answer, begun]);
     return new RemoteModel(info, state, link, events, around.locate);
   } catch (error) {
     link.close(new PolygraftError('DISPOSED', 'loading failed'));

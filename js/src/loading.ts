@@ -19,18 +19,21 @@ export interface ModelIo extends Io {
   tick: () => Promise<void>;
   /** Milliseconds of work between two ticks: one for each of some hundred tensors is felt. */
   sliceMs: number;
-  /** Satellites that get the layers as they pass. */
-  crew?: Crew;
 }
 
-/** Loads a base model. */
-export async function loadModel(place: Place, precision: string, io: ModelIo): Promise<wasm.Model> {
+/** {@link ModelIo}, and satellites that get the layers as they pass. */
+type LoadIo = ModelIo & { crew: Crew };
+
+/** Loads a base model. What is small is read while whoever computes, WebAssembly with its satellites, is still on the way. */
+export async function loadModel(place: Place, precision: string, io: ModelIo, begun: Promise<Crew>): Promise<wasm.Model> {
   const folder = await openModel(place, io);
-  return (await streamed(folder, new wasm.Loader(await smallFiles(folder, io.crew)), io)).finish(precision);
+  const small = await smallFiles(folder);
+  const crew = await begun;
+  return (await streamed(folder, new wasm.Loader(handed(folder, small, crew)), { ...io, crew })).finish(precision);
 }
 
 /** The loader with every tensor in it. */
-async function streamed(folder: Folder, loader: wasm.Loader, io: ModelIo): Promise<wasm.Loader> {
+async function streamed(folder: Folder, loader: wasm.Loader, io: LoadIo): Promise<wasm.Loader> {
   let whole = false;
   try {
     for (const shard of loader.shards()) await loadShard(folder, shard, loader, io);
@@ -46,36 +49,42 @@ async function seesImages(folder: Folder, config: string): Promise<boolean> {
   return new TextDecoder().decode(await folder.whole(config, SMALL_LIMIT)).includes('"image_size"');
 }
 
-/** The files that the loader reads at once; weights are announced by name and length. */
-async function smallFiles(folder: Folder, crew?: Crew): Promise<wasm.Folder> {
+/** The files that the loader reads at once. */
+async function smallFiles(folder: Folder): Promise<Map<string, Uint8Array>> {
   const names = [...folder.entries.keys()];
   const config = names.find((name) => /(^|\/)config\.json$/.test(name));
   if (!names.some((name) => /tokenizer\.(kit|json)$/.test(name)) && !(config && (await seesImages(folder, config)))) {
     const why = names.includes('adapter_config.json') ? 'this is an adapter; load it with model.loadAdapter' : CONVERT;
     throw new PolygraftError('FILE_MISSING', 'tokenizer.kit is missing: without a tokenizer a model cannot read text', { hint: why });
   }
+  const small = names.filter((name) => /\.(json|kit|txt)$/.test(name));
+  return new Map(await Promise.all(small.map(async (name) => [name, await folder.whole(name, SMALL_LIMIT)] as const)));
+}
+
+/** The small files for the loader, and for satellites what they need of them; weights are announced by name and length. */
+function handed(folder: Folder, small: ReadonlyMap<string, Uint8Array>, crew: Crew): wasm.Folder {
   const out = new wasm.Folder();
-  let handed = false;
+  let whole = false;
   try {
-    for (const [name, entry] of folder.entries) {
-      if (/\.(json|kit|txt)$/.test(name)) {
-        const bytes = await folder.whole(name, SMALL_LIMIT);
+    for (const [name, { length = 0 }] of folder.entries) {
+      const bytes = small.get(name);
+      if (bytes) {
         out.add(name, bytes);
         // Satellites read no text.
-        if (!/tokenizer\.(json|kit)$|vocab\.txt$/.test(name)) crew?.tell({ op: 'file', name, bytes });
+        if (!/tokenizer\.(json|kit)$|vocab\.txt$/.test(name)) crew.tell({ op: 'file', name, bytes });
       } else {
-        out.announce(name, entry.length ?? 0);
-        crew?.tell({ op: 'announce', name, length: entry.length ?? 0 });
+        out.announce(name, length);
+        crew.tell({ op: 'announce', name, length });
       }
     }
-    handed = true;
+    whole = true;
   } finally {
-    if (!handed) release(out);
+    if (!whole) release(out);
   }
   return out;
 }
 
-async function loadShard(folder: Folder, shard: string, loader: wasm.Loader, io: ModelIo): Promise<void> {
+async function loadShard(folder: Folder, shard: string, loader: wasm.Loader, io: LoadIo): Promise<void> {
   const entry = folder.entries.get(shard);
   if (entry?.length === undefined) throw new PolygraftError('FILE_MISSING', `${shard} is missing`);
   const reader = entry.open();
@@ -90,8 +99,8 @@ async function loadShard(folder: Folder, shard: string, loader: wasm.Loader, io:
     // A header is longer than 16 bytes as soon as there is a tensor in it.
     if (length > first.length) header.set(await reader.read(length - first.length), first.length);
     const plans = loader.begin(shard, header, entry.length);
-    const tables = new Set(io.crew ? loader.tables(shard) : []);
-    io.crew?.tell({ op: 'shard', shard, header, length: entry.length });
+    const tables = new Set(io.crew.size > 0 ? loader.tables(shard) : []);
+    io.crew.tell({ op: 'shard', shard, header, length: entry.length });
     let turn = performance.now();
     for (let i = 0; i < plans.length; i += 3) {
       const [index = 0, offset = 0, bytes = 0] = plans.subarray(i, i + 3);

@@ -17,7 +17,7 @@ export interface WireAdapterOptions {
 }
 
 export type Call =
-  | { op: 'load'; module: WebAssembly.Module; place: Place; precision: Precision; cache: boolean; thread: 'worker' | 'inline'; device: DeviceChoice; profile: boolean; satellites: MessagePort[] }
+  | { op: 'load'; place: Place; precision: Precision; cache: boolean; thread: 'worker' | 'inline'; device: DeviceChoice; profile: boolean }
   | { op: 'loadAdapter'; name: string; place: Place; options: WireAdapterOptions }
   | { op: 'unloadAdapter'; name: string }
   /** `pixels`: the images that the arguments speak of, one after the other. */
@@ -46,9 +46,16 @@ export interface TaskResult {
 /** Page to worker. */
 export type Request =
   | { id: number; call: Call }
+  | Begin
   | { id: number; abort: true }
   /** A satellite's worker failed: only the page is told. */
   | { lost: number; why: string };
+
+/** What computes. It comes once, after the call that loads, which reads small files meanwhile. */
+export interface Begin {
+  module: WebAssembly.Module;
+  satellites: MessagePort[];
+}
 
 /** Worker to page. */
 export type Reply =

@@ -1,6 +1,6 @@
 // Loading over HTTP, and everything that a server can do wrong.
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -41,10 +41,30 @@ test('a model loads from its folder, with and without the slash or the list', as
     await model.dispose();
   }
   await server.close();
-  assert.deepEqual(server.log.slice(0, 4).map(([name]) => name), ['polygraft.json', 'config.json', 'tokenizer.json', 'model.safetensors']);
+  const asked = server.log.slice(0, 4).map(([name]) => name);
+  // What is small is asked for side by side.
+  assert.deepEqual([asked[0], ...asked.slice(1, 3).sort(), asked[3]], ['polygraft.json', 'config.json', 'tokenizer.json', 'model.safetensors']);
   const total = [...tiny.model().values()].reduce((sum, bytes) => sum + bytes.length, 0);
   assert.ok(seen.every((p) => p.phase === 'fetch' && p.total === total && p.loaded <= total));
   assert.ok(seen.some((p) => p.loaded === total));
+});
+
+test('small files come while WebAssembly is on its way, and whichever fails first ends the load', async () => {
+  const own = await readFile(new URL('../dist/wasm/polygraft_bg.wasm', import.meta.url));
+  let release;
+  const asked = new Promise((resolve) => (release = resolve));
+  const server = await tiny.serve(files, (name, _, response) => {
+    if (name === 'tokenizer.json') release();
+    if (name === 'slow.wasm') asked.then(() => response.writeHead(200, { 'Content-Type': 'application/wasm' }).end(own));
+    return name === 'slow.wasm' || name === 'never.wasm';
+  });
+  const model = await load(server.url, { wasm: new URL('slow.wasm', server.url) });
+  assert.equal((await model.embed('a')).width, 32);
+  await model.dispose();
+  await assert.rejects(load(new URL('nothing/', server.url), { wasm: new URL('never.wasm', server.url) }), { code: 'FETCH' });
+  await server.close();
+  const { error } = await attempt((name) => name === 'tokenizer.json', files, { wasm: new Uint8Array([1, 2, 3]) });
+  is(error, 'WASM', /could not be loaded/);
 });
 
 test('404: address and status; the list is named as the way in', async () => {
