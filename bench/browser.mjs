@@ -1,13 +1,37 @@
 // Chromium for the benches, and what its pages' threads spend.
 import { readdirSync, readFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
 import { chromium } from 'playwright-core';
 import { findChromium, SetupError } from '../scripts/lib.mjs';
 
-/** Chromium without its own throttling. */
-export async function launch(...flags) {
+/** How Chromium is started: without its own throttling. */
+async function settings(flags) {
   const executablePath = await findChromium();
   if (!executablePath) throw new SetupError('no Chromium was found', 'Install Chromium or Chrome, and set POLYGRAFT_CHROMIUM to its path if it is not on PATH.');
-  return chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-background-timer-throttling', '--disable-renderer-backgrounding', ...flags] });
+  return { executablePath, args: ['--no-sandbox', '--disable-background-timer-throttling', '--disable-renderer-backgrounding', ...flags] };
+}
+
+/** Chromium; its windows are private ones, as Playwright's are. */
+export const launch = async (...flags) => chromium.launch(await settings(flags));
+
+/**
+ * Calls `work` with a window that is not private: its caches are on the disk, and compiled WebAssembly is among them. The
+ * profile is gone afterwards.
+ */
+export async function withProfile(work, ...flags) {
+  const folder = await mkdtemp(path.join(os.tmpdir(), 'polygraft-profile-'));
+  try {
+    const context = await chromium.launchPersistentContext(folder, await settings(flags));
+    try {
+      return await work(context);
+    } finally {
+      await context.close();
+    }
+  } finally {
+    await rm(folder, { recursive: true, force: true, maxRetries: 3 });
+  }
 }
 
 /**
