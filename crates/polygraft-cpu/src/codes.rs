@@ -112,7 +112,8 @@ impl Even {
             self.units.clear();
             self.units.extend(self.halves.chunks_exact_mut(blocks * LANES).map(|halves| isa.fit(halves)));
             let words = decode::bytes(isa, &self.words, blocks, &mut self.cut);
-            isa.gemm_q4(x, Panels { words, scales: &self.halves, units: &self.units }, None, target);
+            let panels = Panels { words, scales: &self.halves, units: &self.units, ahead: &[] };
+            isa.gemm_q4(x, panels, None, target);
             let sums = Rows { values: &self.sums, stride: x.blocks, count: x.count, width: blocks };
             isa.gemm_onto(sums, &self.middles, target);
         }

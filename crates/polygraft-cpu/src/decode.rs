@@ -87,13 +87,17 @@ pub(crate) fn coded<'a>(
     let span = |words: &'a [u32], each: usize| {
         &words[panels.start * blocks * each * LANES..panels.end * blocks * each * LANES]
     };
-    let (words, scales, four) = match &packed.form {
-        Form::Q4 { codes, scales } => (bytes(isa, span(codes, Q4_WORDS), blocks, scratch), scales, true),
-        Form::Q8 { codes, scales } => (span(codes, Q8_WORDS), scales, false),
+    let (words, scales, ahead, four) = match &packed.form {
+        Form::Q4 { codes, scales } => {
+            let rest = &codes[panels.end * blocks * Q4_WORDS * LANES..];
+            let ahead = &rest[..rest.len().min(panels.len() * blocks * Q4_WORDS * LANES)];
+            (bytes(isa, span(codes, Q4_WORDS), blocks, scratch), scales, ahead, true)
+        }
+        Form::Q8 { codes, scales } => (span(codes, Q8_WORDS), scales, &[][..], false),
         Form::F32(_) | Form::F16(_) | Form::Bf16(_) | Form::Code(_) => return None,
     };
     let (scales, units) = scales.of(panels, blocks);
-    Some((Panels { words, scales, units }, four))
+    Some((Panels { words, scales, units, ahead }, four))
 }
 
 /// The 4-bit codes of panels with `blocks` blocks, one a byte or half word, as the integer kernels read them: every word

@@ -43,6 +43,9 @@ pub(crate) struct Panels<'a> {
     pub(crate) scales: &'a [f32],
     /// What [`Isa::fit`] gives for each panel; 1 for 8-bit codes.
     pub(crate) units: &'a [[f32; LANES]],
+    /// Stored words that are cut next, if that is known: a kernel may ask for them meanwhile.
+    #[cfg_attr(not(target_feature = "relaxed-simd"), allow(dead_code, reason = "no kernel of this machine asks"))]
+    pub(crate) ahead: &'a [u32],
 }
 
 /// One of them.

@@ -20,6 +20,8 @@ use crate::kernels::{Codes, Panels, Target};
 use crate::pack::{LANES, Q4_WORDS};
 use polygraft::quant::BLOCK;
 use std::arch::wasm32::*;
+use std::iter::repeat;
+use std::ops::RangeInclusive;
 
 /// Codes of a row's block in memory.
 pub(super) const ROW: usize = 36;
@@ -45,7 +47,41 @@ const ABREAST: usize = 2;
 /// A row of a tile.
 const WIDE: usize = ABREAST * LANES;
 
-unsafe extern "C" {
+/// Bytes from pair to pair of blocks with which a group's rows ask for what is read next, so that it is near when its turn comes:
+/// a row of 32 tokens, which waits longest for weights, takes 4 % less. With lines left out the processor's own reading ahead is
+/// disturbed; in a larger batch it is a small part of the whole, and asking costs 1 to 2 %.
+const ASKING: RangeInclusive<usize> = 32..=80;
+
+macro_rules! declared {
+    ($($(#[$doc:meta])* $name:ident),*) => {
+        unsafe extern "C" {
+            $($(#[$doc])* fn $name(
+                words: *const u32,
+                words_of_second: *const u32,
+                codes: *const i8,
+                corrections: *const i32,
+                shares: *const u32,
+                scales: *const f32,
+                scales_of_second: *const f32,
+                pairs: usize,
+                from: *const f32,
+                from_stride: usize,
+                out: *mut f32,
+                out_stride: usize,
+                units: *const f32,
+                tops: *const f32,
+                groups: usize,
+                codes_step: usize,
+                corrections_step: usize,
+                tops_step: usize,
+                ahead: *const u32,
+                ahead_step: usize,
+            );)*
+        }
+    };
+}
+
+declared! {
     /// `out = from + tops · units · x Wᵀ` for groups of four rows, at least one, two panels and a segment of blocks. `pairs` is the
     /// number of pairs of blocks, at least one; strides are in bytes, those of `from` and `out` from row to row; steps, too,
     /// from the end of a group's segment to that of the next group.
@@ -53,26 +89,9 @@ unsafe extern "C" {
     /// # Safety
     /// Words are as [`cut`] leaves them, scales as [`fit`], codes as [`quantize`], shares and tops as [`shares`]; sixteen floats
     /// can be read at `units` and, for each row, at `from`, and written at `out`.
-    fn polygraft_pairs_tiles(
-        words: *const u32,
-        words_of_second: *const u32,
-        codes: *const i8,
-        corrections: *const i32,
-        shares: *const u32,
-        scales: *const f32,
-        scales_of_second: *const f32,
-        pairs: usize,
-        from: *const f32,
-        from_stride: usize,
-        out: *mut f32,
-        out_stride: usize,
-        units: *const f32,
-        tops: *const f32,
-        groups: usize,
-        codes_step: usize,
-        corrections_step: usize,
-        tops_step: usize,
-    );
+    polygraft_pairs_tiles,
+    /// The same; it reads sixteen bytes at `ahead`, and at every `ahead_step` from there, for each pair of each group.
+    polygraft_pairs_tiles_asking
 }
 
 /// `out = bias + x Wᵀ`, or onto `out` without a bias, for any number of panels.
@@ -91,14 +110,23 @@ pub(super) unsafe fn gemm(x: Codes<'_>, panels: Panels<'_>, bias: Option<&[f32]>
             own[..wide].copy_from_slice(&bias[panel * LANES..][..wide]);
         }
         // A segment's words of both panels are read by all rows while they are near.
-        for block in (0..x.blocks).step_by(SEGMENT) {
+        let ahead = panels.ahead.chunks(panels.ahead.len().div_ceil(x.blocks.div_ceil(SEGMENT)).max(1));
+        for (block, ahead) in (0..x.blocks).step_by(SEGMENT).zip(ahead.chain(repeat(&[][..]))) {
             let from = (bias.is_some() && block == 0).then_some(&own);
             let whole = if wide == WIDE { x.count / SIDE } else { 0 };
             // SAFETY: as the caller promised; a tile that is not whole goes to a place of its own.
             unsafe {
                 if whole > 0 {
                     let to = out.values.as_mut_ptr().add(panel * LANES);
-                    tiles(x, panels, &units, &Place { both, block, row: 0, groups: whole }, from, to, out.stride);
+                    tiles(
+                        x,
+                        panels,
+                        &units,
+                        &Place { both, block, row: 0, groups: whole, ahead },
+                        from,
+                        to,
+                        out.stride,
+                    );
                 }
                 for row in (whole * SIDE..x.count).step_by(SIDE) {
                     let rows = (x.count - row).min(SIDE);
@@ -107,7 +135,7 @@ pub(super) unsafe fn gemm(x: Codes<'_>, panels: Panels<'_>, bias: Option<&[f32]>
                     for (r, sums) in sums.iter_mut().enumerate().take(rows) {
                         sums[..wide].copy_from_slice(&out.values[at + r * out.stride..][..wide]);
                     }
-                    let place = Place { both, block, row, groups: 1 };
+                    let place = Place { both, block, row, groups: 1, ahead: &[] };
                     tiles(x, panels, &units, &place, from, sums.as_mut_ptr().cast(), WIDE);
                     for (r, sums) in sums.iter().enumerate().take(rows) {
                         out.values[at + r * out.stride..][..wide].copy_from_slice(&sums[..wide]);
@@ -118,12 +146,13 @@ pub(super) unsafe fn gemm(x: Codes<'_>, panels: Panels<'_>, bias: Option<&[f32]>
     }
 }
 
-/// Where tiles stand: their panels, their first block, their first row, groups of rows.
-struct Place {
+/// Where tiles stand: their panels, their first block, their first row, groups of rows; what is read after them.
+struct Place<'a> {
     both: [usize; ABREAST],
     block: usize,
     row: usize,
     groups: usize,
+    ahead: &'a [u32],
 }
 
 /// Tiles, onto what is there without `from`; `stride` is in floats.
@@ -134,7 +163,7 @@ unsafe fn tiles(
     x: Codes<'_>,
     panels: Panels<'_>,
     units: &[[f32; LANES]; ABREAST],
-    place: &Place,
+    place: &Place<'_>,
     from: Option<&[f32; WIDE]>,
     to: *mut f32,
     stride: usize,
@@ -148,9 +177,13 @@ unsafe fn tiles(
     let (rest, segments) = ((x.blocks - blocks) * SIDE, x.blocks.div_ceil(SEGMENT));
     let stride = stride * size_of::<f32>();
     let (from, from_stride) = from.map_or((to.cast_const(), stride), |from| (from.as_ptr(), 0));
+    // The last sixteen bytes are read from their beginning.
+    let (turns, room) = (place.groups * (blocks / PAIR), size_of_val(place.ahead).saturating_sub(size_of::<v128>()));
+    let step = room / turns;
+    let tiles = if ASKING.contains(&step) { polygraft_pairs_tiles_asking } else { polygraft_pairs_tiles };
     // SAFETY: as the caller promised.
     unsafe {
-        polygraft_pairs_tiles(
+        tiles(
             panels.words.as_ptr().add(words[0]),
             panels.words.as_ptr().add(words[1]),
             x.codes.as_ptr().add(at * ROW),
@@ -169,6 +202,8 @@ unsafe fn tiles(
             rest * ROW,
             rest * size_of::<i32>(),
             segments * SIDE * size_of::<f32>(),
+            place.ahead.as_ptr(),
+            step,
         );
     }
 }

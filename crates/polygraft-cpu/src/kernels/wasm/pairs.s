@@ -1,12 +1,13 @@
-# Groups of four rows by two panels of 4-bit weights: see pairs.rs, whose polygraft_pairs_tiles this is.
+# Groups of four rows by two panels of 4-bit weights: see pairs.rs, whose polygraft_pairs_tiles this is, with and without asking for what is read next.
 #
 # Arguments, by their numbers:
 #    0 words            1 words of the second panel    2 codes           3 corrections    4 shares
 #    5 scales           6 scales of the second         7 pairs           8 from           9 its stride
 #   10 out             11 its stride                  12 units          13 tops          14 groups
 #   15, 16, 17 what codes, corrections and shares, and tops go on by from group to group
+#   18 what is read next, and 19 what it goes on by from pair to pair, of the second function
 # Locals:
-#   18, 19 words of the two panels             20, 21 their scales       22 pairs
+#   59, 60 words of the two panels             20, 21 their scales       22 pairs
 #   23, 24 weights of the two panels           27-34 sums of four rows by two panels, 16 bits a lane
 #   25, 26 what is in every lane               35-42 the same of the first block of a pair
 #                                              43-58 sums of 32 bits, four vectors a row
@@ -39,10 +40,10 @@
 
 # A pair of inputs: the weights of both panels with the codes of four rows, which are 36 bytes from each other.
 .macro turn words
-    local.get 18
+    local.get 59
     v128.load \words:p2align=0
     local.set 23
-    local.get 19
+    local.get 60
     v128.load \words:p2align=0
     local.set 24
     row 0 27 28
@@ -69,8 +70,8 @@
     turn \words
     .endr
     advance 2 112
-    advance 18 256
-    advance 19 256
+    advance 59 256
+    advance 60 256
 .endm
 
 .macro keep from to
@@ -152,14 +153,22 @@
     local.set \local
 .endm
 
-    .globl polygraft_pairs_tiles
-    .type polygraft_pairs_tiles,@function
-polygraft_pairs_tiles:
-    .functype polygraft_pairs_tiles (i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32) -> ()
-    .local i32, i32, i32, i32, i32, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128
+# Asks for a line of what is read next: nothing waits for what was loaded.
+.macro ask
+    local.get 18
+    v128.load 0:p2align=0
+    drop
+    go 18 19
+.endm
+
+.macro nothing
+.endm
+
+# All of it, with something to do for each pair of blocks.
+.macro tiles each
     loop
-    keep 0 18
-    keep 1 19
+    keep 0 59
+    keep 1 60
     keep 5 20
     keep 6 21
     keep 7 22
@@ -167,6 +176,7 @@ polygraft_pairs_tiles:
     zero \sum
     .endr
     loop
+    \each
     block 0 4 8 12
     keep 27 35
     keep 28 36
@@ -209,4 +219,20 @@ polygraft_pairs_tiles:
     local.get 14
     br_if 0
     end_loop
+.endm
+
+    .globl polygraft_pairs_tiles
+    .type polygraft_pairs_tiles,@function
+polygraft_pairs_tiles:
+    .functype polygraft_pairs_tiles (i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32) -> ()
+    .local i32, i32, i32, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, i32, i32
+    tiles nothing
+    end_function
+
+    .globl polygraft_pairs_tiles_asking
+    .type polygraft_pairs_tiles_asking,@function
+polygraft_pairs_tiles_asking:
+    .functype polygraft_pairs_tiles_asking (i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32) -> ()
+    .local i32, i32, i32, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, i32, i32
+    tiles ask
     end_function
