@@ -17,15 +17,15 @@ async function settings(flags) {
 export const launch = async (...flags) => chromium.launch(await settings(flags));
 
 /**
- * Calls `work` with a window that is not private: its caches are on the disk, and compiled WebAssembly is among them. The
- * profile is gone afterwards.
+ * Calls `work` with a window that is not private, and the folder of its profile: its caches are on the disk, and compiled
+ * WebAssembly is among them. The profile is gone afterwards.
  */
 export async function withProfile(work, ...flags) {
   const folder = await mkdtemp(path.join(os.tmpdir(), 'polygraft-profile-'));
   try {
     const context = await chromium.launchPersistentContext(folder, await settings(flags));
     try {
-      return await work(context);
+      return await work(context, folder);
     } finally {
       await context.close();
     }

@@ -1,10 +1,8 @@
 // What a tab takes: private memory of Chromium's renderer processes (RssAnon in /proc). Worker, compiled code and page
 // included. Linux only.
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { chromium } from 'playwright-core';
+import { withProfile } from './browser.mjs';
 
 const proc = (pid, file) => {
   try {
@@ -18,23 +16,15 @@ const megabytes = (pid) => (Number(/RssAnon:\s+(\d+)/.exec(proc(pid, 'status'))?
 
 /** Runs `work(page, watch)` in a Chromium with one page; `watch()` starts to look at the page's tab. */
 export async function withTab(work) {
-  const profile = mkdtempSync(join(tmpdir(), 'polygraft-memory-'));
-  const ours = (pid) => {
-    for (let at = pid; at > 1; at = parent(at)) if (proc(at, 'cmdline').includes(profile)) return true;
-    return false;
-  };
-  const renderers = () =>
-    readdirSync('/proc').filter((pid) => /^\d+$/.test(pid) && proc(pid, 'cmdline').includes('--type=renderer') && ours(Number(pid)));
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath: process.env.POLYGRAFT_CHROMIUM ?? '/usr/bin/chromium',
-    args: ['--no-sandbox'],
+  return withProfile(async (context, profile) => {
+    const ours = (pid) => {
+      for (let at = pid; at > 1; at = parent(at)) if (proc(at, 'cmdline').includes(profile)) return true;
+      return false;
+    };
+    const renderers = () =>
+      readdirSync('/proc').filter((pid) => /^\d+$/.test(pid) && proc(pid, 'cmdline').includes('--type=renderer') && ours(Number(pid)));
+    return work(context.pages()[0] ?? (await context.newPage()), () => watch(renderers()));
   });
-  try {
-    return await work(context.pages()[0] ?? (await context.newPage()), () => watch(renderers()));
-  } finally {
-    await context.close();
-    rmSync(profile, { recursive: true, force: true });
-  }
 }
 
 /** `{ before, peak, now }` in megabytes of the tab that has grown most, when it is asked. */

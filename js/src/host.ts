@@ -53,15 +53,12 @@ export class Host {
 
   constructor(around: Surroundings) {
     this.#around = around;
-    this.#begun = new Promise((resolve) => {
-      this.#begin = ({ module, satellites }) =>
-        resolve(
-          Promise.resolve().then(() => {
-            wasm.initSync({ module });
-            return (this.#crew = new Crew(satellites, (warning) => around.post({ warning }, [])));
-          }),
-        );
+    this.#begun = new Promise<Begin>((resolve) => (this.#begin = resolve)).then(({ module, satellites }) => {
+      wasm.initSync({ module });
+      return (this.#crew = new Crew(satellites, (warning) => around.post({ warning }, [])));
     });
+    // The call that loads sees the error; until it looks, it is nobody's.
+    this.#begun.catch(() => {});
   }
 
   receive(request: Request): void {

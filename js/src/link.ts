@@ -89,9 +89,9 @@ export class Link {
     return !this.#closed;
   }
 
-  /** Gives the host what computes. */
+  /** Gives the host what computes, while the line is open. */
   begin(begin: Begin): void {
-    if (!this.#closed) this.#line.post(begin, begin.satellites);
+    this.#line.post(begin, begin.satellites);
   }
 
   /** Tells the host that a satellite is gone. */

@@ -10,7 +10,7 @@ use kitoken::{
     SplitPattern, Template,
 };
 use polygraft::text;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Bytes of a word, at most: how a word is cut depends on all of it, so that no beginning of it could stand for the whole.
 pub const LONGEST_WORD: usize = 1 << 20;
@@ -200,45 +200,22 @@ fn checked(file: &str, mut definition: Definition) -> Result<Definition> {
 /// Whether no two tokens have one number. Special tokens may stand in the vocabulary too.
 fn one_number_each(definition: &Definition) -> std::result::Result<(), String> {
     let (vocab, specials) = (definition.model.vocab(), &definition.specials);
-    let tokens = || {
-        let plain = vocab.iter().map(|t| (t.id, t.bytes.as_slice()));
-        plain.chain(specials.iter().map(|s| (s.id, s.bytes.as_slice())))
-    };
-    // Nearly every number stands there once: of a quarter of a million tokens, few are looked up at each start.
-    let mut once = Numbers::below(2 * (vocab.len() + specials.len()));
-    let mut again: BTreeMap<u32, Option<&[u8]>> =
-        tokens().filter(|(id, _)| !once.insert(*id)).map(|(id, _)| (id, None)).collect();
-    if again.is_empty() {
-        return Ok(());
-    }
-    for (id, bytes) in tokens() {
-        let Some(place) = again.get_mut(&id) else { continue };
-        if let Some(other) = place.replace(bytes).filter(|earlier| *earlier != bytes) {
+    let tokens = vocab.iter().map(|t| (t.id, t.bytes.as_slice()));
+    let tokens = tokens.chain(specials.iter().map(|s| (s.id, s.bytes.as_slice())));
+    // Numbers are nearly without gaps; a quarter of a million of them are not sorted at each start.
+    let mut near: Vec<Option<&[u8]>> = vec![None; 2 * (vocab.len() + specials.len())];
+    let mut far = BTreeMap::new();
+    for (id, bytes) in tokens {
+        let earlier = match near.get_mut(id as usize) {
+            Some(place) => place.replace(bytes),
+            None => far.insert(id, bytes),
+        };
+        if let Some(other) = earlier.filter(|earlier| *earlier != bytes) {
             let [one, two] = [other, bytes].map(|t| crate::error::shown(&String::from_utf8_lossy(t)));
             return Err(format!("{one:?} and {two:?} have one number, {id}"));
         }
     }
     Ok(())
-}
-
-/// A set of numbers, nearly without gaps below a bound.
-struct Numbers {
-    near: Vec<bool>,
-    far: BTreeSet<u32>,
-}
-
-impl Numbers {
-    fn below(bound: usize) -> Self {
-        Self { near: vec![false; bound], far: BTreeSet::new() }
-    }
-
-    /// Whether `number` is new.
-    fn insert(&mut self, number: u32) -> bool {
-        match self.near.get_mut(number as usize) {
-            Some(place) => !std::mem::replace(place, true),
-            None => self.far.insert(number),
-        }
-    }
 }
 
 /// Whether a word is longer than is taken: from the end of as many bytes back to the last space, and on from there.

@@ -1,4 +1,5 @@
-# Groups of four rows by two panels of 4-bit weights: see pairs.rs, whose polygraft_pairs_tiles this is, with and without asking for what is read next.
+# Groups of four rows by two panels of 4-bit weights: see pairs.rs, whose polygraft_pairs_tiles these are, without and with
+# asking for what is read next.
 #
 # Arguments, by their numbers:
 #    0 words            1 words of the second panel    2 codes           3 corrections    4 shares
@@ -164,8 +165,13 @@
 .macro nothing
 .endm
 
-# All of it, with something to do for each pair of blocks.
-.macro tiles each
+# A function, with something to do for each pair of blocks.
+.macro function name each
+    .globl \name
+    .type \name,@function
+\name:
+    .functype \name (i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32) -> ()
+    .local i32, i32, i32, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, i32, i32
     loop
     keep 0 59
     keep 1 60
@@ -219,20 +225,8 @@
     local.get 14
     br_if 0
     end_loop
+    end_function
 .endm
 
-    .globl polygraft_pairs_tiles
-    .type polygraft_pairs_tiles,@function
-polygraft_pairs_tiles:
-    .functype polygraft_pairs_tiles (i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32) -> ()
-    .local i32, i32, i32, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, i32, i32
-    tiles nothing
-    end_function
-
-    .globl polygraft_pairs_tiles_asking
-    .type polygraft_pairs_tiles_asking,@function
-polygraft_pairs_tiles_asking:
-    .functype polygraft_pairs_tiles_asking (i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32) -> ()
-    .local i32, i32, i32, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, v128, i32, i32
-    tiles ask
-    end_function
+    function polygraft_pairs_tiles nothing
+    function polygraft_pairs_tiles_asking ask
