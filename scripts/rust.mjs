@@ -1,5 +1,6 @@
 // The Rust side: which toolchain builds what, and the WebAssembly build.
-import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { appendFile, copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { at, cacheDir, exists, gzipped, megabytes, once, probe, root, run, runAsMain, say, SetupError, which } from './lib.mjs';
 
@@ -243,6 +244,7 @@ export async function ensureWasm() {
       await rm(out, { recursive: true, force: true });
       await mkdir(out, { recursive: true });
       for (const build of builds) await buildWasm(build, toolchain, bindgen, optimiser, out);
+      await mark(out);
       await rm(at(wasmOut), { recursive: true, force: true });
       await mkdir(at(wasmOut), { recursive: true });
       for (const name of ['polygraft.js', 'polygraft.d.ts', 'polygraft_bg.wasm.d.ts', ...builds.map((b) => b.file)]) {
@@ -320,6 +322,23 @@ async function buildWasm(build, toolchain, bindgen, optimiser, out) {
   const packed = gzipped(bytes);
   say(`${build.file}: ${megabytes(bytes.length)}, ${Math.round(packed / 1e3)} KB gzipped`);
   if (packed > budget) throw new SetupError(`${build.file} is over its budget of ${budget / 1e3} KB gzipped`);
+}
+
+/**
+ * Glue and modules of one build say so: a module that a cache kept from another one would fail somewhere, with an error that
+ * names neither. The mark is a hash of them all; js/src/load.ts compares.
+ */
+async function mark(out) {
+  const glue = path.join(out, 'polygraft.js');
+  const hash = createHash('sha256');
+  for (const file of [glue, ...builds.map((build) => path.join(out, build.file))]) hash.update(await readFile(file));
+  const fingerprint = hash.digest('hex').slice(0, 16);
+  await appendFile(glue, `\nexport const fingerprint = '${fingerprint}';\n`);
+  await appendFile(path.join(out, 'polygraft.d.ts'), "\n/** What the modules of this build have in their section `polygraft`. */\nexport const fingerprint: string;\n");
+  // A custom section: kind, length, length of its name, name, contents.
+  const content = `${String.fromCharCode('polygraft'.length)}polygraft${fingerprint}`;
+  const section = Buffer.from(`\0${String.fromCharCode(content.length)}${content}`);
+  for (const build of builds) await appendFile(path.join(out, build.file), section);
 }
 
 /** The crates that go into the module: polygraft-wasm and what it depends on here. */

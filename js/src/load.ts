@@ -9,6 +9,7 @@ import { placeOf, type Locate, type Place } from './place.js';
 import { hasSimd } from './probe.js';
 import type { DeviceChoice, DeviceState, LoadOptions, Model, ModelInfo, Precision, Progress, Source } from './types.js';
 import { abortError } from './wire.js';
+import { fingerprint } from './wasm/polygraft.js';
 
 /** What a page and Node do differently. */
 export interface Surroundings {
@@ -75,7 +76,7 @@ export async function loadIn(around: Surroundings, source: Source, options?: Loa
     const call = { op: 'load', place: sent, precision, cache, thread, device, profile } as const;
     const answer = link.call(call, { progress }) as Promise<ModelInfo & { device: DeviceState }>;
     // While the worker fetches its scripts, and then what is small.
-    const begun = compiled(around, o.wasm).then((module) => {
+    const begun = compiled(around, o.wasm).then(ours).then((module) => {
       if (!link.open) return;
       if (threads > 1 && around.startWorker) {
         crew = enlist(around.startWorker, threads - 1, module, (index, why) => link.lost(index, why));
@@ -125,6 +126,15 @@ async function compiled(around: Surroundings, given: LoadOptions['wasm']): Promi
         : 'If a bundler moved the file (polygraft_relaxed_bg.wasm, or polygraft_bg.wasm on older engines), pass its address as the option wasm.',
     });
   }
+}
+
+/** The module, when it is of the same build as these scripts: a cache may have kept one of another version. */
+function ours(module: WebAssembly.Module): WebAssembly.Module {
+  const [made] = WebAssembly.Module.customSections(module, 'polygraft').map((bytes) => new TextDecoder().decode(bytes));
+  if (made === fingerprint) return module;
+  throw new PolygraftError('WASM', made ? 'the .wasm file is of another build of polygraft than its scripts' : "the .wasm file is not polygraft's", {
+    hint: 'Serve the package\'s folder dist/wasm as it is, beside the scripts of the same version; a cache may still hold an older file under that name.',
+  });
 }
 
 /** Compiles what a server answers: as it arrives, where the server says what it is; engines keep the code of such a one. */

@@ -67,6 +67,18 @@ test('small files come while WebAssembly is on its way, and whichever fails firs
   is(error, 'WASM', /could not be loaded/);
 });
 
+test('a module of another build, or of something else, is told apart before it runs', async () => {
+  const other = await readFile(new URL('../dist/wasm/polygraft_bg.wasm', import.meta.url));
+  other.fill(0x30, other.length - 16);
+  const foreign = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0);
+  for (const [wasm, message] of [[other, /another build/], [foreign, /not polygraft's/], [new WebAssembly.Module(foreign), /not polygraft's/]]) {
+    const { error } = await attempt(() => false, files, { wasm });
+    is(error, 'WASM', message, /dist\/wasm/);
+  }
+  const { width } = await attempt();
+  assert.equal(width, 32);
+});
+
 test('404: address and status; the list is named as the way in', async () => {
   const { error } = await attempt(() => false, tiny.model());
   is(error, 'FETCH', /polygraft\.json.*404/, /npx polygraft quantize/);
