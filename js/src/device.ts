@@ -9,8 +9,8 @@ import type { DeviceChoice, DeviceState } from './types.js';
 import { isAbort } from './wire.js';
 import * as wasm from './wasm/polygraft.js';
 
-/** Milliseconds after which a device that does not answer counts as lost. */
-const SILENCE_MS = 60_000;
+/** Seconds after which a device that does not answer counts as lost. */
+const SILENCE = 60;
 /** Where the outcome of a measurement is kept. */
 const MEMORY = 'polygraft-devices';
 /** Tokens of the two batches that are timed. */
@@ -90,15 +90,19 @@ export class DeviceKeeper {
 
   /** Resolves when the device has answered. */
   async answered(): Promise<void> {
-    let timer: ReturnType<typeof setTimeout> | undefined;
+    let beat: ReturnType<typeof setInterval> | undefined;
     const silence = new Promise<never>((_, reject) => {
-      const lost = new PolygraftError('GPU_LOST', `the gpu was lost: it has not answered for ${SILENCE_MS / 1000} s`);
-      timer = setTimeout(() => reject(lost), SILENCE_MS);
+      // Seconds that this thread has lived through: a page that was frozen has not been waiting.
+      let silent = 0;
+      beat = setInterval(() => {
+        silent += 1;
+        if (silent === SILENCE) reject(new PolygraftError('GPU_LOST', `the gpu was lost: it has not answered for ${SILENCE} s`));
+      }, 1000);
     });
     try {
       await Promise.race([this.#model.answered(), silence]);
     } finally {
-      clearTimeout(timer);
+      clearInterval(beat);
     }
   }
 

@@ -13,6 +13,8 @@ const destroying = (which) => `
   GPUAdapter.prototype.requestDevice = async function (...args) { const device = await request.apply(this, args); devices += 1; submits = 0; mine = device; return device; };
   const submit = GPUQueue.prototype.submit;
   GPUQueue.prototype.submit = function (...args) { submits += 1; if (${which}) mine.destroy(); return submit.apply(this, args); };`;
+/** Seconds between the beats of a clock pass `times` as fast. */
+const hurry = (times) => `const every = globalThis.setInterval; globalThis.setInterval = (work, ms) => every(work, ms / ${times});`;
 /** Submissions of the test of known answers: the layers go up and calls begin after them. */
 const TESTED = 'TESTED';
 const faults = {
@@ -26,6 +28,16 @@ const faults = {
   lostOnce: destroying(`devices === 1 && submits === ${TESTED} + 2`),
   lostTwice: destroying(`submits === ${TESTED} + 2`),
   lostInTest: destroying('devices === 1 && submits === 1'),
+  // When the first call has its answer.
+  lostIdle: `${destroying('false')}
+    const post = globalThis.postMessage;
+    globalThis.postMessage = (message, transfer) => { if (message.value?.floats && devices === 1) mine.destroy(); return post(message, transfer); };`,
+  hurried: hurry(20),
+  // The first device stops answering once it is proved.
+  silent: `${destroying('false')}
+    const map = GPUBuffer.prototype.mapAsync;
+    GPUBuffer.prototype.mapAsync = function (...args) { return devices === 1 && submits > TESTED ? new Promise(() => {}) : map.apply(this, args); };
+    ${hurry(100)}`,
   memory: `const create = GPUDevice.prototype.createBuffer; let full = false;
     GPUDevice.prototype.createBuffer = function (d) { const buffer = create.call(this, d); if (d.label === 'weight') queueMicrotask(() => this.dispatchEvent(new GPUUncapturedErrorEvent('uncapturederror', { error: new GPUOutOfMemoryError('full') }))); return buffer; };`,
 };
@@ -89,6 +101,12 @@ const close = (a, b) => {
   const worst = a.reduce((most, x, i) => Math.max(most, Math.abs(x - b[i])), 0);
   assert.ok(worst <= 5e-4, `off by ${worst}`);
 };
+/** The CPU's numbers. */
+async function onCpu(texts) {
+  const { load } = await import('/with/none/index.js');
+  const model = await load('/model', { device: 'cpu', precision: 'exact', cache: false });
+  return [...(await model.embed(texts)).data];
+}
 let expected;
 const right = async (rows) => {
   expected ??= (await tell('none', 'cpu')).rows;
@@ -154,15 +172,57 @@ test('lost while it is tested: opened again', async () => {
   assert.equal(last.device, 'webgpu');
 });
 
+test('lost between calls: opened again by the next one', async () => {
+  const { rows, events, last } = await tell('lostIdle');
+  await right(rows);
+  assert.equal(events.length, 1, JSON.stringify(events));
+  assert.equal(last.device, 'webgpu');
+});
+
+test('a device that falls silent counts as lost', async () => {
+  const { rows, events } = await tell('silent');
+  await right(rows);
+  assert.equal(events.length, 1, JSON.stringify(events));
+  assert.match(events[0].reason, /not answered/);
+});
+
+test('a page that is stopped in mid-call, as one in the background may be, goes on when it may', async () => {
+  const work = async ({ from, texts }) => {
+    const { load } = await import(`${from}/index.js`);
+    const model = await load('/model', { device: 'webgpu', precision: 'exact', cache: false });
+    const events = [];
+    model.on('device', (state) => events.push(state));
+    const embedding = model.embed(texts);
+    console.log('computing');
+    const { data } = await embedding;
+    return { rows: [...data], events };
+  };
+  const meanwhile = async (page) => {
+    await page.waitForEvent('console', { predicate: (message) => message.text() === 'computing' });
+    const cdp = await page.context().browser().newBrowserCDPSession();
+    const { processInfo } = await cdp.send('SystemInfo.getProcessInfo');
+    const signal = (name) => processInfo.filter(({ type }) => type === 'renderer').forEach(({ id }) => process.kill(id, name));
+    signal('SIGSTOP');
+    // Longer than a device may be silent.
+    await new Promise((resolve) => setTimeout(resolve, 4000));
+    signal('SIGCONT');
+  };
+  const texts = tiny.texts(2000, 12, 5);
+  const { rows, events } = await open.onPage(work, { from: '/with/hurried', texts }, { meanwhile });
+  assert.deepEqual(events, []);
+  close(rows, await open.onPage(onCpu, texts));
+});
+
 test('memory that is full while the layers go up ends in an error for who insists', async () => {
   const { error, message } = await tell('memory');
   assert.equal(error, 'GPU_LOST', message);
 });
 
 test('one token, many rows, two calls at once, an abort between submissions', async () => {
-  const seen = await onPage('none', async ({ from, many: texts, long: more }) => {
+  const rows = tiny.texts(4096, 3, 8);
+  const { many, ...seen } = await onPage('none', async ({ from, many: texts, long: more }) => {
     const { load } = await import(`${from}/index.js`);
-    const model = await load('/model', { device: 'webgpu', cache: false });
+    const model = await load('/model', { device: 'webgpu', precision: 'exact', cache: false });
     const one = await model.embed('a');
     const many = await model.embed(texts);
     const [a, b] = await Promise.all([model.embed(more[0]), model.embed(more[1])]);
@@ -171,9 +231,10 @@ test('one token, many rows, two calls at once, an abort between submissions', as
     setTimeout(() => control.abort(), 100);
     const aborted = await long.then(() => 'done', (error) => error.name);
     const after = await model.embed(more[0]);
-    return { one: one.embeddings.length, many: many.embeddings.length, aborted, same: after.data.every((x, i) => x === a.data[i]), differ: a.data.some((x, i) => x !== b.data[i]) };
-  }, { from: '/with/none', many: tiny.texts(600, 3, 8), long: tiny.texts(3000, 12, 9) });
-  assert.deepEqual(seen, { one: 1, many: 600, aborted: 'AbortError', same: true, differ: true });
+    return { one: one.embeddings.length, many: [...many.data], aborted, same: after.data.every((x, i) => x === a.data[i]), differ: a.data.some((x, i) => x !== b.data[i]) };
+  }, { from: '/with/none', many: rows, long: tiny.texts(3000, 12, 9) });
+  assert.deepEqual(seen, { one: 1, aborted: 'AbortError', same: true, differ: true });
+  close(many, await open.onPage(onCpu, rows));
 });
 
 test('a profile says what the kernels of the device took, by its own clock', async () => {

@@ -36,8 +36,8 @@ export async function open(answer, args = []) {
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   const browser = await chromium.launch({ executablePath: found, args: ['--no-sandbox', ...args] });
   return {
-    /** Runs `work` in a fresh page, after the script `init`; an error on the page fails the test. */
-    async onPage(work, argument, { address = '/', init } = {}) {
+    /** Runs `work` in a fresh page, after the script `init` and beside `meanwhile`; an error on the page fails the test. */
+    async onPage(work, argument, { address = '/', init, meanwhile } = {}) {
       const context = await browser.newContext();
       const page = await context.newPage();
       const errors = [];
@@ -45,7 +45,7 @@ export async function open(answer, args = []) {
       if (init) await page.addInitScript(init);
       await page.goto(`http://127.0.0.1:${server.address().port}${address}`);
       try {
-        const value = await page.evaluate(work, argument);
+        const [value] = await Promise.all([page.evaluate(work, argument), meanwhile?.(page)]);
         assert.deepEqual(errors, []);
         return value;
       } finally {
