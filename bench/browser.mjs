@@ -4,13 +4,11 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { chromium } from 'playwright-core';
-import { findChromium, SetupError } from '../scripts/lib.mjs';
+import { ensureChromium } from '../scripts/debian.mjs';
 
 /** How Chromium is started: without its own throttling. */
 async function settings(flags) {
-  const executablePath = await findChromium();
-  if (!executablePath) throw new SetupError('no Chromium was found', 'Install Chromium or Chrome, and set POLYGRAFT_CHROMIUM to its path if it is not on PATH.');
-  return { executablePath, args: ['--no-sandbox', '--disable-background-timer-throttling', '--disable-renderer-backgrounding', ...flags] };
+  return { executablePath: await ensureChromium(), args: ['--no-sandbox', '--disable-background-timer-throttling', '--disable-renderer-backgrounding', ...flags] };
 }
 
 /** Chromium; its windows are private ones, as Playwright's are. */

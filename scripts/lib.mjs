@@ -164,11 +164,6 @@ export async function which(...names) {
   return null;
 }
 
-/** A Chromium or Chrome: the one that POLYGRAFT_CHROMIUM names, or the first on PATH, or null. */
-export function findChromium() {
-  return which(...[process.env.POLYGRAFT_CHROMIUM, 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'].filter(Boolean));
-}
-
 export async function exists(file) {
   return access(file).then(
     () => true,

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { appendFile, copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { aptInstall } from './debian.mjs';
 import { at, cacheDir, exists, gzipped, megabytes, once, probe, root, run, runAsMain, say, SetupError, which } from './lib.mjs';
 
 const target = 'wasm32-unknown-unknown';
@@ -117,21 +118,6 @@ async function pathToolchain() {
     args,
     flags: [...(linker ? [`-Clinker=${linker}`] : []), ...silentPanics(args, version)],
   };
-}
-
-async function isDebianRoot() {
-  if (process.platform !== 'linux' || process.getuid?.() !== 0) return false;
-  const release = await readFile('/etc/os-release', 'utf8').catch(() => '');
-  return /^ID(_LIKE)?=.*debian/m.test(release) && (await which('apt-get')) !== null;
-}
-
-/** apt-get install of those packages; true when it worked. Only ever as root on Debian. */
-export async function aptInstall(packages) {
-  if (!(await isDebianRoot())) return false;
-  const env = { DEBIAN_FRONTEND: 'noninteractive' };
-  await run('apt-get', ['update', '-q'], { env, allowFailure: true });
-  const done = await run('apt-get', ['install', '-y', '-q', '--no-install-recommends', ...packages], { env, allowFailure: true });
-  return done.code === 0;
 }
 
 /** A toolchain for the WebAssembly build; tries to add what is missing, in the least intrusive way first. */

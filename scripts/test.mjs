@@ -3,10 +3,11 @@ import os from 'node:os';
 import path from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
 import { ensureDeps } from './deps.mjs';
-import { at, filesUnder, findChromium, report, root, run, runAsMain, say, SetupError } from './lib.mjs';
+import { aptInstall, ensureChromium } from './debian.mjs';
+import { at, filesUnder, report, root, run, runAsMain, say, SetupError } from './lib.mjs';
 import { ensureModel } from './model.mjs';
 import { ensurePackage } from './package.mjs';
-import { aptInstall, cargo, ensureKernelChecks, ensureWasm } from './rust.mjs';
+import { cargo, ensureKernelChecks, ensureWasm } from './rust.mjs';
 
 const minutes = 60_000;
 
@@ -43,7 +44,7 @@ const stages = [
     name: 'browser',
     about: '*.test.mjs of tests/ and js/tests/ that drive Chromium',
     needs: ['types', 'model'],
-    work: async (count) => nodeTests(count, isBrowserTest, { POLYGRAFT_CHROMIUM: await chromium() }),
+    work: async (count) => nodeTests(count, isBrowserTest, { POLYGRAFT_CHROMIUM: await ensureChromium() }),
   },
 ];
 
@@ -106,16 +107,6 @@ async function nodeTests(count, wanted, env) {
   count(seen.pass, seen.fail + seen.cancelled, seen.skipped + seen.todo);
   if (done.code !== 0) throw new SetupError(`node --test ended with ${done.signal ?? `exit code ${done.code}`}`);
   if (seen.pass + seen.fail === 0) throw new SetupError('node --test ran no test');
-}
-
-async function chromium() {
-  let found = await findChromium();
-  if (!found && (await aptInstall(['chromium', 'mesa-vulkan-drivers']))) found = await findChromium();
-  if (found) return found;
-  throw new SetupError(
-    'no Chromium was found for the browser tests',
-    'Debian, as root:  apt-get install --no-install-recommends chromium mesa-vulkan-drivers\nElsewhere: install Chromium or Chrome, and set POLYGRAFT_CHROMIUM to its path if it is not on PATH.',
-  );
 }
 
 /** The stages that were asked for, with those that they need, in the order of the list. */

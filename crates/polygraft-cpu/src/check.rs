@@ -102,14 +102,10 @@ fn multiply(x: &[f32], k: usize, weights: &Matrix) -> Vec<f32> {
     let bias: Vec<f32> = (0..wide).map(|i| i as f32).collect();
     let mut y = vec![f32::NAN; rows * wide];
     let mut target = Target { values: &mut y, stride: wide };
-    if let Some((panels, four)) = decode::coded(isa, &packed, 0..packed.panels(), &mut words) {
+    if let Some(panels) = decode::coded(isa, &packed, 0..packed.panels(), &mut words) {
         // Once from the bias and once onto what is there.
         for bias in [Some(bias.as_slice()), None] {
-            if four {
-                isa.gemm_q4(codes, panels, bias, &mut target);
-            } else {
-                isa.gemm_q8(codes, panels, bias, &mut target);
-            }
+            isa.gemm_codes(codes, panels, bias, &mut target);
         }
     }
     y

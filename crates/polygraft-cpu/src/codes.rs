@@ -5,7 +5,7 @@
 //! and forgotten.
 
 use crate::decode;
-use crate::kernels::{self, Isa, Panels, Rows, SIDE, Target};
+use crate::kernels::{self, Bits, Isa, Panels, Rows, SIDE, Target};
 use crate::pack::{LANES, Q4_WORDS};
 use polygraft::quant::BLOCK;
 use polygraft::quant::codes::{Codes, Group};
@@ -112,8 +112,8 @@ impl Even {
             self.units.clear();
             self.units.extend(self.halves.chunks_exact_mut(blocks * LANES).map(|halves| isa.fit(halves)));
             let words = decode::bytes(isa, &self.words, blocks, &mut self.cut);
-            let panels = Panels { words, scales: &self.halves, units: &self.units, ahead: &[] };
-            isa.gemm_q4(x, panels, None, target);
+            let panels = Panels { bits: Bits::Four, words, scales: &self.halves, units: &self.units, ahead: &[] };
+            isa.gemm_codes(x, panels, None, target);
             let sums = Rows { values: &self.sums, stride: x.blocks, count: x.count, width: blocks };
             isa.gemm_onto(sums, &self.middles, target);
         }

@@ -1,7 +1,7 @@
 //! Panels of any form to panels of f32, a few at a time.
 
 use crate::codes;
-use crate::kernels::{CUTS, Isa, Panels};
+use crate::kernels::{Bits, CUTS, Isa, Panels};
 use crate::math::{bf16_to_f32, f16_to_f32};
 use crate::pack::{Form, LANES, Packed, Q4_WORDS, Q8_WORDS, Scales};
 use polygraft::quant::BLOCK;
@@ -75,29 +75,28 @@ fn blocks_of<const WORDS: usize, const EACH: usize>(
     }
 }
 
-/// Panels of quantized weights as the integer kernels read them, and whether their codes have 4 bits, not 8; `None` for
-/// weights that are not quantized.
+/// Panels of quantized weights as the integer kernels read them; `None` for weights that are not quantized.
 pub(crate) fn coded<'a>(
     isa: Isa,
     packed: &'a Packed,
     panels: Range<usize>,
     scratch: &'a mut Vec<u32>,
-) -> Option<(Panels<'a>, bool)> {
+) -> Option<Panels<'a>> {
     let blocks = packed.blocks();
     let span = |words: &'a [u32], each: usize| {
         &words[panels.start * blocks * each * LANES..panels.end * blocks * each * LANES]
     };
-    let (words, scales, ahead, four) = match &packed.form {
+    let (bits, words, scales, ahead) = match &packed.form {
         Form::Q4 { codes, scales } => {
             let rest = &codes[panels.end * blocks * Q4_WORDS * LANES..];
             let ahead = &rest[..rest.len().min(panels.len() * blocks * Q4_WORDS * LANES)];
-            (bytes(isa, span(codes, Q4_WORDS), blocks, scratch), scales, ahead, true)
+            (Bits::Four, bytes(isa, span(codes, Q4_WORDS), blocks, scratch), scales, ahead)
         }
-        Form::Q8 { codes, scales } => (span(codes, Q8_WORDS), scales, &[][..], false),
+        Form::Q8 { codes, scales } => (Bits::Eight, span(codes, Q8_WORDS), scales, &[][..]),
         Form::F32(_) | Form::F16(_) | Form::Bf16(_) | Form::Code(_) => return None,
     };
     let (scales, units) = scales.of(panels, blocks);
-    Some((Panels { words, scales, units, ahead }, four))
+    Some(Panels { bits, words, scales, units, ahead })
 }
 
 /// The 4-bit codes of panels with `blocks` blocks, one a byte or half word, as the integer kernels read them: every word

@@ -355,14 +355,11 @@ impl Pass<'_> {
         for own in cut(panels.clone(), isa.abreast()) {
             let at = (own.start - panels.start) * LANES;
             let bias = &bias[at..][..own.len() * LANES];
-            let Some((coded, four)) = decode::coded(isa, weight, own, words) else { return };
+            let Some(coded) = decode::coded(isa, weight, own, words) else { return };
             let target = &mut target.columns(at);
-            let multiply = |x, bias, target: &mut Target<'_>| {
-                if four { isa.gemm_q4(x, coded, bias, target) } else { isa.gemm_q8(x, coded, bias, target) }
-            };
-            multiply(x, Some(bias), target);
+            isa.gemm_codes(x, coded, Some(bias), target);
             if let Some(rest) = rest {
-                multiply(rest, None, target);
+                isa.gemm_codes(rest, coded, None, target);
             }
         }
     }

@@ -19,12 +19,12 @@ mod vnni;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm;
 
-use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
+use crate::pack::LANES;
 use polygraft::quant::BLOCK;
 
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 use operands::Panel;
-pub(crate) use operands::{Attention, Coded, Codes, Panels, Rows, Target};
+pub(crate) use operands::{Attention, Bits, Coded, Codes, Panels, Rows, Target};
 
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub(crate) use wasm::{CUTS, Code, ROW, SIDE};
@@ -287,26 +287,15 @@ impl Isa {
         }
     }
 
-    /// `out = bias + x Wᵀ` for panels of 4-bit weights; without a bias, `out += x Wᵀ`.
-    pub(crate) fn gemm_q4(self, x: Codes<'_>, panels: Panels<'_>, bias: Option<&[f32]>, out: &mut Target<'_>) {
-        x.check(self, (Q4_WORDS * CUTS, x.blocks), &panels, bias, out);
+    /// `out = bias + x Wᵀ` for panels of quantized weights; without a bias, `out += x Wᵀ`.
+    pub(crate) fn gemm_codes(self, x: Codes<'_>, panels: Panels<'_>, bias: Option<&[f32]>, out: &mut Target<'_>) {
+        x.check(self, &panels, bias, out);
         match self.0 {
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             // SAFETY: the lengths were checked.
-            Kind::Wasm(lowering) => unsafe { wasm::gemm_q4(lowering, x, panels, bias, out) },
+            Kind::Wasm(lowering) => unsafe { wasm::gemm_codes(lowering, x, panels, bias, out) },
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-            _ => self.each::<true>(x, panels, bias, out),
-        }
-    }
-
-    /// `out = bias + x Wᵀ` for panels of 8-bit weights; without a bias, `out += x Wᵀ`.
-    pub(crate) fn gemm_q8(self, x: Codes<'_>, panels: Panels<'_>, bias: Option<&[f32]>, out: &mut Target<'_>) {
-        let blocks = panels.words.len() / (panels.units.len() * Q8_WORDS * LANES).max(1);
-        x.check(self, (Q8_WORDS, blocks), &panels, bias, out);
-        match self.0 {
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            // SAFETY: the lengths were checked.
-            Kind::Wasm(lowering) => unsafe { wasm::gemm_q8(lowering, x, panels, bias, out) },
+            _ if panels.bits == Bits::Four => self.each::<true>(x, panels, bias, out),
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             _ => self.each::<false>(x, panels, bias, out),
         }

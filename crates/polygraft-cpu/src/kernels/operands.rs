@@ -1,7 +1,7 @@
 //! What kernels take: activations, weights, and where results go, with the checks that make their loops safe.
 
-use super::{Code, Isa, ROW, SIDE};
-use crate::pack::LANES;
+use super::{CUTS, Code, Isa, ROW, SIDE};
+use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
 
 /// Rows of f32 activations: row `r` is `values[r * stride..][..width]`.
 #[derive(Clone, Copy)]
@@ -34,9 +34,17 @@ pub(crate) struct Codes<'a> {
     pub(crate) blocks: usize,
 }
 
+/// Bits of a weight's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bits {
+    Four,
+    Eight,
+}
+
 /// Panels of quantized weights, side by side.
 #[derive(Clone, Copy)]
 pub(crate) struct Panels<'a> {
+    pub(crate) bits: Bits,
     /// `[panel][block][word][lane]`; 4-bit codes stand as [`Isa::cut`] leaves them, [`CUTS`] for each word of the stored form.
     pub(crate) words: &'a [u32],
     /// `[panel][block][lane]`, for 4-bit codes as [`Isa::fit`] leaves them.
@@ -132,15 +140,7 @@ impl Rows<'_> {
 }
 
 impl Codes<'_> {
-    /// `words` words an output and block are there, for `blocks` blocks.
-    pub(super) fn check(
-        &self,
-        isa: Isa,
-        (words, blocks): (usize, usize),
-        panels: &Panels<'_>,
-        bias: Option<&[f32]>,
-        out: &Target<'_>,
-    ) {
+    pub(super) fn check(&self, isa: Isa, panels: &Panels<'_>, bias: Option<&[f32]>, out: &Target<'_>) {
         let (rows, count) = (self.count.next_multiple_of(SIDE), panels.units.len());
         let own = rows * self.blocks;
         assert!(self.codes.len() >= own * ROW, "activations");
@@ -150,7 +150,11 @@ impl Codes<'_> {
         }
         let real = panels.scales.len() / (count * LANES).max(1);
         assert!(panels.scales.len() == count * real * LANES && isa.filled(real) == self.blocks, "weight scales");
-        assert!(panels.words.len() == count * blocks * words * LANES && blocks >= real, "weights");
+        let words = match panels.bits {
+            Bits::Four => self.blocks * Q4_WORDS * CUTS,
+            Bits::Eight => real * Q8_WORDS,
+        };
+        assert!(panels.words.len() == count * words * LANES, "weights");
         assert!(bias.is_none_or(|bias| bias.len() == count * LANES), "bias");
         assert!(self.count == 0 || (self.count - 1) * out.stride + count * LANES <= out.values.len(), "outputs");
     }

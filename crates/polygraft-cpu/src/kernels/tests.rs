@@ -17,8 +17,7 @@ fn product(isa: Isa, x: &[f32], k: usize, weight: &Packed) -> Vec<f32> {
     let codes = quantized.of(isa, (0, 0..rows.count), rows);
     let mut cut = Vec::new();
     match (decode::coded(isa, weight, 0..1, &mut cut), &weight.form) {
-        (Some((panels, true)), _) => isa.gemm_q4(codes, panels, Some(&bias), &mut target),
-        (Some((panels, false)), _) => isa.gemm_q8(codes, panels, Some(&bias), &mut target),
+        (Some(panels), _) => isa.gemm_codes(codes, panels, Some(&bias), &mut target),
         (None, Form::F32(w)) => isa.gemm(rows, w, &bias, &mut target),
         (None, _) => isa.gemm(rows, decode::panels(isa, weight, 0..1, &mut scratch), &bias, &mut target),
     }

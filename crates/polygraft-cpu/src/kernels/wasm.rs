@@ -8,7 +8,7 @@ mod pointwise;
 mod unpack;
 mod whole;
 
-use super::{Attention, Coded, Codes, Panels, Rows, Target};
+use super::{Attention, Bits, Coded, Codes, Panels, Rows, Target};
 use crate::pack::{LANES, Q4_WORDS, Q8_WORDS};
 use std::arch::wasm32::*;
 use std::hint::black_box;
@@ -114,7 +114,7 @@ unsafe fn tile<const R: usize>(
 
 /// # Safety
 /// The lengths were checked (`Codes::check`).
-pub(super) unsafe fn gemm_q4(
+pub(super) unsafe fn gemm_codes(
     lowering: Lowering,
     x: Codes<'_>,
     panels: Panels<'_>,
@@ -123,35 +123,19 @@ pub(super) unsafe fn gemm_q4(
 ) {
     // SAFETY: as the caller promised.
     unsafe {
-        match lowering {
+        match (lowering, panels.bits) {
             #[cfg(not(target_feature = "relaxed-simd"))]
-            Lowering::Plain => gemm_codes::<Q4>(x, panels, bias, out),
-            #[cfg(target_feature = "relaxed-simd")]
-            Lowering::Pairs => pairs::gemm(x, panels, bias, out),
-            #[cfg(target_feature = "relaxed-simd")]
-            Lowering::Fours => gemm_codes::<Q4Fours>(x, panels, bias, out),
-        }
-    }
-}
-
-/// # Safety
-/// The lengths were checked (`Codes::check`).
-pub(super) unsafe fn gemm_q8(
-    lowering: Lowering,
-    x: Codes<'_>,
-    panels: Panels<'_>,
-    bias: Option<&[f32]>,
-    out: &mut Target<'_>,
-) {
-    // SAFETY: as the caller promised.
-    unsafe {
-        match lowering {
+            (Lowering::Plain, Bits::Four) => by_tiles::<Q4>(x, panels, bias, out),
             #[cfg(not(target_feature = "relaxed-simd"))]
-            Lowering::Plain => gemm_codes::<Q8>(x, panels, bias, out),
+            (Lowering::Plain, Bits::Eight) => by_tiles::<Q8>(x, panels, bias, out),
             #[cfg(target_feature = "relaxed-simd")]
-            Lowering::Pairs => gemm_codes::<Q8<RUN, ROW>>(x, panels, bias, out),
+            (Lowering::Pairs, Bits::Four) => pairs::gemm(x, panels, bias, out),
             #[cfg(target_feature = "relaxed-simd")]
-            Lowering::Fours => gemm_codes::<Q8<{ RUN * SIDE }, RUN>>(x, panels, bias, out),
+            (Lowering::Pairs, Bits::Eight) => by_tiles::<Q8<RUN, ROW>>(x, panels, bias, out),
+            #[cfg(target_feature = "relaxed-simd")]
+            (Lowering::Fours, Bits::Four) => by_tiles::<Q4Fours>(x, panels, bias, out),
+            #[cfg(target_feature = "relaxed-simd")]
+            (Lowering::Fours, Bits::Eight) => by_tiles::<Q8<{ RUN * SIDE }, RUN>>(x, panels, bias, out),
         }
     }
 }
@@ -199,7 +183,7 @@ type Dots = [[v128; 2]; SIDE];
 /// # Safety
 /// The lengths were checked (`Codes::check`).
 #[inline(always)]
-unsafe fn gemm_codes<W: Weights>(x: Codes<'_>, panels: Panels<'_>, bias: Option<&[f32]>, out: &mut Target<'_>) {
+unsafe fn by_tiles<W: Weights>(x: Codes<'_>, panels: Panels<'_>, bias: Option<&[f32]>, out: &mut Target<'_>) {
     // A number that the compiler does not know.
     let turns = black_box(W::TURNS);
     for (index, panel) in panels.each().enumerate() {
