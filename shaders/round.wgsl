@@ -29,9 +29,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let row = params.first + place / params.blocks;
   let block = place % params.blocks;
   let at = row * params.x_stride + block * 8u;
-  var peaks = vec4<f32>(0.0);
-  for (var i = 0u; i < 8u; i++) { peaks = max(peaks, abs(x[at + i])); }
-  let peak = max(max(peaks.x, peaks.y), max(peaks.z, peaks.w));
+  // By their bits: a NaN is larger than every number, and ends up in the scale.
+  var peaks = vec4<u32>(0u);
+  for (var i = 0u; i < 8u; i++) { peaks = max(peaks, bitcast<vec4<u32>>(x[at + i]) & vec4<u32>(0x7fffffffu)); }
+  let peak = bitcast<f32>(max(max(peaks.x, peaks.y), max(peaks.z, peaks.w)));
   let inverse = select(0.0, 127.0 / peak, peak > 0.0);
   var words: array<u32, 8>;
   var sums = vec4<i32>(0);

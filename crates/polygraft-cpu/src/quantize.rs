@@ -135,7 +135,8 @@ fn scale_of(input: &[f32]) -> (f32, f32) {
     // so that it is not lost on the way to the outputs.
     let peak = input.iter().fold(0u32, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
     let scale = f32::from_bits(peak) / 127.0;
-    (scale, if scale > 0.0 { 1.0 / scale } else { 0.0 })
+    // One over a smaller number is infinite.
+    (scale, if scale >= f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 })
 }
 
 /// One block of one row, in plain Rust: its codes, then its scale and correction.

@@ -85,8 +85,12 @@ impl Gpu {
     pub fn begin(&mut self, call: Call) -> Result<Run> {
         self.device.check()?;
         self.store.sweep();
-        let own: Vec<_> =
-            call.tables.payloads.iter().map(|p| self.store.own(&self.device, p)).collect::<Result<_>>()?;
+        let used = &call.tables.payloads;
+        let mut own = self.store.owned(&self.device, used);
+        if own.is_err() && self.store.make_room(used) {
+            own = self.store.owned(&self.device, used);
+        }
+        let own = own?;
         let pieces = self.pieces(&call.program, &call.tables, &own)?;
         let values = vec![Vec::new(); call.program.outputs.len()];
         Ok(Run { call, own, pieces, next: 0, flying: None, values, profile: Vec::new() })

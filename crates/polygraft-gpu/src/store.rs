@@ -137,8 +137,35 @@ impl Store {
         Ok(own)
     }
 
+    /// [`Store::own`] of all that a call uses.
+    pub(crate) fn owned(&mut self, device: &Device, used: &[Arc<Payload>]) -> Result<Vec<Arc<Own>>> {
+        used.iter().map(|payload| self.own(device, payload)).collect()
+    }
+
+    /// Drops the payloads that are not among `used` and that no call reads; whether there were any.
+    pub(crate) fn make_room(&mut self, used: &[Arc<Payload>]) -> bool {
+        let idle = |id: &PayloadId, own: &Arc<Own>| Arc::strong_count(own) == 1 && used.iter().all(|p| p.id != *id);
+        let gone: Vec<PayloadId> = self.payloads.iter().filter(|(id, own)| idle(id, own)).map(|(id, _)| *id).collect();
+        gone.iter().for_each(|id| self.forget(*id));
+        self.sweep();
+        !gone.is_empty()
+    }
+
+    /// All of a payload, or nothing of it.
     fn upload(&mut self, device: &Device, op: &Op) -> Result<Own> {
-        let mut put = |words: &[u32]| self.arena.put(device, words);
+        let mut spans = Vec::new();
+        let own = Self::put(op, &mut |words| {
+            let span = self.arena.put(device, words)?;
+            spans.push(span);
+            Ok(span)
+        });
+        if own.is_err() {
+            spans.into_iter().for_each(|span| self.arena.release(span));
+        }
+        own
+    }
+
+    fn put(op: &Op, mut put: &mut dyn FnMut(&[u32]) -> Result<Span>) -> Result<Own> {
         if let Some(layers) = Upload::new(&mut put).layers(op)? {
             return Ok(Own::Layers(layers));
         }

@@ -2,6 +2,7 @@
 //! as long as it is there.
 
 use crate::failure::{Failure, Result};
+use polygraft::Error;
 use polygraft::backend::{Backend, Call, Poll, Timing};
 use polygraft::ir::PayloadId;
 use polygraft::model::{ModelSpec, WeightId};
@@ -114,8 +115,8 @@ fn book(spent: &mut BTreeMap<&'static str, f64>, timings: &[Timing]) {
     }
 }
 
-fn gone() -> polygraft::Error {
-    polygraft::Error::DeviceLost { why: "it was given up in mid-call".into() }
+fn gone() -> Error {
+    Error::DeviceLost { why: "it was given up in mid-call".into() }
 }
 
 impl Backend for Duo {
@@ -158,9 +159,14 @@ impl Backend for Duo {
 
     fn begin(&mut self, call: Call) -> polygraft::Result<Run> {
         match &mut self.gpu {
-            Some(gpu) if call.tables.tokens() >= self.crossover => gpu.begin(call).map(|run| Run::Gpu(Box::new(run))),
-            Some(_) | None => self.cpu.begin(call).map(|run| Run::Cpu(Box::new(run))),
+            Some(gpu) if call.tables.tokens() >= self.crossover => match gpu.begin(call.clone()) {
+                // Beyond a device's limits, not beyond the CPU's: a row too long for a buffer, adapters that do not fit.
+                Err(Error::Backend { .. }) => {}
+                begun => return begun.map(|run| Run::Gpu(Box::new(run))),
+            },
+            Some(_) | None => {}
         }
+        self.cpu.begin(call).map(|run| Run::Cpu(Box::new(run)))
     }
 
     fn advance(&mut self, run: &mut Run, pause: &mut dyn FnMut() -> bool) -> polygraft::Result<Poll> {

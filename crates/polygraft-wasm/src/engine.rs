@@ -219,8 +219,8 @@ impl Core {
         let resolved: Vec<Resolved> =
             distinct.iter().map(|c| self.engine.session.resolve(c)).collect::<Result<_, polygraft::Error>>()?;
         if let Some(bare) = resolved.iter().find(|r| logits && r.head.is_none()) {
-            let why = format!("{:?} has no head, and neither has the base: load an adapter with one", bare.text);
-            return Err(Failure::argument("adapters", why));
+            let (task, needed) = ("classify".into(), "a head".into());
+            return Err(polygraft::Error::HeadMissing { task, needed, compose: bare.text.clone() }.into());
         }
         let side = if args.side == Some(SideName::Query) { Side::Query } else { Side::Document };
         let prompt = if args.side.is_some() { self.engine.session.spec().prompt(side) } else { "" };

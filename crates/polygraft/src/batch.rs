@@ -185,11 +185,7 @@ pub fn lay(row: &Row, change: RowChange, spec: &ModelSpec) -> Laid {
 /// # Errors
 /// More positions than the model has.
 pub fn check_room(index: usize, row: &Row, change: RowChange, spec: &ModelSpec) -> Result<()> {
-    let tokens = match change.positions {
-        Positions::Own => row.ids.len(),
-        Positions::Shifted(by) => row.ids.len() + by as usize,
-        Positions::Sequence => row.ids.len() + change.virtual_tokens as usize,
-    };
+    let tokens = row.ids.len() + change.places();
     if tokens > spec.max_positions {
         return Err(Error::TooLong { row: index, tokens, limit: spec.max_positions });
     }

@@ -17,6 +17,10 @@ pub fn merge(spec: &mut ModelSpec, weights: &mut BTreeMap<WeightId, Matrix>, res
         let why = "it runs copies of the base's layers, which share their weights: use it as an adapter".into();
         return Err(Error::ComposeUndefined { text: resolved.text.clone(), why });
     }
+    if resolved.placed.iter().any(|p| !p.part.is_empty()) {
+        let why = "it has other weights for each part of a row: merge its parts one by one".into();
+        return Err(Error::ComposeUndefined { text: resolved.text.clone(), why });
+    }
     // Changed weights have become replaced layers; low-rank updates of a site are added to those.
     let (replaced, others): (Vec<_>, Vec<_>) =
         resolved.placed.iter().partition(|p| matches!(p.payload.op, Op::ReplaceLinear(_)));
@@ -62,10 +66,8 @@ fn low_rank(
     let base = Layer::new(matrix, linear.bias.and_then(|id| weights.get(&id)).map(Matrix::to_f32));
     let Layer { rows, cols, weight, bias } =
         fold(base, [(op, scale)]).map_err(|why| Error::ComposeUndefined { text: name.into(), why })?;
-    put(spec, weights, linear.weight, stored(rows, cols, weight, scheme));
-    if has_bias {
-        replace_linear(spec, weights, site, &Dense { weight: None, bias });
-    }
+    let weight = Some(stored(rows, cols, weight, scheme));
+    replace_linear(spec, weights, site, &Dense { weight, bias: if has_bias { bias } else { None } });
     Ok(())
 }
 

@@ -312,10 +312,7 @@ impl<B: Backend> Session<B> {
             });
         }
         for (i, row) in rows.iter().enumerate() {
-            batch::check_row(i, row, &self.spec, embed::vocabulary(resolved[of[i]], &self.spec))?;
-            batch::check_splits(i, row, resolved[of[i]], &self.spec)?;
-            batch::check_interventions(i, row, resolved[of[i]])?;
-            batch::check_room(i, row, resolved[of[i]].rows, &self.spec)?;
+            self.check_row(i, row, resolved[of[i]])?;
         }
         resolved.iter().filter_map(|r| r.stack.as_ref()).for_each(|s| self.stacks.know(s, &self.spec));
         let program = self.program(Shape::of(resolved.iter().copied()), want)?;
@@ -333,6 +330,14 @@ impl<B: Backend> Session<B> {
             relative.embedded = embed::gather_positions(relative, &layout, resolved, &self.spec, &self.backend)?;
         }
         Ok((Call { program, tables: Arc::new(tables), precision }, layout))
+    }
+
+    /// Checks that `row`, which errors call `index`, can run under `resolved`.
+    pub(crate) fn check_row(&self, index: usize, row: &Row, resolved: &Resolved) -> Result<()> {
+        batch::check_row(index, row, &self.spec, embed::vocabulary(resolved, &self.spec))?;
+        batch::check_splits(index, row, resolved, &self.spec)?;
+        batch::check_interventions(index, row, resolved)?;
+        batch::check_room(index, row, resolved.rows, &self.spec)
     }
 
     fn program(&mut self, shape: Shape, want: Want) -> Result<Arc<Program>> {

@@ -31,6 +31,8 @@ pub struct Cut {
     pub row: Row,
     /// Tokens that did not fit.
     pub dropped: usize,
+    /// Whether some of them were the first text's of two.
+    pub first_cut: bool,
 }
 
 /// One text with special tokens, cut to `limit` tokens: `<s> A </s>`, `[CLS] A [SEP]`.
@@ -40,7 +42,7 @@ pub struct Cut {
 pub fn single(spec: &ModelSpec, tokenizer: &dyn Tokenizer, text: &str, limit: usize) -> Result<Cut> {
     let ids = tokenizer.encode(text)?;
     let keep = ids.len().min(limit.saturating_sub(2));
-    Ok(Cut { row: wrap(spec, &ids[..keep]), dropped: ids.len() - keep })
+    Ok(Cut { row: wrap(spec, &ids[..keep]), dropped: ids.len() - keep, first_cut: false })
 }
 
 /// Two texts in one row, cut to `limit` tokens from whichever is longer: `<s> A </s></s> B </s>`, `[CLS] A [SEP] B [SEP]`.
@@ -53,7 +55,7 @@ pub fn pair(spec: &ModelSpec, tokenizer: &dyn Tokenizer, a: &str, b: &str, limit
     let room = limit.saturating_sub(2 + separators);
     let (keep_a, keep_b) = longest_first(a.len(), b.len(), room);
     let dropped = a.len() + b.len() - keep_a - keep_b;
-    Ok(Cut { row: join(spec, &a[..keep_a], &b[..keep_b]), dropped })
+    Ok(Cut { row: join(spec, &a[..keep_a], &b[..keep_b]), dropped, first_cut: keep_a < a.len() })
 }
 
 /// One text in as many rows as it needs: each repeats `prompt` and shares a quarter of its text with the one before.
@@ -76,16 +78,23 @@ pub fn windows(
     Ok(spans.iter().map(|span| wrap(spec, &[prompt.as_slice(), span].concat())).collect())
 }
 
-/// A pair in as many rows as the passage needs; the query is kept whole, up to half of the row.
+/// A pair in as many rows as the passage needs; the query is kept whole, up to half of the row, and whether it was cut.
 ///
 /// # Errors
 /// As [`Tokenizer::encode`].
-pub fn pair_windows(spec: &ModelSpec, tokenizer: &dyn Tokenizer, a: &str, b: &str, limit: usize) -> Result<Vec<Row>> {
+pub fn pair_windows(
+    spec: &ModelSpec,
+    tokenizer: &dyn Tokenizer,
+    a: &str,
+    b: &str,
+    limit: usize,
+) -> Result<(Vec<Row>, bool)> {
     let room = limit.saturating_sub(2 + spec.pair.separators);
     let mut a = tokenizer.encode(a)?;
+    let cut = a.len() > room / 2;
     a.truncate(room / 2);
     let spans = spans(tokenizer.encode(b)?, room - a.len());
-    Ok(spans.iter().map(|span| join(spec, &a, span)).collect())
+    Ok((spans.iter().map(|span| join(spec, &a, span)).collect(), cut))
 }
 
 /// How many tokens each side keeps: only the longer is cut while the other fits in half, as `tokenizers` does it.

@@ -120,6 +120,8 @@ pub(crate) struct Coded {
     pub(crate) keys: Vec<u32>,
     /// `[panel of keys][lane]`.
     pub(crate) key_scales: Vec<f32>,
+    /// NaN where a key has a number that is not finite, which its codes do not tell; else 0.
+    pub(crate) overflow: f32,
     /// `[panel of dimensions][block of keys][word][lane]`, four keys a word.
     pub(crate) values: Vec<u32>,
     /// `[panel of dimensions][block of keys][lane]`.

@@ -168,8 +168,8 @@ impl Blocks<'_> {
     fn node<'a>(&self, node: &Node<'a>, splits: Splits) -> Found<Vec<Rewrite<'a>>> {
         let one = |payload, names| vec![Rewrite { payload, scale: 1.0, part: Vec::new(), names }];
         Ok(match node {
+            // At scale 0 it adds nothing, and still runs the residual and the norm that it has taken over.
             Node::Leaf(leaf) => own(leaf, self.site)
-                .filter(|_| leaf.scale != 0.0)
                 .map(|(payload, _)| Rewrite {
                     payload: payload.clone(),
                     scale: leaf.scale,

@@ -3,7 +3,8 @@
 //! ```text
 //! whole  = "base" | item
 //! item   = name [":" number] | function "(" part {"," part} ")" [":" number]
-//! part   = item            in average, mix, sum the number is a weight; in split it is a count, or "*"
+//! part   = item            in average, mix, sum the number is a weight, in split a count, or "*", in all parts or in none;
+//!                          of two numbers the first is a scale
 //! ```
 
 use super::{Compose, Share, Weighted, is_name_byte};
@@ -144,26 +145,41 @@ impl Parser<'_> {
     fn weighted_list(&mut self, depth: usize) -> Result<Vec<Weighted>> {
         self.list(|p| {
             let of = p.item(depth + 1)?;
-            let weight = if p.eat(':') { Some(p.number()?) } else { None };
-            Ok(Weighted { of, weight })
+            let first = if p.eat(':') { Some(p.number()?) } else { None };
+            Ok(match (first, p.eat(':')) {
+                (Some(scale), true) => Weighted { of: Compose::Scale(Box::new(of), scale), weight: Some(p.number()?) },
+                (weight, _) => Weighted { of, weight },
+            })
         })
     }
 
     fn split_list(&mut self, depth: usize) -> Result<Vec<(Compose, Share)>> {
-        self.list(|p| {
-            let of = p.item(depth + 1)?;
+        let parts = self.list(|p| {
+            let mut of = p.item(depth + 1)?;
             if !p.eat(':') {
                 return Ok((of, Share::Segment));
             }
             if p.eat('*') {
                 return Ok((of, Share::Rest));
             }
-            let n = p.number()?;
+            let mut n = p.number()?;
+            if p.eat(':') {
+                of = Compose::Scale(Box::new(of), n);
+                if p.eat('*') {
+                    return Ok((of, Share::Rest));
+                }
+                n = p.number()?;
+            }
             if n < 1.0 || n.fract() != 0.0 || n > 1e6 {
                 return Err(p.error("a split counts whole tokens, or `*` for the rest"));
             }
             Ok((of, Share::Tokens(n as u32)))
-        })
+        })?;
+        let at_separator = parts.iter().filter(|(_, share)| *share == Share::Segment).count();
+        if at_separator > 0 && at_separator < parts.len() {
+            return Err(self.error("a split counts the tokens of each of its parts (`*` for the rest), or of none"));
+        }
+        Ok(parts)
     }
 
     fn number(&mut self) -> Result<f32> {
@@ -194,6 +210,8 @@ mod tests {
             "split(a:3, b:*)",
             "split(a, b)",
             "stack(a:0.5, fuse(b, c), average(d:2, e))",
+            "mix(a:0.5:0.3, b:2)",
+            "split(a:0.5:3, b:2:*)",
         ] {
             assert_eq!(text.parse::<Compose>().unwrap().to_string(), text);
         }
@@ -214,6 +232,8 @@ mod tests {
             ("a b", "expected the end"),
             ("ä", "adapter's name"),
             ("split(a:0.5, b:*)", "whole tokens"),
+            ("split(a:1, b)", "or of none"),
+            ("split(a, b:*)", "or of none"),
         ] {
             let error = text.parse::<Compose>().unwrap_err();
             assert_eq!(error.code(), "COMPOSE_INVALID");

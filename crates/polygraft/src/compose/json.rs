@@ -79,6 +79,14 @@ fn split(list: &[Value], tokens: Option<&Value>) -> Result<Compose, Option<Error
         }
         Some(_) => return Err(None),
     };
+    // As text a number behind a part would be its count.
+    if shares.contains(&Share::Segment)
+        && let Some(scaled) = parts.iter().find(|part| matches!(part, Compose::Scale(..)))
+    {
+        let why =
+            "a part of a split at the separator has no number: give `tokens` for all parts, or scale what is in it";
+        return Err(Some(Error::ComposeSyntax { text: scaled.to_string(), why: why.into() }));
+    }
     // What the grammar refuses of a split is refused here too.
     Compose::Split(parts.into_iter().zip(shares).collect()).to_string().parse().map_err(Some)
 }
@@ -136,6 +144,8 @@ mod tests {
             (json!({"split": ["a", "b"], "tokens": [3, "*"]}), "split(a:3, b:*)"),
             (json!({"split": ["a", ["b", "c"]]}), "split(a, stack(b, c))"),
             (json!({"mix": ["a:0.5", "b"]}), "mix(a:0.5, b)"),
+            (json!({"mix": ["a:0.5", "b"], "weights": [0.3, 0.7]}), "mix(a:0.5:0.3, b:0.7)"),
+            (json!({"split": ["a:0.5", "b"], "tokens": [3, "*"]}), "split(a:0.5:3, b:*)"),
             (json!({"stack": [{"scale": 0.5, "of": "a"}, "b"]}), "stack(a:0.5, b)"),
         ] {
             assert_eq!(Compose::from_json(&tree).unwrap(), text.parse().unwrap());
@@ -145,6 +155,7 @@ mod tests {
             json!([]),
             json!({"sum": ["a"], "weights": [1, 2]}),
             json!({"x": ["a"]}),
+            json!({"split": ["a:2", "b"]}),
             json!([null]),
             json!({}),
         ] {

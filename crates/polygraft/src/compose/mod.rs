@@ -49,7 +49,7 @@ pub struct Weighted {
 }
 
 /// A part of a row in a `split`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Share {
     /// So many tokens.
     Tokens(u32),
@@ -101,9 +101,11 @@ impl Compose {
 
 impl fmt::Display for Weighted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.weight {
-            Some(w) => write!(f, "{}:{w}", self.of),
-            None => self.of.fmt(f),
+        match (self.weight, &self.of) {
+            (Some(w), of) => write!(f, "{of}:{w}"),
+            // A number alone would be its weight.
+            (None, of @ Compose::Scale(..)) => write!(f, "{of}:1"),
+            (None, of) => of.fmt(f),
         }
     }
 }
@@ -120,7 +122,13 @@ impl fmt::Display for Compose {
         match self {
             Self::Base => f.write_str("base"),
             Self::Use(name) => f.write_str(name),
-            Self::Scale(of, scale) => write!(f, "{of}:{scale}"),
+            Self::Scale(of, scale) => {
+                let (mut of, mut scale) = (of, *scale);
+                while let Self::Scale(inner, more) = &**of {
+                    (of, scale) = (inner, more * scale);
+                }
+                write!(f, "{of}:{scale}")
+            }
             Self::Stack(list) => call(f, "stack", list),
             Self::Fuse(list) => call(f, "fuse", list),
             Self::Average(list) => call(f, "average", list),

@@ -122,7 +122,7 @@ pub fn resolve(compose: &Compose, adapters: &Adapters, spec: &ModelSpec) -> Resu
     let leaves = node.as_ref().map(Node::leaves).unwrap_or_default();
     let owner = leaves.iter().rposition(|l| l.leaf.adapter.head.is_some());
     let head = owner.map_or(spec.head.clone(), |i| leaves[i].leaf.adapter.head.clone());
-    let warnings = warnings(compose, &leaves);
+    let warnings = warnings(compose, &leaves, adapters);
     let mut out = Resolved {
         placed: Vec::new(),
         unnormed: Vec::new(),
@@ -135,7 +135,7 @@ pub fn resolve(compose: &Compose, adapters: &Adapters, spec: &ModelSpec) -> Resu
     let Some(node) = node else { return Ok(out) };
     out.methods(&node, &leaves)?;
     out.stack(&leaves)?;
-    out.weights(&node, &leaves, owner)?;
+    out.weights(&node, &leaves, (owner, &spec.head))?;
     out.rows(&leaves)?;
     out.blocks(&node, &leaves, adapters, spec.special.separator)?;
     out.number();
@@ -195,7 +195,12 @@ impl Resolved {
 
     /// Ops on weights, norms and the pooled vector: all read the same input, so that their order does not matter, or
     /// they replace what they change.
-    fn weights(&mut self, node: &Node<'_>, leaves: &[Placing<'_>], owner: Option<usize>) -> Result<()> {
+    fn weights(
+        &mut self,
+        node: &Node<'_>,
+        leaves: &[Placing<'_>],
+        (owner, base_head): (Option<usize>, &Option<HeadSpec>),
+    ) -> Result<()> {
         let mut replaced: Vec<(Site, &Placing<'_>)> = Vec::new();
         let mut words: Vec<(Site, u32, &Placing<'_>)> = Vec::new();
         let last = leaves.iter().rposition(|l| l.leaf.adapter.chains);
@@ -208,9 +213,25 @@ impl Resolved {
                     payload.op.kind(),
                     OpKind::Bottleneck | OpKind::Fusion | OpKind::Coupling | OpKind::Reft | OpKind::Prompt
                 );
+                if !placing.part.is_empty() && matches!(payload.op, Op::Rewording(_) | Op::Prefix(_)) {
+                    let what = payload.op.name();
+                    let why =
+                        format!("{} has a {what}, which is for whole rows: a split has no parts of it", leaf.name);
+                    return Err(undefined(&self.text, &why));
+                }
                 let apart = apart || leaf.adapter.chains && updates::concerns(*site, &payload.op);
                 if apart || site.is_head() && (other_head || self.head.is_none()) {
                     continue;
+                }
+                // It was checked against the base's head.
+                let shaped = |head: &Option<HeadSpec>| head.as_ref().map(HeadSpec::key);
+                if site.is_head() && leaf.adapter.head.is_none() && shaped(&self.head) != shaped(base_head) {
+                    let owner = owner.map_or("", |i| leaves[i].leaf.name);
+                    let why = format!(
+                        "{} changes the base's head at {site}, and the head that runs is {owner}'s, of another shape",
+                        leaf.name
+                    );
+                    return Err(undefined(&self.text, &why));
                 }
                 if payload.op.is_additive() {
                     if scale == 0.0 {
@@ -344,6 +365,14 @@ impl Resolved {
                     let why = format!("{} changes whole rows, which a split has no parts of", placing.leaf.name);
                     return Err(undefined(&self.text, &why));
                 }
+                // An average's weights are not a soft prompt's, in the library as well; a scale that was written would be lost.
+                if kind == OpKind::Prompt && placing.leaf.scale != 1.0 {
+                    let why = format!(
+                        "{} puts virtual tokens into a row, which have no scale; write {0} alone",
+                        placing.leaf.name
+                    );
+                    return Err(undefined(&self.text, &why));
+                }
                 let scale = if kind == OpKind::Reft { placing.scale } else { 1.0 };
                 self.place(*site, payload.clone(), placing, scale);
                 if kind == OpKind::Coupling && self.head.as_ref().is_some_and(|h| h.uncouples) {
@@ -422,24 +451,32 @@ fn undefined(text: &str, why: &str) -> Error {
 }
 
 /// A language vector belongs to the composition under which it was made: what is left of this one without its vectors.
-fn warnings(compose: &Compose, leaves: &[Placing<'_>]) -> Vec<String> {
+fn warnings(compose: &Compose, leaves: &[Placing<'_>], adapters: &Adapters) -> Vec<String> {
     let is_vector = |l: &Placing<'_>| {
         l.leaf.adapter.patches.iter().all(|(site, p)| *site == Site::Pooled && matches!(p.op, Op::Offset(_)))
     };
-    let rest: Vec<&Placing<'_>> = leaves.iter().filter(|l| !is_vector(l)).collect();
     let print =
-        |l: &&Placing<'_>| if l.scale == 1.0 { l.leaf.name.to_owned() } else { format!("{}:{}", l.leaf.name, l.scale) };
-    let here = match rest.as_slice() {
-        [] => "base".to_owned(),
-        [one] => print(one),
-        many => format!("stack({})", many.iter().map(print).collect::<Vec<_>>().join(", ")),
+        |l: &Placing<'_>| if l.scale == 1.0 { l.leaf.name.to_owned() } else { format!("{}:{}", l.leaf.name, l.scale) };
+    let flat = |leaves: &[Placing<'_>]| match leaves.iter().filter(|l| !is_vector(l)).map(print).collect::<Vec<_>>() {
+        none if none.is_empty() => "base".to_owned(),
+        one if one.len() == 1 => one.concat(),
+        many => format!("stack({})", many.join(", ")),
+    };
+    let here = flat(leaves);
+    // Both as the same list of adapters with their scales.
+    let there = |made: &str| {
+        let node = made
+            .parse::<Compose>()
+            .ok()
+            .and_then(|c| bind(&c, 1.0, adapters).ok().map(|n| n.map(|n| flat(&n.leaves()))));
+        node.map_or_else(|| made.to_owned(), |flat| flat.unwrap_or_else(|| "base".into()))
     };
     leaves
         .iter()
         .filter(|l| is_vector(l))
         .filter_map(|l| {
             let made = l.leaf.adapter.made_under.as_deref()?;
-            (made != here).then(|| {
+            (there(made) != here).then(|| {
                 format!("language vector {:?} was made under {made:?} and is used in {:?}, which runs {here:?}: make one for it with center", l.leaf.name, compose.to_string())
             })
         })
@@ -467,10 +504,22 @@ impl Resolved {
         }
     }
 
+    /// Tokens to which a text is cut: what the base takes, less the places that adapters need in a row.
+    #[must_use]
+    pub fn max_tokens(&self, spec: &ModelSpec) -> usize {
+        spec.max_tokens().min(spec.max_positions.saturating_sub(self.rows.places()))
+    }
+
     /// Whether a row has other embeddings of relative positions than the base's table.
     #[must_use]
     pub fn changes_positions(&self) -> bool {
         self.placed.iter().any(|p| p.site == Site::Relative)
+    }
+
+    /// Whether a row has other embeddings of words or positions than the base's tables.
+    #[must_use]
+    pub fn rewords(&self) -> bool {
+        self.placed.iter().any(|p| matches!(p.payload.op, Op::Rewording(_)))
     }
 
     /// The composition without its offsets of the pooled embedding: what decides the expensive part of an embedding.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// One part of one split; a nested split is a list of them, outermost first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SplitPart {
     /// All parts of the split, in order.
     pub shares: Arc<[Share]>,

@@ -51,7 +51,10 @@ pub(super) fn bind<'a>(compose: &'a Compose, scale: f32, adapters: &'a Adapters)
         Compose::Scale(of, s) => return bind(of, scale * s, adapters),
         Compose::Stack(list) => Node::Stack(all(list)?),
         Compose::Fuse(list) => Node::Fuse(all(list)?),
-        Compose::Average(list) => Node::Average(average(weighted(list)?)),
+        Compose::Average(list) => Node::Average(average(weighted(list)?).ok_or_else(|| Error::ComposeUndefined {
+            text: compose.to_string(),
+            why: "an average divides by the sum of its weights, which is 0; use mix".into(),
+        })?),
         Compose::Mix(list) => Node::Mix(plain(weighted(list)?)),
         Compose::Sum(list) => Node::Sum(plain(weighted(list)?)),
         Compose::Split(list) => {
@@ -68,11 +71,12 @@ fn plain(list: Vec<(Node<'_>, Option<f32>)>) -> Vec<(Node<'_>, f32)> {
 }
 
 /// `Average` of `adapters` 1.3: weights are 1 where none is written, are normalised to a sum of 1, and the mean that
-/// follows divides by the number of members.
-fn average(list: Vec<(Node<'_>, Option<f32>)>) -> Vec<(Node<'_>, f32)> {
+/// follows divides by the number of members. Nothing where the sum is 0.
+fn average(list: Vec<(Node<'_>, Option<f32>)>) -> Option<Vec<(Node<'_>, f32)>> {
     let count = list.len() as f32;
     let sum: f32 = list.iter().map(|(_, w)| w.unwrap_or(1.0)).sum();
-    list.into_iter().map(|(n, w)| (n, w.unwrap_or(1.0) / sum / count)).collect()
+    let one = |(n, w): (_, Option<f32>)| (n, w.unwrap_or(1.0) / sum / count);
+    (sum != 0.0 || list.is_empty()).then(|| list.into_iter().map(one).collect())
 }
 
 impl<'a> Node<'a> {

@@ -78,7 +78,7 @@ impl Updates {
                     return Ok(before);
                 }
                 let mut out = Run::default();
-                let mut there = 0;
+                let (mut there, mut last) = (0, None);
                 for (n, weight) in list {
                     // A single adapter that has nothing here is passed over; of a stack the library wants a result.
                     let (run, present) = match n {
@@ -87,13 +87,17 @@ impl Updates {
                     };
                     if present {
                         there += 1;
+                        last = Some(run.clone());
                         out.join(run, *weight);
                     }
                 }
                 match there {
                     n if n == list.len() => {}
                     // It divides by the number of members and leaves the weights out.
-                    1 => out.paths.iter_mut().for_each(|p| p.weight /= weight_of(list, self) * list.len() as f32),
+                    1 => {
+                        out = Run::default();
+                        out.join(last.unwrap_or_default(), 1.0 / list.len() as f32);
+                    }
                     n => {
                         return Err(format!(
                             "{} of the {} adapters of an average leave {} as it is, and the library cannot average the others; use mix",
@@ -192,11 +196,6 @@ impl Updates {
         let here = |(site, p): &(Site, Arc<Payload>)| *site == self.site && concerns(*site, &p.op);
         node.leaves().iter().any(|l| l.leaf.adapter.chains && l.leaf.adapter.patches.iter().any(here))
     }
-}
-
-/// The weight of the only member of `list` that does anything.
-fn weight_of(list: &[(Node<'_>, f32)], updates: Updates) -> f32 {
-    list.iter().find(|(n, _)| updates.concerned(n)).map_or(1.0, |(_, w)| *w)
 }
 
 /// The adapters of `list` that do something here.

@@ -117,6 +117,18 @@ pub struct RowChange {
     pub own_words: bool,
 }
 
+impl RowChange {
+    /// Positions that a row needs beyond those of its own tokens.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        match self.positions {
+            Positions::Own => 0,
+            Positions::Shifted(by) => by as usize,
+            Positions::Sequence => self.virtual_tokens as usize,
+        }
+    }
+}
+
 impl Prefix {
     pub(super) fn bytes(&self) -> usize {
         let gates = self.gates.iter().flatten().map(Gate::bytes).sum::<usize>();

@@ -147,12 +147,15 @@ impl Tables {
     #[must_use]
     pub fn slice(&self, rows: Range<usize>, program: &Program) -> Self {
         let tokens = self.cu_seqlens[rows.start] as usize..self.cu_seqlens[rows.end] as usize;
+        let relative =
+            self.relative.as_ref().map(|r| Relative { blocks: r.blocks[rows.clone()].to_vec(), ..r.clone() });
+        // Blocks keep their places, up to the last that one of these rows has.
+        let places = 0..relative.as_ref().map_or(0, |r| r.count() * r.buckets.len());
         let cut = |table: &Table, extent: Extent| {
             let within = match extent {
                 Extent::Tokens => &tokens,
                 Extent::Rows => &rows,
-                // Every block stays, whoever's it is.
-                Extent::Positions => return table.clone(),
+                Extent::Positions => &places,
             };
             let inside = |s: &Segment| {
                 let range = s.range.start.max(within.start)..s.range.end.min(within.end);
@@ -173,7 +176,7 @@ impl Tables {
             cu_seqlens: self.cu_seqlens[rows.start..=rows.end].iter().map(|&c| c - first).collect(),
             tables: self.tables.iter().zip(&program.tables).map(|(t, d)| cut(t, d.extent)).collect(),
             payloads: self.payloads.clone(),
-            relative: self.relative.as_ref().map(|r| Relative { blocks: r.blocks[rows.clone()].to_vec(), ..r.clone() }),
+            relative,
             pixels: self.pixels.as_ref().map(of_tokens),
             embedded: self.embedded.as_ref().map(of_tokens),
         }

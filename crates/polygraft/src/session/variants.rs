@@ -2,7 +2,7 @@
 
 use super::factors::{Changed, Scaling, change, changed};
 use crate::backend::Backend;
-use crate::compose::{Placed, Resolved};
+use crate::compose::{Placed, Resolved, SplitPart};
 use crate::error::{Error, Result};
 use crate::ir::{Dense, Layer, LinearSite, Meeting, Norm, NormSite, Op, Payload, PayloadId, Reweight, Site};
 use crate::model::ModelSpec;
@@ -101,8 +101,10 @@ struct Folded {
     scaled: Vec<(usize, usize)>,
 }
 
-fn folded(placed: &[Placed], site: Site) -> Folded {
-    let here: Vec<usize> = (0..placed.len()).filter(|&i| placed[i].site == site).collect();
+/// Of the patches at `site`, those that are for tokens that `part` has, too.
+fn folded(placed: &[Placed], site: Site, part: &[SplitPart]) -> Folded {
+    let here = (0..placed.len()).filter(|&i| placed[i].site == site && !SplitPart::apart(&placed[i].part, part));
+    let here: Vec<usize> = here.collect();
     let last =
         here.iter().rposition(|i| change(&placed[*i]).is_some_and(|c| c.meeting() != Meeting::Adds)).unwrap_or(0);
     let (mut places, mut scaled) = (Vec::new(), Vec::new());
@@ -120,12 +122,26 @@ impl<B: Backend> super::Session<B> {
     /// Puts changed layers in the place of the changes.
     pub(super) fn materialize(&mut self, resolved: &mut Resolved) -> Result<()> {
         let changed = resolved.placed.iter().filter(|p| matches!(p.payload.op, Op::Reweight(_)));
-        let mut sites: Vec<Site> = changed.map(|p| p.site).collect();
-        sites.sort_unstable();
-        sites.dedup();
-        for site in sites {
-            let Folded { places, scaled } = folded(&resolved.placed, site);
+        let mut sites: Vec<(Site, Vec<SplitPart>)> = Vec::new();
+        for p in changed {
+            let here = (p.site, p.part.clone());
+            if !sites.contains(&here) {
+                sites.push(here);
+            }
+        }
+        // A stable order: what a variant is made of names it.
+        sites.sort_by_key(|(site, _)| *site);
+        for (site, part) in sites {
+            let Folded { places, scaled } = folded(&resolved.placed, site, &part);
             let Some(&first) = places.first() else { continue };
+            let all = places.iter().chain(scaled.iter().map(|(i, _)| i));
+            if let Some(other) = all.map(|i| &resolved.placed[*i]).find(|p| p.part != part) {
+                let why = format!(
+                    "{} changes {site} for other tokens of a row than {}, and a layer's weights are one for each token: name both in every part of the split that has them",
+                    other.adapter, resolved.placed[first].adapter
+                );
+                return Err(Error::ComposeUndefined { text: resolved.text.clone(), why });
+            }
             let pick = |i: &usize| resolved.placed[*i].clone();
             let parts: Vec<Placed> = places.iter().map(pick).collect();
             let updates: Vec<(Placed, usize)> = scaled.iter().map(|(i, before)| (pick(i), *before)).collect();

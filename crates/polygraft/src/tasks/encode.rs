@@ -47,6 +47,9 @@ pub struct Report {
     pub truncated: Vec<usize>,
     /// Tokens cut off.
     pub truncated_tokens: usize,
+    /// Whether the first text of a pair was cut.
+    #[serde(skip)]
+    pub first_cut: bool,
 }
 
 /// The outputs, item by item: one row each unless windows were asked for.
@@ -124,7 +127,7 @@ impl<B: Backend> Encode<B> {
             }
         }
         if self.todo.is_none() {
-            self.schedule(engine);
+            self.schedule(engine)?;
             if engine.satellites() > 0 {
                 // Whoever shares the work out gets to it now: the others would wait for a slice of ours.
                 return Ok(Poll::More);
@@ -160,10 +163,10 @@ impl<B: Backend> Encode<B> {
 
     fn tokenize(&mut self, engine: &Engine<B>) -> Result<()> {
         let (spec, tokenizer) = (engine.session.spec(), engine.tokenizer.as_ref());
-        let limit = spec.max_tokens();
         let index = self.tokenized;
         let item = &self.items[index];
         let resolved = &self.resolved[item.compose];
+        let limit = resolved.max_tokens(spec);
         if resolved.rows.own_words && !matches!(item.source, Source::Row(_)) {
             return Err(Error::Argument {
                 what: "texts".into(),
@@ -176,13 +179,18 @@ impl<B: Backend> Encode<B> {
         let rows = match (&item.source, self.windows) {
             (Source::Row(row), _) => vec![row.clone()],
             (Source::Text(prompt, body), true) => text::windows(spec, tokenizer, prompt, body, limit)?,
-            (Source::Pair(a, b), true) => text::pair_windows(spec, tokenizer, a, b, limit)?,
+            (Source::Pair(a, b), true) => {
+                let (rows, cut) = text::pair_windows(spec, tokenizer, a, b, limit)?;
+                self.report.first_cut |= cut;
+                rows
+            }
             (Source::Text(..) | Source::Pair(..), false) => {
                 let cut = match &item.source {
                     Source::Pair(a, b) => text::pair(spec, tokenizer, a, b, limit)?,
                     Source::Text(prompt, body) => text::single(spec, tokenizer, &format!("{prompt}{body}"), limit)?,
-                    Source::Row(row) => text::Cut { row: row.clone(), dropped: 0 },
+                    Source::Row(row) => text::Cut { row: row.clone(), dropped: 0, first_cut: false },
                 };
+                self.report.first_cut |= cut.first_cut;
                 if cut.dropped > 0 {
                     self.report.truncated.push(index);
                     self.report.truncated_tokens += cut.dropped;
@@ -203,7 +211,8 @@ impl<B: Backend> Encode<B> {
     }
 
     /// Answers what memory can answer and orders the rest by composition, so that chunks have long segments.
-    fn schedule(&mut self, engine: &Engine<B>) {
+    /// Rows that cannot run are errors now, and not when their chunk's turn comes.
+    fn schedule(&mut self, engine: &Engine<B>) -> Result<()> {
         self.outputs = vec![None; self.rows.len()];
         let mut todo: Vec<usize> = Vec::with_capacity(self.rows.len());
         for (index, row) in self.rows.iter().enumerate() {
@@ -219,7 +228,10 @@ impl<B: Backend> Encode<B> {
                     self.done_tokens += row.ids.len();
                     self.outputs[index] = Some(RowOutput { embedding: Some(embedding), ..RowOutput::default() });
                 }
-                None => todo.push(index),
+                None => {
+                    engine.session.check_row(self.of[index].0, row, backbone)?;
+                    todo.push(index);
+                }
             }
         }
         // By composition, for long segments; where work is shared, the longest rows first: the last chunks, for which
@@ -229,6 +241,7 @@ impl<B: Backend> Encode<B> {
         todo.reverse();
         self.todo_tokens = todo.iter().map(|&i| self.rows[i].ids.len()).sum();
         self.todo = Some(todo);
+        Ok(())
     }
 
     /// Takes the next rows out of `todo`.

@@ -8,7 +8,7 @@ use super::{Encode, Engine, Item, Ranked, Ranking, Report, Scoring, Sides, Sourc
 use crate::backend::{Backend, Poll, Precision};
 use crate::compose::{Compose, Resolved};
 use crate::error::{Error, Result};
-use crate::ir::Op;
+use crate::ir::{How, Op, Rewording, Stands};
 use crate::model::{Fingerprint, Side};
 use crate::plan::Want;
 use serde::{Deserialize, Serialize};
@@ -291,11 +291,16 @@ impl Index {
     }
 }
 
-/// A composition's backbone as text, stable across sessions: `name:scale#digest`, in order.
+/// A composition's backbone as text, stable across sessions: `name:scale#digest`, in order. Behind the scale is which part of a
+/// row it is for, where it is not for all of it, and `>` where it reads what the one before it made.
 fn backbone_key(resolved: &Resolved) -> String {
     let mut parts: Vec<(String, u64)> = Vec::new();
     for placed in resolved.placed.iter().filter(|p| p.site != crate::ir::Site::Pooled && p.head.is_none()) {
-        let name = format!("{}:{}", placed.adapter, placed.scale);
+        let mut name = format!("{}:{}", placed.adapter, placed.scale);
+        placed.part.iter().for_each(|part| name += &format!("[{}{:?}]", part.index, part.shares));
+        if placed.chained {
+            name.push('>');
+        }
         if parts.last().is_none_or(|(n, _)| *n != name) {
             parts.push((name, 0xcbf2_9ce4_8422_2325));
         }
@@ -303,40 +308,74 @@ fn backbone_key(resolved: &Resolved) -> String {
             digest(&placed.payload.op, hash);
         }
     }
-    if parts.is_empty() {
-        return "base".into();
-    }
-    let parts: Vec<String> = parts.into_iter().map(|(name, hash)| format!("{name}#{hash:016x}")).collect();
-    parts.join(" ")
+    let copies = resolved.stack.iter().map(|stack| format!("layers{:?}", stack.copies));
+    let parts: Vec<String> =
+        parts.into_iter().map(|(name, hash)| format!("{name}#{hash:016x}")).chain(copies).collect();
+    if parts.is_empty() { "base".into() } else { parts.join(" ") }
 }
+
+/// Rows of a table that stand for all of them.
+const SAMPLED: usize = 64;
 
 /// FNV-1a over the numbers: tells an edited adapter from the old one; nothing here needs to resist an attacker.
 fn digest(op: &Op, hash: &mut u64) {
     fn feed_bytes(bytes: &[u8], hash: &mut u64) {
         bytes.iter().for_each(|byte| *hash = (*hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     }
-    let mut feed = |v: &[f32]| v.iter().for_each(|x| feed_bytes(&x.to_bits().to_le_bytes(), hash));
+    fn feed(v: &[f32], hash: &mut u64) {
+        v.iter().for_each(|x| feed_bytes(&x.to_bits().to_le_bytes(), hash));
+    }
     match op {
         Op::LowRank(l) => {
-            feed(&l.a.to_f32());
-            feed(&l.b.to_f32());
-            feed(l.bias.as_deref().unwrap_or_default());
-            feed(&[l.scale]);
+            feed(&l.a.to_f32(), hash);
+            feed(&l.b.to_f32(), hash);
+            feed(l.bias.as_deref().unwrap_or_default(), hash);
+            feed(&[l.scale], hash);
         }
         Op::Offset(o) => {
-            feed(&o.vector);
-            feed(o.query.as_deref().unwrap_or_default());
+            feed(&o.vector, hash);
+            feed(o.query.as_deref().unwrap_or_default(), hash);
         }
         Op::ReplaceLinear(d) => {
-            feed(&d.weight.as_ref().map(crate::tensor::Matrix::to_f32).unwrap_or_default());
-            feed(d.bias.as_deref().unwrap_or_default());
+            feed(&d.weight.as_ref().map(crate::tensor::Matrix::to_f32).unwrap_or_default(), hash);
+            feed(d.bias.as_deref().unwrap_or_default(), hash);
         }
         Op::ReplaceNorm(n) => {
-            feed(n.gamma.as_deref().unwrap_or_default());
-            feed(n.beta.as_deref().unwrap_or_default());
+            feed(n.gamma.as_deref().unwrap_or_default(), hash);
+            feed(n.beta.as_deref().unwrap_or_default(), hash);
         }
         // Compositions have turned it into a replaced layer.
         Op::Reweight(_) => {}
+        // Identities are a session's own, so members count with their numbers.
+        Op::Blend(blend) => {
+            feed_bytes(format!("{:?}", blend.rules).as_bytes(), hash);
+            match &blend.how {
+                How::Average => feed_bytes(b"average", hash),
+                How::Sum => feed_bytes(b"sum", hash),
+                How::Fuse(fusion) => digest(&fusion.op, hash),
+                How::Split { shares, separator } => feed_bytes(format!("{shares:?} {separator}").as_bytes(), hash),
+            }
+            for part in &blend.parts {
+                feed_bytes(format!("{} {}", part.stacked, part.weight).as_bytes(), hash);
+                for (member, scale) in &part.chain {
+                    feed_bytes(&scale.to_bits().to_le_bytes(), hash);
+                    digest(&member.op, hash);
+                }
+            }
+        }
+        // A function, which is known by what it makes of rows: of those that it brings, or of some all over the table.
+        Op::Rewording(Rewording(change)) => {
+            let (rows, width) = change.shape();
+            let ids: Vec<u32> = match change.stands_for() {
+                Stands::Rows(rows) => rows.to_vec(),
+                Stands::Nothing | Stands::Table => (0..rows as u32).step_by((rows / SAMPLED).max(1)).collect(),
+            };
+            for id in ids {
+                let mut row = vec![1.0; width];
+                change.apply(id, &mut row);
+                feed(&row, hash);
+            }
+        }
         // As a satellite would get it: all of its numbers, in order.
         op => feed_bytes(&crate::share::op_bytes(op), hash),
     }

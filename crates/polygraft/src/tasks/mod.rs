@@ -14,6 +14,7 @@ pub use rerank::{Ranked, Ranking, Rerank, RerankRequest, Scoring};
 
 use crate::backend::{Backend, Precision};
 use crate::compose::{Compose, Resolved};
+use crate::compose::{SplitPart, Stack};
 use crate::error::{Error, Result};
 use crate::session::Session;
 use crate::text::Tokenizer;
@@ -84,16 +85,31 @@ struct Cache {
     order: VecDeque<CacheKey>,
 }
 
-type CacheKey = (Vec<(u64, u32)>, Vec<u32>, Precision);
+/// A row's embedding: the backbone, the tokens, the precision.
+type CacheKey = (BackboneKey, Vec<u32>, Precision);
+
+/// What decides an embedding but for the row: payloads with the bits of their scales in order, the parts of the row that some
+/// of them are for, by their places, and the layers that run in the place of the base's.
+type BackboneKey = (Vec<(u64, u32)>, Vec<(usize, Vec<SplitPart>)>, Option<Stack>);
+
+/// Stands behind a payload that reads what the one before it made.
+const CHAINED: (u64, u32) = (u64::MAX, 0);
 
 /// Rows kept: 2 048 embeddings of 384 floats with their ids are about 5 MB.
 const CACHED_ROWS: usize = 2048;
 
 impl Cache {
     fn key(backbone: &Resolved, ids: &[u32], precision: Precision) -> CacheKey {
+        let (mut payloads, mut parts) = (Vec::with_capacity(backbone.placed.len()), Vec::new());
         // A head does not touch an embedding.
-        let patches = backbone.placed.iter().filter(|p| p.head.is_none());
-        (patches.map(|p| (p.payload.id.0, p.scale.to_bits())).collect(), ids.to_vec(), precision)
+        for placed in backbone.placed.iter().filter(|p| p.head.is_none()) {
+            if !placed.part.is_empty() {
+                parts.push((payloads.len(), placed.part.clone()));
+            }
+            payloads.push((placed.payload.id.0, placed.scale.to_bits()));
+            payloads.extend(placed.chained.then_some(CHAINED));
+        }
+        ((payloads, parts, backbone.stack.clone()), ids.to_vec(), precision)
     }
 
     fn get(&self, key: &CacheKey) -> Option<&Vec<f32>> {

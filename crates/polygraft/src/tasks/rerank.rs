@@ -164,7 +164,7 @@ impl<B: Backend> Rerank<B> {
     /// When it is not done.
     pub fn finish(self) -> Result<Ranking> {
         let Encoded { outputs, mut report } = self.encode.finish()?;
-        let mut query_truncated = false;
+        let mut query_truncated = report.first_cut;
         let (scored, scoring): (Vec<Ranked>, Scoring) = match self.scorer {
             Scorer::Cosine => {
                 let shifted = shifted(outputs, &self.resolved, &self.of);

@@ -76,9 +76,8 @@ impl<B: Backend> Encode<B> {
         let ahead = if self.todo_tokens > 4 * LEAST_TOKENS * (engine.satellites() + 1) { AHEAD } else { 1 };
         let alone = self.running.is_none() && self.todo_tokens <= self.room(engine);
         let known = engine.satellites.known.get(satellite);
-        // Changed positions are gathered where their table and its changes are.
-        let here =
-            self.resolved.iter().any(Resolved::changes_positions) || !share::fits(engine.session.spec(), self.want);
+        // Changed rows of tables are gathered where the tables and their changes are.
+        let here = self.resolved.iter().any(Resolved::rewords) || !share::fits(engine.session.spec(), self.want);
         if known.is_none() || held >= ahead || alone || here {
             return Ok(None);
         }

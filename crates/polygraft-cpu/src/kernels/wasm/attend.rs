@@ -241,7 +241,8 @@ pub(in crate::kernels) unsafe fn attend<N: Numbers>(head: Attention<'_>, coded: 
             score::<N>(coded, panels, &queries, &scales, &offsets);
             let mut inverses = [0.0; SIDE];
             for row in 0..rows {
-                inverses[row] = 1.0 / weigh::<N>(coded, head.keys, panels, row) as f32;
+                let overflow = coded.overflow + 0.0 * scales[row];
+                inverses[row] = 1.0 / weigh::<N>(coded, head.keys, panels, row) as f32 + overflow;
             }
             let to = y.as_mut_ptr().add(first * head.stride);
             sum::<N>(coded, head.keys, blocks, &inverses[..rows], to, head.stride);
@@ -267,6 +268,7 @@ unsafe fn pack_keys<N: Numbers>(head: &Attention<'_>, coded: &mut Coded, panels:
             }
         }
     }
+    coded.overflow = 0.0 * coded.key_scales.iter().sum::<f32>();
 }
 
 /// # Safety

@@ -80,7 +80,8 @@ pub(super) fn polynomial<const K: usize>(factors: &[f32; K], x: [v128; 4]) -> [v
 fn exp(x: [v128; 4]) -> [v128; 4] {
     let splat = |x: f32| f32x4_splat(x);
     let low = x.map(|x| f32x4_lt(x, splat(-87.0)));
-    let x = x.map(|x| f32x4_pmin(splat(88.0), f32x4_pmax(splat(-87.0), x)));
+    // In this order a NaN stays one.
+    let x = x.map(|x| f32x4_pmin(f32x4_pmax(x, splat(-87.0)), splat(88.0)));
     let shifted = x.map(|x| add_product(splat(ROUND), x, splat(std::f32::consts::LOG2_E)));
     let r: [v128; 4] = std::array::from_fn(|i| {
         let n = f32x4_sub(shifted[i], splat(ROUND));

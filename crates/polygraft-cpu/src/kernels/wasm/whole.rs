@@ -32,12 +32,12 @@ fn largest(peak: v128) -> f32 {
     f32x4_extract_lane::<0>(i32x4_max(peak, i32x4_shuffle::<1, 0, 3, 2>(peak, peak)))
 }
 
-/// What brings the largest magnitudes to `top`, and back: scales and their inverses, 0 for 0.
+/// What brings the largest magnitudes to `top`, and back: scales and their inverses, 0 where that would be infinite.
 #[inline(always)]
 pub(super) fn scales(peak: v128, top: f32) -> (v128, v128) {
     let scale = f32x4_div(peak, f32x4_splat(top));
     let inverse = f32x4_div(f32x4_splat(1.0), scale);
-    (scale, v128_and(inverse, f32x4_gt(scale, f32x4_splat(0.0))))
+    (scale, v128_and(inverse, f32x4_ge(scale, f32x4_splat(f32::MIN_POSITIVE))))
 }
 
 /// `x · by` to the nearest integer.
