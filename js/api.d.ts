@@ -555,7 +555,7 @@ export interface Capabilities {
     webgpu: boolean;
     /** Whether the page is cross-origin isolated. Nothing here needs it. */
     crossOriginIsolated: boolean;
-    /** Whether module workers exist. */
+    /** Whether workers exist. */
     workers: boolean;
     /** Whether Cache storage exists. */
     cache: boolean;

@@ -7,20 +7,31 @@ const HASH = 'polygraft-sha256';
 /** Bytes that may wait for the disk. */
 const AHEAD = 8 << 20;
 
-/** Cache storage, or why there is none. */
-export async function openCache(): Promise<Cache | string> {
-  if (typeof caches === 'undefined') return 'this environment has no Cache storage (it needs a secure context)';
+/** Cache storage, where there is one: in a sandboxed frame even the question is refused. */
+export function cacheStorage(): CacheStorage | undefined {
   try {
-    return await caches.open(NAME);
+    return typeof caches === 'undefined' ? undefined : caches;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The package's cache, or why there is none. */
+export async function openCache(): Promise<Cache | string> {
+  const storage = cacheStorage();
+  if (!storage) return 'this environment has no Cache storage (it needs a secure context that is not sandboxed)';
+  try {
+    return await storage.open(NAME);
   } catch (error) {
     return `Cache storage cannot be opened: ${(error as Error).message}`;
   }
 }
 
-/** The key of a file: its address with its hash. */
+/** The key of a file: its address with its hash. A query may be a token, another one on each visit: the hash says what it is. */
 export function keyOf(url: string, sha256: string): string {
   const key = new URL(url);
   key.hash = '';
+  key.search = '';
   key.searchParams.set(HASH, sha256);
   return key.href;
 }
@@ -37,11 +48,7 @@ export async function stored(cache: Cache, key: string, length: number): Promise
 
 /** Drops the copies of earlier versions of the file that `key` stands for. */
 export async function prune(cache: Cache, key: string): Promise<void> {
-  const nameless = (url: string) => {
-    const out = new URL(url);
-    out.searchParams.delete(HASH);
-    return out.href;
-  };
+  const nameless = (url: string) => url.replace(/[?#].*$/s, '');
   for (const { url } of await cache.keys()) {
     if (url !== key && nameless(url) === nameless(key)) await cache.delete(url);
   }

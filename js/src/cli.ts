@@ -4,7 +4,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import { argv, exit, stderr, stdout } from 'node:process';
 import { parseArgs } from 'node:util';
-import { convertModel } from './convert.js';
+import { convertModel, outputOf } from './convert.js';
 import { PolygraftError } from './errors.js';
 import { trapped } from './trap.js';
 import * as wasm from './wasm/polygraft.js';
@@ -35,12 +35,13 @@ async function main(args: string[]): Promise<void> {
   if (command !== 'quantize') throw new Usage(`there is no command ${command}`);
   if (source === undefined || output === undefined || more.length > 0) throw new Usage('quantize needs SRC and OUT');
   if (!['4', '8', '16'].includes(String(values.bits))) throw new Usage(`--bits ${values.bits}: 4, 8 or 16`);
-  const there = await stat(output).catch(() => undefined);
+  const folder = await outputOf(source, output);
+  const there = await stat(folder).catch(() => undefined);
   if (there && !values.force) throw new Usage(`${output} exists; --force replaces it`);
-  await quantize(source, output, String(values.bits));
+  await quantize(source, folder, String(values.bits));
 }
 
-async function quantize(source: string, output: string, bits: string): Promise<void> {
+async function quantize(source: string, folder: string, bits: string): Promise<void> {
   const module = await WebAssembly.compile(await readFile(new URL('./wasm/polygraft_bg.wasm', import.meta.url)));
   wasm.initSync({ module });
   const io = {
@@ -52,9 +53,9 @@ async function quantize(source: string, output: string, bits: string): Promise<v
     },
     warn: ({ message }: { message: string }) => void stderr.write(`polygraft: warning: ${message}\n`),
   };
-  const total = await convertModel(source, output, bits, io);
+  const total = await convertModel(source, folder, bits, io);
   if (stderr.isTTY) stderr.write('\r\u001b[K');
-  stderr.write(`polygraft: wrote ${output}: ${(total / 1e6).toFixed(1)} MB\n`);
+  stderr.write(`polygraft: wrote ${folder}: ${(total / 1e6).toFixed(1)} MB\n`);
 }
 
 function parsed<T>(parse: () => T): T {

@@ -1,16 +1,46 @@
 // A base model in fewer bits, in Node: its files lie on the disk, and some rows of them are in memory at a time.
 
 import { appendFileSync, closeSync, openSync, readSync } from 'node:fs';
-import { mkdir, mkdtemp, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { mkdir, mkdtemp, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
+import { cwd } from 'node:process';
 import { locate, pathOf } from './disk.js';
+import { PolygraftError } from './errors.js';
 import { MANIFEST, openModel, type Folder, type Io } from './folder.js';
 import { placeOf } from './place.js';
 import * as wasm from './wasm/polygraft.js';
 
-/** Converts the model at `source`, a path or an address, into the folder `output`; gives the bytes written. */
-export async function convertModel(source: string, output: string, bits: string, io: Io): Promise<number> {
-  const folder = output.replace(/[\\/]+$/, '');
+/** The folder that `output` names. What is there is deleted in the end: it must not hold the source or who works here. */
+export async function outputOf(source: string, output: string): Promise<string> {
+  const whole = resolve(output);
+  // A link in its place is replaced itself, one on the way there is followed.
+  const folder = join(await real(dirname(whole)), basename(whole));
+  const holds = (path: string) => {
+    const way = relative(folder, path);
+    return way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way);
+  };
+  const refused = (what: string) =>
+    new PolygraftError('ARGUMENT', `${output} would be replaced as a whole, and it ${what}`, {
+      hint: 'Give OUT a name of its own, of a folder that holds nothing else.',
+    });
+  if (holds(cwd())) throw refused('is the working directory, or holds it');
+  if (placeOf(source, locate).kind !== 'disk') return folder;
+  const from = await real(resolve(pathOf(source)));
+  if (from !== folder && holds(from)) throw refused(`holds ${source}, which is to be converted`);
+  return folder;
+}
+
+/** A path with its links followed, as far as it is there. */
+async function real(path: string): Promise<string> {
+  try {
+    return await realpath(path);
+  } catch {
+    return dirname(path) === path ? path : join(await real(dirname(path)), basename(path));
+  }
+}
+
+/** Converts the model at `source`, a path or an address, into `folder`, as `outputOf` gives it; gives the bytes written. */
+export async function convertModel(source: string, folder: string, bits: string, io: Io): Promise<number> {
   await mkdir(dirname(folder), { recursive: true });
   // Made beside its place and moved there whole: a half-written model is never loaded.
   const beside = await mkdtemp(join(dirname(folder), `.${basename(folder)}-`));

@@ -4,6 +4,7 @@
 // given the layers; with `auto` it is then timed against the CPU. One that is lost is opened once more; after that the
 // CPU does everything for as long as the model lives.
 
+import { cacheStorage } from './cache.js';
 import { PolygraftError } from './errors.js';
 import type { DeviceChoice, DeviceState } from './types.js';
 import { isAbort } from './wire.js';
@@ -133,8 +134,9 @@ export class DeviceKeeper {
   /** Times a small and a large batch on both, and lets the GPU have the calls that it does faster. */
   async #measure(name: string): Promise<void> {
     const key = `https://polygraft.invalid/device?${new URLSearchParams({ name, model: this.#model.info(), agent: navigator.userAgent }).toString()}`;
-    const cache = this.#around.remember && typeof caches !== 'undefined' ? await caches.open(MEMORY).catch(() => null) : null;
-    const known = Number((await (await cache?.match(key))?.text()) ?? Number.NaN);
+    const cache = this.#around.remember ? await cacheStorage()?.open(MEMORY).catch(() => null) : null;
+    const kept = await cache?.match(key).catch(() => undefined);
+    const known = Number((await kept?.text().catch(() => undefined)) ?? Number.NaN);
     let crossover = known;
     let how = 'remembered from an earlier visit';
     if (Number.isNaN(known)) {

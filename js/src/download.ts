@@ -42,6 +42,7 @@ export async function* download(remote: Remote, offset = 0): AsyncGenerator<Uint
       } else {
         problem = new PolygraftError('FETCH', `${shown(url)}: the server answered ${response.status} ${response.statusText}`.trimEnd(), {
           hint: response.status === 404 ? 'Check the address: no such file is there.' : undefined,
+          cause: response.status,
         });
         await response.body?.cancel().catch(() => {});
         if (!isTransient(response.status)) throw problem;

@@ -149,11 +149,12 @@ export async function openModel(place: Place, io: Io): Promise<Folder> {
   }
 }
 
-/** What the libraries save beside an adapter's configuration: of each list the first that is there. */
-const PEFT_FILES = [['adapter_model.safetensors', 'adapter_model.bin']];
-const HUB_FILES = [['pytorch_adapter.bin', 'adapter.safetensors']];
-const HUB_HEAD = ['pytorch_model_head.bin', 'model_head.safetensors'];
-const FUSION_FILES = [['pytorch_model_adapter_fusion.bin', 'model_adapter_fusion.safetensors']];
+/** What the libraries save beside an adapter's configuration: of each pair the first that is there. */
+type Pair = readonly [string, string];
+const PEFT_FILES: Pair = ['adapter_model.safetensors', 'adapter_model.bin'];
+const HUB_FILES: Pair = ['pytorch_adapter.bin', 'adapter.safetensors'];
+const HUB_HEAD: Pair = ['pytorch_model_head.bin', 'model_head.safetensors'];
+const FUSION_FILES: Pair = ['pytorch_model_adapter_fusion.bin', 'model_adapter_fusion.safetensors'];
 /** AdapterHub's words of an adapter's own, and a small file of their tokenizer, if it was saved beside them. */
 const WORDS = 'embedding.pt';
 const WORDS_TOKENIZER = 'tokenizer/special_tokens_map.json';
@@ -169,7 +170,7 @@ export async function openAdapter(place: Place, io: Io): Promise<Folder> {
     case 'disk':
       return Folder.local(await place.list(), io);
     case 'file': {
-      const name = decodeURIComponent(new URL(place.url).pathname.split('/').pop() ?? '') || 'adapter.safetensors';
+      const name = decoded(new URL(place.url).pathname.split('/').pop() ?? '') || 'adapter.safetensors';
       return Folder.at(new Map([[name, place.url]]), io);
     }
     case 'folder':
@@ -179,15 +180,14 @@ export async function openAdapter(place: Place, io: Io): Promise<Folder> {
 
 /** A folder at an address, which cannot be listed: its configuration says which library's files to ask for. */
 async function saved(url: string, io: Io): Promise<Folder> {
-  const there = (name: string): Promise<boolean> => exists(inFolder(url, name), io.signal);
-  const first = async (names: readonly string[]): Promise<string> => {
-    for (const name of names.slice(0, -1)) if (await there(name)) return name;
-    return names[names.length - 1] as string;
+  const has = (name: string): Promise<boolean | undefined> => exists(inFolder(url, name), io.signal);
+  const first = async ([one, other]: Pair): Promise<string> => {
+    const said = await has(one);
+    return said || (said === undefined && !(await has(other))) ? one : other;
   };
   const words = async (): Promise<string[]> => {
-    const surely = (name: string): Promise<boolean> => exists(inFolder(url, name), io.signal, true);
-    if (!(await surely(WORDS))) return [];
-    return (await surely(WORDS_TOKENIZER)) ? [WORDS, WORDS_TOKENIZER] : [WORDS];
+    if (!(await has(WORDS))) return [];
+    return (await has(WORDS_TOKENIZER)) ? [WORDS, WORDS_TOKENIZER] : [WORDS];
   };
   const at = (names: readonly string[], known?: Map<string, Uint8Array>): Folder =>
     Folder.at(new Map(names.map((name) => [name, inFolder(url, name)])), io, known);
@@ -199,6 +199,16 @@ async function saved(url: string, io: Io): Promise<Folder> {
       await reader.close();
     }
   };
+  /** A file that may be missing. Some servers say "forbidden" of one that is not there, so as not to tell. */
+  const optional = async (name: string): Promise<Uint8Array | undefined> => {
+    if ((await has(name)) === false) return undefined;
+    try {
+      return await read(name);
+    } catch (error) {
+      if (error instanceof PolygraftError && [401, 403, 404, 410].includes(error.cause as number)) return undefined;
+      throw error;
+    }
+  };
   let config = 'adapter_config.json';
   let bytes: Uint8Array;
   try {
@@ -206,40 +216,53 @@ async function saved(url: string, io: Io): Promise<Folder> {
   } catch (error) {
     if (isAbort(error)) throw error;
     // A sparse fine-tuning is one file, without a configuration.
-    if (await exists(inFolder(url, DIFF), io.signal, true)) return at([DIFF]);
+    if (await has(DIFF)) return at([DIFF]);
     const alone = await words();
     if (alone.length > 0) return at(alone);
-    const fusion = 'adapter_fusion_config.json';
-    if (!(await there(fusion))) throw error;
-    config = fusion;
-    bytes = await read(config);
+    config = 'adapter_fusion_config.json';
+    const fusion = await optional(config);
+    if (!fusion) throw error;
+    bytes = fusion;
   }
   const text = new TextDecoder().decode(bytes);
   const names: string[] = [];
+  const known = new Map([[config, bytes]]);
   if (config !== 'adapter_config.json') {
-    for (const list of FUSION_FILES) names.push(await first(list));
+    names.push(await first(FUSION_FILES));
   } else {
     const peft = /"peft_type"/.test(text) || !/"(config|model_class)"/.test(text);
-    for (const list of peft ? PEFT_FILES : HUB_FILES) names.push(await first(list));
-    if (!peft && (await there('head_config.json'))) names.push('head_config.json', await first(HUB_HEAD));
+    names.push(await first(peft ? PEFT_FILES : HUB_FILES));
+    const head = peft ? undefined : await optional('head_config.json');
+    if (head) {
+      known.set('head_config.json', head);
+      names.push(await first(HUB_HEAD));
+    }
     if (!peft) names.push(...(await words()));
   }
-  return at(names, new Map([[config, bytes]]));
+  return at(names, known);
 }
 
-/** Whether a server has a file, as far as it says so without sending it; `surely`: whether it says that it has. */
-async function exists(url: string, signal: AbortSignal, surely = false): Promise<boolean> {
+/** A file's name in an address. A "%" that encodes nothing stands for itself. */
+function decoded(name: string): string {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
+}
+
+/** Whether a server has a file; undefined where it does not say so without sending it. */
+async function exists(url: string, signal: AbortSignal): Promise<boolean | undefined> {
   try {
     const response = await fetch(url, { method: 'HEAD', signal });
     await response.body?.cancel().catch(() => {});
     // A server that answers a missing file with a page is no file server.
-    const page = response.ok && /text\/html/.test(response.headers.get('content-type') ?? '');
-    if (surely) return response.ok && !page;
+    if (response.ok) return !/text\/html/.test(response.headers.get('content-type') ?? '');
     // Some servers refuse to answer without sending: only a plain no counts.
-    return response.status !== 404 && response.status !== 410 && !page;
+    return response.status === 404 || response.status === 410 ? false : undefined;
   } catch {
     signal.throwIfAborted();
-    return !surely;
+    return undefined;
   }
 }
 
@@ -254,7 +277,13 @@ async function* remoteChunks(
   const key = keyOf(url, file.sha256);
   const copy = cache && (await stored(cache, key, file.bytes).catch(() => undefined));
   if (copy) {
-    yield* localChunks(name, copy);
+    try {
+      yield* localChunks(name, copy);
+    } catch (error) {
+      // The next visit downloads it.
+      await cache.delete(key).catch(() => {});
+      throw error;
+    }
     return;
   }
   const chunks = checked(name, download({ url, length: file.bytes, signal: io.signal }), file, io.hasher);
@@ -275,7 +304,7 @@ async function* remoteChunks(
   }
   const problem = await writer.commit();
   if (problem) io.warn({ code: 'CACHE_FAILED', message: problem });
-  else await prune(cache, key);
+  else await prune(cache, key).catch(() => {});
 }
 
 /** Reads the manifest: relative names, sizes, hashes. */

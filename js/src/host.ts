@@ -153,7 +153,7 @@ export class Host {
       case 'run':
         return this.#run(call, this.#io(pending), transfer);
       case 'explain':
-        return JSON.parse(this.#need().explain(JSON.stringify(call.args)));
+        return JSON.parse(this.#need().explain(call.args));
       case 'memory':
         return this.#memory(this.#need());
       case 'saveIndex': {
@@ -186,7 +186,7 @@ export class Host {
         const begin = performance.now();
         const size = image ? image.channels * image.height * image.width * texts.length : 0;
         const items = image ? { texts: [], images: texts.length } : { texts };
-        const work = { task: 'embed' as const, args: { ...items, adapters: [null] }, pixels: new Float32Array(size) };
+        const work = { task: 'embed' as const, args: JSON.stringify({ ...items, adapters: [null] }), pixels: new Float32Array(size) };
         model.result(await this.#advance(model, work, signal)).free();
         return performance.now() - begin;
       },
@@ -201,6 +201,11 @@ export class Host {
     const started = performance.now();
     const model = this.#need();
     const job = await this.#completed(model, work, io);
+    // It is the result that has effects: an index, a vector that is loaded.
+    if (io.signal.aborted) {
+      model.cancel(job);
+      throw abortError();
+    }
     if (this.#profiles) this.#around.post({ profile: JSON.parse(model.takeProfile()) as Record<string, number> }, []);
     const output = model.result(job);
     const [bytes, floats] = [output.takeBytes(), output.takeFloats()];
@@ -227,7 +232,7 @@ export class Host {
     signal: AbortSignal,
     progress?: (progress: Progress) => void,
   ): Promise<number> {
-    const job = model.start(task, JSON.stringify(args), pixels ?? new Float32Array());
+    const job = model.start(task, args, pixels ?? new Float32Array());
     try {
       for (;;) {
         this.#crew?.feed(model, job);

@@ -32,6 +32,8 @@ export interface Told {
 export interface CallOptions {
   signal?: AbortSignal | undefined;
   progress?: (progress: Progress) => void;
+  /** Takes an answer that comes although the call was aborted: it was on its way. */
+  late?: ((value: unknown) => void) | undefined;
 }
 
 /** Calls in flight over one line. */
@@ -52,7 +54,7 @@ export class Link {
 
   /** Sends a call. An abort of a computation rejects at once; of anything else when the host has answered. */
   call(call: Call, options: CallOptions = {}): Promise<unknown> {
-    const { signal, progress = () => {} } = options;
+    const { signal, progress = () => {}, late } = options;
     if (this.#closed) return Promise.reject(this.#closed);
     if (signal?.aborted) return Promise.reject(abortError(signal.reason));
     this.#last += 1;
@@ -60,7 +62,11 @@ export class Link {
     const answer = new Promise<unknown>((resolve, reject) => {
       const abort = () => {
         this.#line.post({ id, abort: true });
-        if (call.op === 'run') settle(() => reject(abortError(signal?.reason)));
+        if (call.op !== 'run') return;
+        settle(() => reject(abortError(signal?.reason)));
+        // The host's last word is still to come.
+        const last = (how?: () => void) => (this.#waiting.delete(id), how?.());
+        this.#waiting.set(id, { resolve: (value) => last(() => late?.(value)), reject: () => last(), progress: () => {} });
       };
       const settle = (how: () => void) => {
         this.#waiting.delete(id);
@@ -77,7 +83,6 @@ export class Link {
     try {
       this.#line.post({ id, call });
     } catch (error) {
-      // Structured clone refuses what callers put into compositions, such as functions.
       const why = `an argument cannot be sent to the worker: ${(error as Error).message}`;
       this.#waiting.get(id)?.reject(new PolygraftError('ARGUMENT', why, { cause: error }));
     }

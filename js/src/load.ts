@@ -1,5 +1,6 @@
 // Loading a model, whatever the surroundings.
 
+import { cacheStorage } from './cache.js';
 import { PolygraftError } from './errors.js';
 import { enlist, type Enlisted } from './enlist.js';
 import { inline, Link, through, type Dial } from './link.js';
@@ -35,7 +36,7 @@ export async function loadIn(around: Surroundings, source: Source, options?: Loa
   const device = check.choiceOf<DeviceChoice>('load: device', o.device, ['auto', 'cpu', 'webgpu']) ?? 'auto';
   const precision = check.choiceOf<Precision>('load: precision', o.precision, ['fast', 'exact']) ?? 'fast';
   const profile = check.flagOf('load: profile', o.profile) ?? false;
-  const cache = check.flagOf('load: cache', o.cache) ?? typeof caches !== 'undefined';
+  const cache = check.flagOf('load: cache', o.cache) ?? cacheStorage() !== undefined;
   const workerAsked = check.flagOf('load: worker', o.worker);
   const threads = check.countOf('load: threads', o.threads) ?? 1;
   if (threads > MOST_THREADS) throw new PolygraftError('ARGUMENT', `load: threads must be at most ${MOST_THREADS}`);
@@ -123,7 +124,7 @@ async function compiled(around: Surroundings, given: LoadOptions['wasm']): Promi
       cause,
       hint: policy
         ? "Allow it in the page's Content-Security-Policy: script-src 'self' 'wasm-unsafe-eval'."
-        : 'If a bundler moved the file (polygraft_relaxed_bg.wasm, or polygraft_bg.wasm on older engines), pass its address as the option wasm.',
+        : "If the page has a Content-Security-Policy, connect-src must name the file's origin. If a bundler moved the file (polygraft_relaxed_bg.wasm, or polygraft_bg.wasm on older engines), pass its address as the option wasm.",
     });
   }
 }

@@ -1,6 +1,6 @@
 // The model as callers see it: checks arguments, sends calls, shapes answers.
 
-import { composition, documentsOf, namesDocuments, perItem, sides } from './adapters.js';
+import { argumentsOf, composition, documentsOf, namesDocuments, perItem, sides } from './adapters.js';
 import { PolygraftError } from './errors.js';
 import type { Link } from './link.js';
 import * as check from './options.js';
@@ -79,7 +79,7 @@ export class RemoteModel implements T.Model {
   readonly #locate: Locate;
   /** Indexes that were dropped without `dispose`: a page that builds one on each change would fill the memory. */
   readonly #abandoned = new FinalizationRegistry<number>((index) => {
-    this.#link.call({ op: 'dropIndex', index }).catch(() => {});
+    void this.#drop(index);
   });
 
   constructor(info: T.ModelInfo, device: T.DeviceState, link: Link, events: Events, locate: Locate) {
@@ -132,7 +132,9 @@ export class RemoteModel implements T.Model {
       name,
       precision: precision('languageVector', o.precision),
     };
-    const { answer, bytes, ms } = await this.#run('languageVector', args, o);
+    // An abort that comes too late leaves a vector that is loaded.
+    const late = ({ answer }: TaskResult) => name !== null && this.#loaded(name, (answer as { adapter: unknown }).adapter);
+    const { answer, bytes, ms } = await this.#run('languageVector', args, o, { late });
     const { report, adapter } = answer as { report: TextReport; adapter: T.AdapterReport | null };
     const loaded = name !== null && adapter ? this.#loaded(name, adapter) : null;
     return { bytes, report: loaded, truncated: report.truncated, timing: timing(report, ms) };
@@ -157,7 +159,9 @@ export class RemoteModel implements T.Model {
       windows: check.flagOf('rerank: windows', o.windows) ?? false,
       precision: precision('rerank', o.precision),
     };
-    return ranking(await this.#run('rerank', args, o), wanted ? [...documents] : undefined);
+    // The caller may change the list meanwhile.
+    const kept = wanted ? [...documents] : undefined;
+    return ranking(await this.#run('rerank', args, o), kept);
   }
 
   async embed<D extends string | T.Picture>(texts: D | readonly D[], options?: T.EmbedOptions<D>): Promise<T.Embeddings> {
@@ -171,7 +175,7 @@ export class RemoteModel implements T.Model {
       adapters: perItem('embed: adapters', o.adapters, list),
       precision: precision('embed', o.precision),
     };
-    const { answer, floats: data, ms } = await this.#run('embed', args, o, pixels);
+    const { answer, floats: data, ms } = await this.#run('embed', args, o, { pixels });
     const { rows, width, report, warnings } = answer as { rows: number; width: number; report: TextReport; warnings: string[] };
     const embeddings = Array.from({ length: rows }, (_, i) => data.subarray(i * width, (i + 1) * width));
     return { embeddings, data, width, truncated: report.truncated, warnings, timing: timing(report, ms) };
@@ -188,7 +192,7 @@ export class RemoteModel implements T.Model {
       adapters: perItem('classify: adapters', o.adapters, list),
       precision: precision('classify', o.precision),
     };
-    const { answer, floats, ms } = await this.#run('classify', args, o, pixels);
+    const { answer, floats, ms } = await this.#run('classify', args, o, { pixels });
     const { shapes, report, warnings } = answer as { shapes: [number, number][]; report: TextReport; warnings: string[] };
     let from = 0;
     const results = shapes.map(([length, labels]) => ({ logits: floats.subarray(from, (from += length)), labels }));
@@ -204,7 +208,8 @@ export class RemoteModel implements T.Model {
       precision: precision('index', o.precision),
     };
     const kept = [...documents];
-    const { answer, ms } = await this.#run('index', args, o);
+    const late = ({ answer }: TaskResult) => this.#drop((answer as { index: number }).index);
+    const { answer, ms } = await this.#run('index', args, o, { late });
     const { index, report } = answer as { index: number; report: TextReport };
     return this.#indexed(index, kept, report.truncated, timing(report, ms));
   }
@@ -226,16 +231,21 @@ export class RemoteModel implements T.Model {
     const made = new RemoteIndex(documents, truncated, took, {
       search: (args, common) => this.#run('search', { index, ...args }, common),
       save: () => this.#link.call({ op: 'saveIndex', index }) as Promise<Uint8Array>,
-      drop: () => this.#link.call({ op: 'dropIndex', index }).then(() => {}),
+      drop: () => this.#drop(index),
     });
     this.#abandoned.register(made, index);
     return made;
   }
 
+  /** What the model took with it is gone already. */
+  async #drop(index: number): Promise<void> {
+    await this.#link.call({ op: 'dropIndex', index }).catch(() => {});
+  }
+
   async explain(options: T.ExplainOptions): Promise<T.Explanation> {
     const o = check.checkOptions('explain', options, ['texts', 'adapters']);
     const texts = check.textsOf('explain: texts', o.texts);
-    const args = { texts, adapters: perItem('explain: adapters', o.adapters, texts) };
+    const args = argumentsOf('explain', { texts, adapters: perItem('explain: adapters', o.adapters, texts) });
     return (await this.#link.call({ op: 'explain', args })) as T.Explanation;
   }
 
@@ -258,9 +268,16 @@ export class RemoteModel implements T.Model {
     return report;
   }
 
-  async #run(task: TaskName, args: object, options: T.Common, pixels?: Float32Array): Promise<TaskResult> {
-    const call = { op: 'run' as const, task, args, ...(pixels ? { pixels } : {}) };
-    return (await this.#link.call(call, this.#common(task, options))) as TaskResult;
+  /** `late` takes the result of a call that was aborted when it was as good as done. */
+  async #run(
+    task: TaskName,
+    args: object,
+    options: T.Common,
+    { pixels, late }: { pixels?: Float32Array | undefined; late?: (result: TaskResult) => unknown } = {},
+  ): Promise<TaskResult> {
+    const call = { op: 'run' as const, task, args: argumentsOf(task, args), ...(pixels ? { pixels } : {}) };
+    const undo = late && ((value: unknown) => late(value as TaskResult));
+    return (await this.#link.call(call, { ...this.#common(task, options), late: undo })) as TaskResult;
   }
 
   #common(call: string, options: T.Common) {

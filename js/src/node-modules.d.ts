@@ -1,7 +1,7 @@
 // The little of Node that is used: its full types would be a dependency of everyone who imports this package.
 
 declare module 'node:fs/promises' {
-  interface Stats {
+  export interface Stats {
     isDirectory(): boolean;
     isFile(): boolean;
     readonly size: number;
@@ -16,6 +16,7 @@ declare module 'node:fs/promises' {
   export function open(path: string): Promise<FileHandle>;
   export function mkdir(path: string, options?: { recursive: true }): Promise<string | undefined>;
   export function mkdtemp(prefix: string): Promise<string>;
+  export function realpath(path: string): Promise<string>;
   export function rename(from: string, to: string): Promise<void>;
   export function rm(path: string, options: { recursive: true; force: true }): Promise<void>;
   export function writeFile(path: string, bytes: Uint8Array | AsyncIterable<Uint8Array>): Promise<void>;
@@ -31,7 +32,10 @@ declare module 'node:fs' {
 declare module 'node:path' {
   export function basename(path: string): string;
   export function dirname(path: string): string;
+  export function isAbsolute(path: string): boolean;
   export function join(...parts: string[]): string;
+  export function relative(from: string, to: string): string;
+  export function resolve(path: string): string;
   export const sep: string;
 }
 
@@ -45,6 +49,7 @@ declare module 'node:process' {
     write(text: string): boolean;
   }
   export const argv: string[];
+  export function cwd(): string;
   export const stderr: Output;
   export const stdout: Output;
   export function exit(code: number): never;

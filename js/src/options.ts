@@ -74,6 +74,7 @@ export function pixelsOf(what: string, list: readonly unknown[]): Float32Array |
     throw new PolygraftError('ARGUMENT', `${what}[${i}] must be an object with \`pixels\`, a Float32Array, as the others are`);
   });
   const size = images[0]?.length ?? 0;
+  if (size === 0) throw new PolygraftError('ARGUMENT', `${what}[0] has no numbers: give channels × height × width of them`);
   const other = images.findIndex((image) => image.length !== size);
   if (other >= 0) {
     throw new PolygraftError('ARGUMENT', `${what}[${other}] has ${images[other]?.length} numbers, the first has ${size}: give images of one size`);

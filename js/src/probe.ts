@@ -1,5 +1,6 @@
 // What this environment can do. Never throws; safe during server-side rendering.
 
+import { cacheStorage } from './cache.js';
 import type { Capabilities } from './types.js';
 
 // (module (func (result v128) i32.const 0 i8x16.splat i8x16.popcnt)), as in wasm-feature-detect (Apache-2.0).
@@ -42,8 +43,8 @@ export async function probe(): Promise<Capabilities> {
   }
   const workers = typeof Worker !== 'undefined';
   if (!workers) notes.push('No workers: computing shares this thread, in slices of some milliseconds.');
-  const cache = typeof caches !== 'undefined';
-  if (!cache) notes.push('No Cache storage (it needs a secure context): models are downloaded on each visit.');
+  const cache = cacheStorage() !== undefined;
+  if (!cache) notes.push('No Cache storage (it needs a secure context that is not sandboxed): models are downloaded on each visit.');
   return {
     supported: simd,
     simd,

@@ -1,10 +1,9 @@
 // What page and worker say to each other. Everything here survives structured clone.
 
-import type { Composition, DeviceChoice, DeviceState, Memory, Precision, Progress, Warning } from './types.js';
+import type { DeviceChoice, DeviceState, Memory, Precision, Progress, Warning } from './types.js';
 import type { Place } from './place.js';
 import type { WireError } from './wire.js';
 
-/** A call, by operation, without its number. */
 /** How an adapter is read, in the words of the request format. What is not set is left out. */
 export interface WireAdapterOptions {
   strict: boolean;
@@ -16,13 +15,14 @@ export interface WireAdapterOptions {
   tokenizer?: string;
 }
 
+/** A call, by operation, without its number. */
 export type Call =
   | { op: 'load'; place: Place; precision: Precision; cache: boolean; thread: 'worker' | 'inline'; device: DeviceChoice; profile: boolean }
   | { op: 'loadAdapter'; name: string; place: Place; options: WireAdapterOptions }
   | { op: 'unloadAdapter'; name: string }
-  /** `pixels`: the images that the arguments speak of, one after the other. */
-  | { op: 'run'; task: TaskName; args: object; pixels?: Float32Array }
-  | { op: 'explain'; args: { texts: string[]; adapters: Composition[] } }
+  /** `args`: JSON, as the engine reads it. `pixels`: the images that it speaks of, one after the other. */
+  | { op: 'run'; task: TaskName; args: string; pixels?: Float32Array }
+  | { op: 'explain'; args: string }
   | { op: 'memory' }
   | { op: 'saveIndex'; index: number }
   | { op: 'loadIndex'; bytes: Uint8Array }

@@ -11,8 +11,9 @@ const PLACE = /wasm-function\[\d+\](?::0x[\da-f]+)?/g;
  * defect of this library, or the end of its memory or of its stack.
  */
 export function trapped(error: unknown): PolygraftError | undefined {
-  const { message = '', stack = '' } = error instanceof Error ? error : {};
-  const overflow = /call stack|recursion/.test(message);
+  const { name = '', message = '', stack = '' } = error instanceof Error ? error : {};
+  // Each engine has its own words for a full stack. JavaScript's own recursion hurts nobody.
+  const overflow = /^(RangeError|InternalError)$/.test(name) && /call stack|recursion/.test(message) && /wasm-function|wasm:\/\//.test(stack);
   if (!(error instanceof WebAssembly.RuntimeError) && !overflow) return undefined;
   const hint = 'Dispose of the model and load it again (with worker: false, reload the page first).';
   const megabytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 20 ? 2 : 0)} MB`;

@@ -1,7 +1,7 @@
 // npx polygraft quantize, in a process of its own.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
@@ -91,6 +91,31 @@ test('a folder that is not what its list promises is refused', async () => {
   assert.ok(!(await readdir(folder)).some((name) => name.startsWith('.') || name === 'out'));
 });
 
+test('a folder that holds the source or the working directory is not replaced; the source itself is', async () => {
+  const around = path.join(folder, 'around');
+  const inside = path.join(around, 'work');
+  const source = path.join(around, 'tiny');
+  await mkdir(inside, { recursive: true });
+  await cp(path.join(folder, 'tiny'), source, { recursive: true });
+  if (process.platform !== 'win32') await symlink(around, path.join(folder, 'link'));
+  const refuses = (from, out, cwd = folder) => {
+    const done = spawnSync(process.execPath, [cli, 'quantize', '--force', from, out], { encoding: 'utf8', cwd });
+    assert.equal(done.status, 1, done.stderr);
+    assert.match(done.stderr, /would be replaced as a whole, and it (is the working directory|holds .*to be converted)[^]*name of its own/);
+  };
+  refuses(source, '.', inside);
+  refuses(source, '..', inside);
+  refuses(path.join(folder, 'tiny'), `${inside}/`, inside);
+  refuses(source, `${around}/`);
+  refuses('around/tiny', 'around');
+  refuses(path.join(source, 'model.safetensors'), source);
+  if (process.platform !== 'win32') refuses('link/tiny', 'around');
+  assert.deepEqual((await readdir(around)).sort(), ['tiny', 'work']);
+  assert.equal((await readdir(source)).length, 3);
+  assert.equal(polygraft('quantize', '--force', source, source).status, 0);
+  assert.ok((await readdir(source)).includes('polygraft.json'));
+});
+
 test('what is wrong is said in a line, with exit code 2 for usage', () => {
   assert.match(polygraft('--help').stdout, /Usage: polygraft quantize/);
   const status = (expected, pattern, ...args) => {
@@ -103,6 +128,6 @@ test('what is wrong is said in a line, with exit code 2 for usage', () => {
   status(2, /needs SRC and OUT/, 'quantize', 'x');
   status(2, /--bits 5/, 'quantize', '--bits', '5', 'a', 'b');
   status(2, /--bit/, 'quantize', '--bit', '4', 'a', 'b');
-  status(2, /exists; --force/, 'quantize', path.join(folder, 'tiny'), folder);
+  status(2, /exists; --force/, 'quantize', path.join(folder, 'tiny'), path.join(folder, 'tiny'));
   status(1, /gone is not there/, 'quantize', path.join(folder, 'gone'), path.join(folder, 'out'));
 });

@@ -1,6 +1,6 @@
 // Loading over HTTP, and everything that a server can do wrong.
 import assert from 'node:assert/strict';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -224,6 +224,42 @@ test('adapters come from a folder, a file, a picked list', async () => {
   await model.dispose();
 });
 
+test('what AdapterHub saves is found on servers that call a missing file forbidden, or do not answer HEAD', async () => {
+  const golden = new URL('../../tests/golden/hub/', import.meta.url);
+  // Without a head, with one, in either container; two of them, and then what fuses them.
+  const saved = { adapter: 'bottleneck/scaling_channel/adapter', head: 'static_heads/tokens_bert/adapter', bin: 'static_heads/answers_bert/adapter' };
+  const fused = { a_task: 'fusion/no_query/adapters/a', b_task: 'fusion/no_query/adapters/b', fusion: 'fusion/no_query/fusion' };
+  const folders = {};
+  for (const [name, path] of Object.entries({ ...saved, ...fused })) {
+    const at = new URL(`${path}/`, golden);
+    folders[name] = new Map(await Promise.all((await readdir(at)).map(async (file) => [file, await readFile(new URL(file, at))])));
+  }
+  const served = new Map(Object.entries(folders).flatMap(([name, list]) => [...list].map(([file, bytes]) => [`${name}/${file}`, bytes])));
+  const there = await load(files);
+  const wanted = {};
+  for (const name in folders) wanted[name] = await there.loadAdapter(name, folders[name]);
+  const missing = (status) => (_, __, response, bytes) => !bytes && response.writeHead(status).end();
+  const headless = (_, request, response) => request.method === 'HEAD' && response.writeHead(405).end();
+  for (const [answer, names] of [[missing(404), folders], [missing(403), folders], [headless, { bin: 1, a_task: 1 }]]) {
+    const server = await tiny.serve(served, answer);
+    const model = await load(files);
+    for (const name in names) assert.deepEqual(await model.loadAdapter(name, `${server.url}${name}/`), wanted[name]);
+    is(await model.loadAdapter('none', `${server.url}none/`).catch((e) => e), 'FETCH', /none\/adapter_config\.json: .* 40[34]/, /PEFT/);
+    await server.close();
+    await model.dispose();
+  }
+  await there.dispose();
+});
+
+test('a name with a "%" that encodes nothing is a name', async () => {
+  const model = await load(files);
+  const { bytes } = await model.languageVector(tiny.texts(3), { lang: 'hu' });
+  const server = await tiny.serve(new Map([['100%.safetensors', bytes]]));
+  assert.equal((await model.loadAdapter('a', `${server.url}100%.safetensors`)).language, 'hu');
+  await server.close();
+  await model.dispose();
+});
+
 test('an adapter whose download hangs can be aborted; calls behind it are served', async () => {
   const model = await load(files);
   const server = await tiny.serve(tiny.lora(), (name, _, response, bytes) => {
@@ -274,6 +310,14 @@ test('Node loads from a path and from a file address', async () => {
       await model.dispose();
     }
     is(await load(path.join(folder, 'gone')).catch((e) => e), 'FILE_MISSING', /gone/);
+    if (process.platform !== 'win32') {
+      // As Emacs marks a file that is being edited.
+      await symlink('/nowhere/else', path.join(folder, '.#README.md'));
+      await (await load(folder)).dispose();
+      await symlink('loop', path.join(folder, 'loop'));
+      is(await load(folder).catch((e) => e), 'FILE_READ', /loop cannot be read: ELOOP/);
+      await rm(path.join(folder, 'loop'));
+    }
     await writeFile(path.join(folder, 'model.safetensors'), files.get('model.safetensors').subarray(0, 30_000));
     is(await load(folder).catch((e) => e), 'INTEGRITY', /30000 bytes/);
   } finally {

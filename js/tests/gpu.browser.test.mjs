@@ -24,7 +24,13 @@ const faults = {
   refused: 'GPUAdapter.prototype.requestDevice = async () => { throw new DOMException("limits", "OperationError"); };',
   wrong: 'const make = GPUDevice.prototype.createShaderModule; GPUDevice.prototype.createShaderModule = function (d) { return make.call(this, { ...d, code: d.code.replace("sums[i]/total", "sums[i]/total*1.01") }); };',
   broken: 'const make = GPUDevice.prototype.createShaderModule; GPUDevice.prototype.createShaderModule = function (d) { return make.call(this, { ...d, code: d.code.replace("sums[i]/total", "sums[i]/nothing") }); };',
-  disguised: 'Object.defineProperty(GPUAdapter.prototype, "info", { get: () => ({ vendor: "acme", architecture: "one", device: "", description: "Acme One", isFallbackAdapter: false }) });',
+  // The first look into the memory of measurements fails.
+  disguised: `Object.defineProperty(GPUAdapter.prototype, "info", { get: () => ({ vendor: "acme", architecture: "one", device: "", description: "Acme One", isFallbackAdapter: false }) });
+    const match = Cache.prototype.match;
+    Cache.prototype.match = async function (key) {
+      if (/invalid.device/.test(key) && (await this.keys()).length === 0) throw new Error("the disk does not answer");
+      return match.call(this, key);
+    };`,
   lostOnce: destroying(`devices === 1 && submits === ${TESTED} + 2`),
   lostTwice: destroying(`submits === ${TESTED} + 2`),
   lostInTest: destroying('devices === 1 && submits === 1'),

@@ -51,6 +51,17 @@ test('topN, passages, objects with text, returnDocuments', async () => {
   for (const { index, document } of results) assert.equal(document, passages[index]);
 });
 
+test('a call is made with what its arguments are at that moment', async () => {
+  const list = [...documents];
+  const composition = ['rank'];
+  const ranked = model.rerank({ query: 'hot', documents: list, returnDocuments: true });
+  const embedded = model.embed('hot', { adapters: composition });
+  list.fill('something else');
+  composition[0] = 'other';
+  for (const { index, document } of (await ranked).results) assert.equal(document, documents[index]);
+  assert.deepEqual((await embedded).data, (await model.embed('hot', { adapters: 'rank' })).data);
+});
+
 test('each document may take its own composition, as text, list or tree', async () => {
   const compositions = [null, 'rank', ['rank', 'other'], { sum: ['rank', 'other'], weights: [0.5, 2] }, { scale: 0.5, of: 'rank' }, 'base'];
   const { embeddings } = await model.embed(documents, { adapters: (_, i) => compositions[i] });
@@ -159,6 +170,31 @@ test('an abort rejects before, in the queue and in the middle; the next call is 
   assert.equal((await third).embeddings.length, 1);
 });
 
+test('an abort that comes as the call ends leaves no index behind, and tells of a vector that is loaded', async () => {
+  const fresh = await load(tiny.model());
+  /** Makes a call and aborts it some turns later. */
+  const late = async (turns, call) => {
+    const abort = new AbortController();
+    const made = call(abort.signal).then((value) => value.dispose?.(), () => {});
+    for (let turn = 0; turn < turns; turn += 1) await null;
+    abort.abort();
+    await made;
+  };
+  const many = tiny.texts(40, 4);
+  const rounds = async (count) => {
+    for (let i = 0; i < count; i += 1) await late(i % 8, (signal) => fresh.index(many, { signal }));
+    return (await fresh.memory()).wasm;
+  };
+  const grown = -(await rounds(200)) + (await rounds(600));
+  assert.ok(grown <= 4 * 65536, `${grown} bytes more`);
+  for (let i = 0; i < 8; i += 1) {
+    await late(i, (signal) => fresh.languageVector(documents, { lang: 'hu', name: `v${i}`, signal }));
+    const works = await fresh.embed('hot', { adapters: `v${i}` }).then(() => true, () => false);
+    assert.equal(fresh.adapters.has(`v${i}`), works, `after ${i} turns`);
+  }
+  await fresh.dispose();
+});
+
 test('progress rises and ends at the total; listeners that throw do no harm', async () => {
   const seen = [];
   const stop = model.on('progress', (p) => seen.push(p));
@@ -210,6 +246,7 @@ test('after dispose, pending and later calls reject with DISPOSED', async () => 
   await refused;
   await assert.rejects(other.embed('a'), { code: 'DISPOSED' });
   await assert.rejects(index.search('a'), { code: 'DISPOSED' });
+  await index.dispose();
   await other.dispose();
   assert.equal((await model.embed('a')).embeddings.length, 1);
 });

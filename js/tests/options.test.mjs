@@ -57,6 +57,33 @@ test('values of the wrong kind are refused by name', async () => {
   assert.throws(() => model.on('progres', () => {}), refused('ARGUMENT', /"progres"/, /progress/));
 });
 
+test('a composition that JSON cannot carry is refused', async () => {
+  const circle = { stack: [] };
+  circle.stack.push(circle);
+  const bad = [[circle, /circular/], [{ scale: 1n, of: 'rank' }, /BigInt/], [{ stack: ['rank', () => 1] }, /"1" is a function/], [['rank', Symbol('x')], /"1" is a symbol/]];
+  for (const [adapters, message] of bad) {
+    await assert.rejects(model.embed('a', { adapters }), refused('ARGUMENT', message));
+    await assert.rejects(model.explain({ texts: ['a'], adapters }), refused('ARGUMENT', message));
+  }
+});
+
+test('images without numbers are refused, those of a buffer that was handed away as well', async () => {
+  const away = new Float32Array(12);
+  structuredClone(away, { transfer: [away.buffer] });
+  for (const pixels of [new Float32Array(0), away]) {
+    await assert.rejects(model.embed({ pixels }), refused('ARGUMENT', /texts\[0\] has no numbers/));
+    await assert.rejects(model.classify([{ pixels }, { pixels }]), refused('ARGUMENT', /items\[0\] has no numbers/));
+  }
+  await assert.rejects(model.embed([{ pixels: new Float32Array(12) }, { pixels: away }]), refused('ARGUMENT', /texts\[1\] has 0 numbers/));
+});
+
+test('an address that is none is an argument', async () => {
+  for (const source of ['http://', 'file:///x%2Fy', ...(process.platform === 'win32' ? [] : ['file://host/x'])]) {
+    await assert.rejects(load(source), refused('ARGUMENT', /is no address/));
+    await assert.rejects(model.loadAdapter('x', source), refused('ARGUMENT', /is no address/));
+  }
+});
+
 test('what the engine refuses keeps its code', async () => {
   await assert.rejects(model.rerank({ query: ' ', documents }), refused('ARGUMENT', /query/));
   await assert.rejects(model.rerank({ query: 'a', documents: [] }), refused('ARGUMENT', /documents/));

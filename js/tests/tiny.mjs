@@ -176,7 +176,8 @@ export function texts(count, length = 12, seed = 3) {
 export async function serve(files, answer = () => false) {
   const log = [];
   const server = http.createServer((request, response) => {
-    const name = decodeURIComponent(new URL(request.url, 'http://x').pathname).replace('/model/', '');
+    const { pathname } = new URL(request.url, 'http://x');
+    const name = decodeURIComponent(pathname.replace(/%(?![\da-f]{2})/gi, '%25')).replace('/model/', '');
     const { range } = request.headers;
     log.push([name, range]);
     const bytes = files.get(name);

@@ -81,6 +81,36 @@ test('an abort reaches a busy worker, the next call is served, and the page stay
   assert.ok(seen.longest < 300, `the page stood still for ${seen.longest} ms`);
 });
 
+test('what a worker has done before the abort is undone, or told', async () => {
+  const { has, width, grown } = await onPage(async (documents) => {
+    const { load } = await import('/dist/index.js');
+    const model = await load('/model', { device: 'cpu' });
+    await model.embed(documents);
+    /** Aborts a call that is on its way: the worker sees the call first. */
+    const late = async (call) => {
+      const abort = new AbortController();
+      const made = call(abort.signal).catch(() => {});
+      abort.abort();
+      await made;
+    };
+    await late((signal) => model.languageVector(documents.slice(0, 4), { lang: 'hu', name: 'hu', signal }));
+    const width = await model.embed('water', { adapters: 'hu' }).then((r) => r.width, (e) => e.code);
+    const has = model.adapters.has('hu');
+    const rounds = async (count) => {
+      let memory;
+      for (let i = 0; i < count; i += 1) {
+        await late((signal) => model.index(documents, { signal }));
+        memory = await model.memory();
+      }
+      return memory.wasm;
+    };
+    const before = await rounds(100);
+    return { has, width, grown: (await rounds(500)) - before };
+  }, tiny.texts(40, 4));
+  assert.deepEqual([has, width], [width === 32, has ? 32 : 'ADAPTER_UNKNOWN']);
+  assert.ok(grown <= 4 * 65536, `${grown} bytes more`);
+});
+
 test('the second load comes from the cache; copies that were cut or are of an earlier version go', async () => {
   requests = [];
   const out = await onPage(async () => {
@@ -128,15 +158,17 @@ test('errors come through the worker whole', async () => {
     const model = await load('/model');
     return [
       await model.embed('a', { adapters: 'gone' }).catch(told),
+      await model.embed('a', { adapters: { scale: 1n, of: 'gone' } }).catch(told),
       await load('/nothing/').catch(told),
       await load('/model', { wasm: '/gone.wasm' }).catch(told),
       await load([new File(['{}'], 'config.json')]).catch(told),
       await load('/model', { signal: AbortSignal.abort() }).catch((e) => [true, e.code, e.name, '']),
     ];
   });
-  assert.deepEqual(out.map(([ours, code]) => `${ours} ${code}`), ['true ADAPTER_UNKNOWN', 'true FETCH', 'true WASM', 'true FILE_MISSING', 'true ABORTED']);
+  assert.deepEqual(out.map(([ours, code]) => `${ours} ${code}`), ['true ADAPTER_UNKNOWN', 'true ARGUMENT', 'true FETCH', 'true WASM', 'true FILE_MISSING', 'true ABORTED']);
   assert.match(out[0][3], /loadAdapter/);
-  assert.match(out[3][3], /npx polygraft quantize/);
+  assert.match(out[1][2], /BigInt/);
+  assert.match(out[4][3], /npx polygraft quantize/);
 });
 
 test('a page bundled by Vite runs, worker and all', async () => {
