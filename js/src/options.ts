@@ -145,9 +145,9 @@ export function choiceOf<T extends string>(what: string, value: unknown, choices
 
 /** A signal, or nothing. */
 export function signalOf(what: string, value: unknown): AbortSignal | undefined {
-  if (value === undefined || (typeof value === 'object' && value !== null && 'aborted' in value)) {
-    return value as AbortSignal | undefined;
-  }
+  // By what it can do: a signal of another frame is of another class.
+  const able = typeof (value as { addEventListener?: unknown } | null | undefined)?.addEventListener === 'function';
+  if (value === undefined || (able && 'aborted' in (value as object))) return value as AbortSignal | undefined;
   throw new PolygraftError('ARGUMENT', `${what} must be an AbortSignal`);
 }
 

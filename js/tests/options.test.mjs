@@ -43,6 +43,7 @@ test('values of the wrong kind are refused by name', async () => {
   await assert.rejects(model.rerank({ query: 'a', documents, windows: 1 }), refused('ARGUMENT', /windows/));
   await assert.rejects(model.rerank({ query: 'a', documents, precision: 'best' }), refused('ARGUMENT', /"fast" or "exact"/));
   await assert.rejects(model.rerank({ query: 'a', documents, signal: 1 }), refused('ARGUMENT', /AbortSignal/));
+  await assert.rejects(model.rerank({ query: 'a', documents, signal: { aborted: false } }), refused('ARGUMENT', /AbortSignal/));
   await assert.rejects(model.rerank({ query: 'a', documents, adapters: 3 }), refused('ARGUMENT', /composition/));
   await assert.rejects(model.rerank(), refused('ARGUMENT', /either/));
   await assert.rejects(model.embed('a', 'rank'), refused('ARGUMENT', /options must be an object/));

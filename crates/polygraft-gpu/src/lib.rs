@@ -11,6 +11,8 @@
 #![forbid(unsafe_code)]
 
 mod arena;
+#[cfg(test)]
+mod arena_tests;
 mod backend;
 #[cfg(any(test, target_arch = "wasm32"))]
 mod bare;
