@@ -1,5 +1,8 @@
 //! Text to ids: the `kitoken` crate, from its own compact form or from `tokenizer.json`.
 
+mod added;
+mod normal;
+
 use crate::base::write::TOKENIZER as KIT;
 use crate::charsmap;
 use crate::error::{FormatError, Result};
@@ -21,6 +24,7 @@ const LONGEST_PIECES: u32 = 256;
 /// A model's tokenizer.
 pub struct Tokenizer {
     inner: Kitoken,
+    flags: added::Flags,
     file: String,
 }
 
@@ -40,9 +44,10 @@ impl Tokenizer {
                 format!("it has a token {id}, the model only {vocab} word embeddings: it belongs to another model");
             return Err(FormatError::Tokenizer { file, why });
         }
-        let inner = Kitoken::from_definition(definition)
-            .map_err(|e| FormatError::Tokenizer { file: file.clone(), why: e.to_string() })?;
-        Ok(Self { inner, file })
+        let bad = |why: String| FormatError::Tokenizer { file: file.clone(), why };
+        let flags = added::Flags::of(&definition).map_err(bad)?;
+        let inner = Kitoken::from_definition(definition).map_err(|e| bad(e.to_string()))?;
+        Ok(Self { inner, flags, file })
     }
 }
 
@@ -100,10 +105,27 @@ fn definition(file: &str, bytes: &[u8]) -> Result<Definition> {
     if !tables_open(&outline.normalizer) {
         return Err(bad("its precompiled_charsmap is no table".into()));
     }
-    let mut out = Definition::from_tokenizers_slice(bytes).map_err(|e| bad(format!("it cannot be converted: {e}")))?;
+    let rewritten = normal::rewritten(&outline.normalizer);
+    let converted = match &rewritten {
+        None => Definition::from_tokenizers_slice(bytes),
+        Some(normalizer) => {
+            let mut all: serde_json::Value =
+                serde_json::from_slice(bytes).map_err(|e| crate::json::problem(file, bytes, &e))?;
+            all["normalizer"] = normalizer.clone();
+            Definition::from_tokenizers_slice(all.to_string().as_bytes())
+        }
+    };
+    let mut out = converted.map_err(|e| bad(format!("it cannot be converted: {e}")))?;
     // Sentence-Transformers saves the padding and cutting of its last call; rows here have neither.
     out.config.processing.retain(|step| !matches!(step, Processing::Pad { .. } | Processing::Truncate { .. }));
     own_numbers(&outline.added_tokens, &out).map_err(bad)?;
+    // Before `keep`, which counts the steps of the normalizer.
+    normal::lower_each(&mut out.config.normalization);
+    normal::leave_nothing(&mut out.config.normalization).map_err(bad)?;
+    let tokens: Option<Vec<added::Added>> = serde_json::from_value(outline.added_tokens)
+        .map_err(|e| bad(format!("its added_tokens cannot be read: {e}")))?;
+    let normalizer = rewritten.unwrap_or(outline.normalizer);
+    added::keep(&mut out, &tokens.unwrap_or_default(), &normalizer).map_err(bad)?;
     checked(file, out)
 }
 
@@ -161,6 +183,8 @@ fn tables_open(normalizer: &serde_json::Value) -> bool {
 /// Refuses what the tokenizer would follow blindly.
 fn checked(file: &str, mut definition: Definition) -> Result<Definition> {
     let bad = |why: String| FormatError::Tokenizer { file: file.into(), why };
+    // Kits of earlier versions are without it.
+    normal::lower_each(&mut definition.config.normalization);
     if !definition.config.normalization.iter_mut().all(sound) {
         return Err(bad("its table of normalised characters leads outside of itself".into()));
     }
@@ -239,6 +263,7 @@ impl text::Tokenizer for Tokenizer {
             );
             return Err(polygraft::Error::Argument { what: "text".into(), why });
         }
+        let text = self.flags.apply(text, self.inner.config())?;
         self.inner
             .encode(text, true)
             .map_err(|e| polygraft::Error::Argument { what: self.file.clone(), why: e.to_string() })

@@ -65,3 +65,52 @@ fn rows_are_the_same_alone_and_together() {
         }
     }
 }
+
+/// ModernBERT as transformers 5 writes it is the base that 4 wrote; rotations of other kinds are refused.
+#[test]
+fn modernbert_of_transformers_5_is_the_same() {
+    let files = support::folder(&support::repository("tests/golden/bases/modernbert"));
+    let old: serde_json::Value = serde_json::from_slice(&files.0["config.json"]).unwrap();
+    let changed = |change: &dyn Fn(&mut serde_json::Value)| {
+        let (mut files, mut config) = (files.clone(), old.clone());
+        change(&mut config);
+        files.0.insert("config.json".into(), config.to_string().into_bytes());
+        support::session(&files, Reference::new()).map_err(|e| e.to_string())
+    };
+    let newer = |config: &mut serde_json::Value| {
+        let map = config.as_object_mut().unwrap();
+        for key in ["global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"] {
+            map.remove(key);
+        }
+        config["layer_types"] = ["full_attention", "sliding_attention", "full_attention", "sliding_attention"].into();
+        for (kind, theta) in [("full_attention", 160_000.0), ("sliding_attention", 10_000.0)] {
+            config["rope_parameters"][kind] = serde_json::json!({"rope_type": "default", "rope_theta": theta});
+        }
+    };
+    let run = |mut session: Session<Reference>| {
+        let row = testing::row(session.spec(), 30, &mut Random(7));
+        let want = Want { hidden: true, ..Want::default() };
+        session.run(&Batch::uniform(vec![row], Compose::Base), want, Precision::Exact).unwrap()
+    };
+    let want = run(changed(&|_| {}).unwrap());
+    assert_eq!(run(changed(&newer).unwrap()), want);
+    let other = changed(&|config| {
+        newer(config);
+        config["rope_parameters"]["sliding_attention"]["rope_theta"] = 500.0.into();
+    });
+    assert_ne!(run(other.unwrap()), want);
+    let refused: [(&str, &dyn Fn(&mut serde_json::Value)); 4] = [
+        ("yarn", &|c| c["rope_parameters"]["full_attention"]["rope_type"] = "yarn".into()),
+        ("chunked_attention", &|c| c["layer_types"][1] = "chunked_attention".into()),
+        ("3 entries", &|c| drop(c["layer_types"].as_array_mut().unwrap().pop())),
+        ("rope_theta", &|c| c["rope_parameters"]["full_attention"]["rope_theta"] = 0.into()),
+    ];
+    for (what, change) in refused {
+        let session = changed(&|config| {
+            newer(config);
+            change(config);
+        });
+        let Err(said) = session else { panic!("{what}: it loads") };
+        assert!(said.contains(what), "{said}");
+    }
+}

@@ -39,3 +39,31 @@ fn embeddings_are_torchs() {
     }
     assert!(seen >= 10, "only {seen} sentence folders");
 }
+
+/// Prompts that would be left out of the pooling, or put before every text, are no prompts of this version's.
+#[test]
+fn prompts_of_other_kinds_are_refused() {
+    use polygraft_formats::base::sentence::sentence;
+    let read = |include: bool, sentence_transformers: &str| {
+        let mut files = polygraft_formats::MemoryFiles::default();
+        let modules = r#"[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]"#;
+        let pooling = format!(r#"{{"pooling_mode_mean_tokens": true, "include_prompt": {include}}}"#);
+        for (name, text) in [
+            ("modules.json", modules),
+            ("1_Pooling/config.json", &pooling),
+            ("config_sentence_transformers.json", sentence_transformers),
+        ] {
+            files.0.insert(name.into(), text.as_bytes().to_vec());
+        }
+        sentence(&files).map(drop).map_err(|e| e.to_string())
+    };
+    let prompts = r#"{"prompts": {"query": "query: ", "none": ""}, "default_prompt_name": null}"#;
+    assert_eq!(read(true, prompts), Ok(()));
+    assert!(read(false, prompts).unwrap_err().contains("include_prompt"));
+    assert_eq!(read(false, r#"{"prompts": {"none": ""}}"#), Ok(()));
+    assert_eq!(read(true, &prompts.replace("null", "\"none\"")), Ok(()));
+    for name in ["\"query\"", "\"gone\""] {
+        assert!(read(true, &prompts.replace("null", name)).unwrap_err().contains("default_prompt_name"), "{name}");
+    }
+}

@@ -37,3 +37,59 @@ fn a_tokenizer_of_another_model_is_refused() {
     assert_eq!(error.code(), "TOKENIZER");
     assert!(error.to_string().contains("another model"), "{error}");
 }
+
+#[derive(serde::Deserialize)]
+struct Flags {
+    cases: Vec<Case>,
+    bpe: Vec<(String, Vec<u32>)>,
+}
+
+#[derive(serde::Deserialize)]
+struct Case {
+    name: String,
+    tokenizer: serde_json::Value,
+    rows: Vec<(String, Vec<u32>)>,
+}
+
+/// A tokenizer from its JSON, and from the kit that is made of it.
+fn both(json: &serde_json::Value) -> [Tokenizer; 2] {
+    let folder = MemoryFiles::one("tokenizer.json", json.to_string().into_bytes());
+    let kit = MemoryFiles::one("tokenizer.kit", compact(&folder).unwrap().unwrap());
+    [folder, kit].map(|files| Tokenizer::load(&files, 1 << 20).unwrap())
+}
+
+/// `Strip`, Σ at a word's end, lists in lists, and the flags of added tokens.
+#[test]
+fn flags_and_folds_are_pythons() {
+    let path = support::repository("tests/golden/tokenizers");
+    let read = |name: &str| std::fs::read(path.join(name)).unwrap();
+    let mut all: Flags = serde_json::from_slice(&read("flags/expected.json")).unwrap();
+    let mut bpe: serde_json::Value = serde_json::from_slice(&read("bpe/tokenizer.json")).unwrap();
+    for token in bpe["added_tokens"].as_array_mut().unwrap() {
+        token["lstrip"] = (token["content"] == "<mask>").into();
+    }
+    all.cases.push(Case { name: "bpe".into(), tokenizer: bpe, rows: all.bpe });
+    let mut wrong = Vec::new();
+    for case in &all.cases {
+        for tokenizer in both(&case.tokenizer) {
+            for (text, want) in &case.rows {
+                let got = ids(&tokenizer, text);
+                if got != *want {
+                    wrong.push(format!("{}: {text:?} is {got:?}, not {want:?}", case.name));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_whole_word_inside_of_a_word_is_refused() {
+    let path = support::repository("tests/golden/tokenizers/flags/expected.json");
+    let all: Flags = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let case = all.cases.iter().find(|case| case.name == "cased").unwrap();
+    for tokenizer in both(&case.tokenizer) {
+        let said = tokenizer.encode("an abcd").unwrap_err().to_string();
+        assert!(said.contains("single_word") && said.contains("abc"), "{said}");
+    }
+}

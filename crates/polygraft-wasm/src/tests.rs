@@ -355,7 +355,7 @@ fn images_are_embedded_as_the_library_sees_them() {
     }
     let args = json!({"texts": [], "images": 1, "side": null, "adapters": [null], "precision": null});
     let bare = core.start("classify", &args.to_string(), &images[..numbers]).unwrap_err();
-    assert!(bare.code == "ARGUMENT" && bare.message.contains("no head"), "{}", bare.message);
+    assert!(bare.code == "HEAD_MISSING" && bare.message.contains("needs a head"), "{}", bare.message);
     // Texts, and images of another size, are refused with what to do.
     let refused = |core: &mut Core, args: Value, pixels: &[f32]| {
         let job = core.start("embed", &args.to_string(), pixels).unwrap();

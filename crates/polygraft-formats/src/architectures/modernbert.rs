@@ -4,7 +4,7 @@
 use super::{Architecture, DENSE, Holds, NORM, OUTPUT, linear, whole};
 use crate::base::config::EncoderConfig;
 use crate::base::fields::{Common, Fields, Special};
-use crate::error::Result;
+use crate::error::{Result, shown};
 use crate::names::Part;
 use polygraft::ir::{LayerLinear, LinearSite, NormSite};
 use polygraft::model::{Arch, HeadInput, HeadKind, HeadTask, Places};
@@ -54,7 +54,6 @@ pub(super) static MODERNBERT: Architecture = Architecture {
     },
 };
 
-#[allow(clippy::cast_possible_truncation, reason = "bases are f32 in the library; checked ranges")]
 fn config(f: &Fields<'_>) -> Result<EncoderConfig> {
     f.irrelevant(&[
         "attention_dropout",
@@ -94,23 +93,12 @@ fn config(f: &Fields<'_>) -> Result<EncoderConfig> {
     if !head.is_multiple_of(2) {
         return Err(f.bad("num_attention_heads", format!("heads of {head} cannot be rotated: the width must be even")));
     }
-    let theta = |key| f.number(key).map(|t| t.map(|t| t as f32).filter(|t| *t > 0.0 && t.is_finite()));
-    let global = theta("global_rope_theta")?.unwrap_or(160_000.0);
-    let local = if f.is_null("local_rope_theta") { global } else { theta("local_rope_theta")?.unwrap_or(10_000.0) };
-    let every = f.size("global_attn_every_n_layers", 3, 1024)?;
-    let window = f.size("local_attention", 128, 1 << 24)? as u32 / 2;
-    let places = |l: u16| match usize::from(l) % every {
-        0 => Places { rotary: Some(global), window: None },
-        _ => Places { rotary: Some(local), window: Some(window) },
-    };
-    c.places = (0..c.layers).map(places).collect();
+    c.places = places(f, c.layers)?;
     let input = match f.get("classifier_pooling").map(|v| v.text().unwrap_or_default()) {
         None | Some("cls") => HeadInput::First,
         Some("mean") => HeadInput::Mean,
         Some(other) => {
-            return Err(
-                f.bad("classifier_pooling", format!("{:?} is neither cls nor mean", crate::error::shown(other)))
-            );
+            return Err(f.bad("classifier_pooling", format!("{:?} is neither cls nor mean", shown(other))));
         }
     };
     let activation = f.activation("classifier_activation", "gelu")?;
@@ -122,4 +110,58 @@ fn config(f: &Fields<'_>) -> Result<EncoderConfig> {
         (HeadTask::MaskedLm, dense(HeadInput::Tokens)),
     ]);
     Ok(c)
+}
+
+/// Which layers look how far and with which rotation, as transformers 4 wrote it (every how many layers, two thetas), or as
+/// 5 does (`layer_types`, `rope_parameters`), which counts before the other where a file has both.
+#[allow(clippy::cast_possible_truncation, reason = "bases are f32 in the library; checked ranges")]
+fn places(f: &Fields<'_>, layers: u16) -> Result<Vec<Places>> {
+    let theta = |key| f.number(key).map(|t| t.map(|t| t as f32).filter(|t| *t > 0.0 && t.is_finite()));
+    let mut global = theta("global_rope_theta")?.unwrap_or(160_000.0);
+    let mut local = if f.is_null("local_rope_theta") { global } else { theta("local_rope_theta")?.unwrap_or(10_000.0) };
+    if let Some(rope) = f.get("rope_parameters") {
+        let bad = |why: String| f.bad("rope_parameters", why);
+        for (kind, entry) in rope.entries() {
+            let theta = match kind.as_str() {
+                "full_attention" => &mut global,
+                "sliding_attention" => &mut local,
+                other => {
+                    return Err(bad(format!("{:?} is neither full_attention nor sliding_attention", shown(other))));
+                }
+            };
+            for (key, value) in entry.entries() {
+                match key.as_str() {
+                    "rope_type" | "type" if value.text() == Some("default") => {}
+                    "rope_theta" => {
+                        let number = value.number().map(|t| t as f32).filter(|t| *t > 0.0 && t.is_finite());
+                        *theta = number.ok_or_else(|| bad(format!("rope_theta {} is no base", value.brief())))?;
+                    }
+                    _ if value.is_empty() => {}
+                    key => {
+                        let why =
+                            format!("{:?} {} is not supported: only rope_type default is", shown(key), value.brief());
+                        return Err(bad(why));
+                    }
+                }
+            }
+        }
+    }
+    let window = f.size("local_attention", 128, 1 << 24)? as u32 / 2;
+    let every = f.size("global_attn_every_n_layers", 3, 1024)?;
+    let place = |slides: bool| match slides {
+        false => Places { rotary: Some(global), window: None },
+        true => Places { rotary: Some(local), window: Some(window) },
+    };
+    let Some(types) = f.get("layer_types").filter(|v| !v.is_empty()) else {
+        return Ok((0..layers).map(|l| place(!usize::from(l).is_multiple_of(every))).collect());
+    };
+    if types.items().len() != usize::from(layers) {
+        return Err(f.bad("layer_types", format!("it has {} entries for {layers} layers", types.items().len())));
+    }
+    let each = types.items().iter().map(|v| match v.text() {
+        Some("full_attention") => Ok(place(false)),
+        Some("sliding_attention") => Ok(place(true)),
+        _ => Err(f.bad("layer_types", format!("{} is neither full_attention nor sliding_attention", v.brief()))),
+    });
+    each.collect()
 }

@@ -36,6 +36,7 @@ pub struct Dense {
 /// [`FormatError::Unsupported`] for a module that this version does not run; [`FormatError::ModelConfig`].
 pub fn sentence(files: &dyn Files) -> Result<SentenceFolder> {
     let mut out = SentenceFolder { spec: SentenceSpec::plain(), transformer: String::new(), dense: Vec::new() };
+    let mut leaves_out = None;
     if files.has("modules.json") {
         let modules = json(files, "modules.json")?;
         let mut seen_pooling = false;
@@ -48,7 +49,10 @@ pub fn sentence(files: &dyn Files) -> Result<SentenceFolder> {
                 _ if !kind.starts_with("sentence_transformers.") => return Err(unknown(kind)),
                 "Transformer" => out.transformer = folder,
                 "Pooling" => {
-                    out.spec.pooling = pooling(files, &format!("{folder}config.json"))?;
+                    let file = format!("{folder}config.json");
+                    let (pooling, prompt) = pooling(files, &file)?;
+                    out.spec.pooling = pooling;
+                    leaves_out = (!prompt).then_some(file);
                     seen_pooling = true;
                 }
                 "Normalize" => out.spec.stages.push(SentenceStage::Normalize),
@@ -73,6 +77,21 @@ pub fn sentence(files: &dyn Files) -> Result<SentenceFolder> {
             let Some(text) = text.text() else { continue };
             out.spec.prompts.insert(name.clone(), text.to_owned());
         }
+        let default = config.get("default_prompt_name").filter(|v| !v.is_empty());
+        // A text without a prompt's name gets none here; an empty one is none.
+        if let Some(name) = default
+            && name.text().and_then(|n| out.spec.prompts.get(n)).is_none_or(|text| !text.is_empty())
+        {
+            let why = format!(
+                "{} would stand before every text that names no prompt, which is not supported: set it to null, and name the prompt where you embed",
+                name.brief()
+            );
+            return Err(FormatError::ModelConfig {
+                file: "config_sentence_transformers.json".into(),
+                key: "default_prompt_name".into(),
+                why,
+            });
+        }
         if let Some(name) =
             config.get("similarity_fn_name").and_then(Json::text).filter(|n| !matches!(*n, "cosine" | "dot"))
         {
@@ -83,6 +102,10 @@ pub fn sentence(files: &dyn Files) -> Result<SentenceFolder> {
                 why,
             });
         }
+    }
+    if let Some(file) = leaves_out.filter(|_| out.spec.prompts.values().any(|text| !text.is_empty())) {
+        let why = "false leaves a prompt's tokens out of the pooling, which is not supported: set it to true if the model was trained so, or take the prompts out of config_sentence_transformers.json".into();
+        return Err(FormatError::ModelConfig { file, key: "include_prompt".into(), why });
     }
     let settings = format!("{}sentence_bert_config.json", out.transformer);
     if files.has(&settings) {
@@ -108,7 +131,8 @@ fn json(files: &dyn Files, name: &str) -> Result<Json> {
     Json::parse(name, &files.read(name, SMALL)?)
 }
 
-fn pooling(files: &dyn Files, file: &str) -> Result<Pooling> {
+/// How it pools, and whether a prompt's tokens are pooled too.
+fn pooling(files: &dyn Files, file: &str) -> Result<(Pooling, bool)> {
     const MODES: [(&str, &str, Option<Pooling>); 7] = [
         ("pooling_mode_mean_tokens", "mean", Some(Pooling::Mean)),
         ("pooling_mode_cls_token", "cls", Some(Pooling::Cls)),
@@ -119,6 +143,7 @@ fn pooling(files: &dyn Files, file: &str) -> Result<Pooling> {
         ("pooling_mode", "", None),
     ];
     let config = json(files, file)?;
+    let prompt = config.get("include_prompt").and_then(Json::truth).unwrap_or(true);
     let mode = config.get("pooling_mode").and_then(Json::text);
     let on: Vec<_> = MODES
         .iter()
@@ -127,8 +152,8 @@ fn pooling(files: &dyn Files, file: &str) -> Result<Pooling> {
         })
         .collect();
     match on.as_slice() {
-        [(_, _, Some(pooling))] => Ok(*pooling),
-        [] if mode.is_none() => Ok(Pooling::Mean),
+        [(_, _, Some(pooling))] => Ok((*pooling, prompt)),
+        [] if mode.is_none() => Ok((Pooling::Mean, prompt)),
         _ => {
             let names: Vec<&str> = on.iter().map(|(key, _, _)| *key).collect();
             let why = format!(

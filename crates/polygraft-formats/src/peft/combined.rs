@@ -208,12 +208,17 @@ impl LoraSource<'_> {
         let (a, b) = SUFFIXES.iter().find(|(a, _)| *a == suffix).map_or(("", ""), |s| *s);
         let (a, b) = (format!("{module}{a}"), format!("{module}{b}"));
         let Some(&[rank, inputs]) = bag.shape(&a) else { return Ok(None) };
+        let path = module.strip_prefix(super::keys::ROOT).unwrap_or(module);
+        let (said, scale) = self.scales.at(path).map_err(|e| named(self.part, e))?;
+        if rank != said {
+            let (expected, found) = (format!("{:?}", [said, inputs]), format!("{:?}", [rank, inputs]));
+            return Err(FormatError::AdapterShape { file: bag.file().into(), tensor: shown(&a), expected, found });
+        }
+        let scale = f64::from(scale);
         let outputs = bag.shape(&b).and_then(|s| s.first().copied()).unwrap_or(0);
         let (Some(a), Some(down)) = (bag.take(&a, &[rank, inputs])?, bag.take(&b, &[outputs, rank])?) else {
             return Err(FormatError::AdapterKeys { file: bag.file().into(), missing: vec![b], extra: Vec::new() });
         };
-        let path = module.strip_prefix(super::keys::ROOT).unwrap_or(module);
-        let scale = f64::from(self.scales.of_rank(path, rank).map_err(|e| named(self.part, e))?);
         Ok(Some((Pair { a, b: down, rank, weight: self.part.weight, scale }, (outputs, inputs))))
     }
 }

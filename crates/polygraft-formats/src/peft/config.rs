@@ -2,7 +2,7 @@
 
 use super::CONFIG;
 use super::family::{Defaults, Family, READ, SILENT};
-use super::targets::{Matcher, Pattern, Targets};
+use super::targets::{Form, Matcher, Pattern, Targets};
 use crate::error::{FormatError, Result, shown};
 use crate::json::Json;
 use polygraft::model::Arch;
@@ -68,8 +68,12 @@ impl<'a> Config<'a> {
     /// Whether the class of the model that was wrapped, which a file without a task names, has a head: the backbone's modules
     /// then have a prefix, and names of targets are compared with it.
     pub(super) fn wraps_a_head(&self) -> bool {
-        let class = self.get("auto_mapping").and_then(|m| m.get("base_model_class")).and_then(Json::text);
-        class.is_some_and(|class| class.contains("For"))
+        self.class().is_some_and(|class| class.contains("For"))
+    }
+
+    /// The class of the model that was wrapped, which PEFT writes where there is no task.
+    pub(super) fn class(&self) -> Option<&'a str> {
+        self.get("auto_mapping").and_then(|m| m.get("base_model_class")).and_then(Json::text)
     }
 
     /// The entry `key`, absent when it is null.
@@ -126,7 +130,8 @@ impl<'a> Config<'a> {
 
     fn patterns<T>(&self, key: &str, read: fn(&str, &Json) -> Result<T>) -> Result<Patterns<T>> {
         let entries = self.get(key).map(Json::entries).unwrap_or_default();
-        entries.iter().map(|(k, v)| Ok((Pattern::new(key, k)?, read(key, v)?))).collect::<Result<_>>().map(Patterns)
+        let one = |(k, v): &(String, Json)| Ok((Pattern::new(key, k, Form::End, entries.len())?, read(key, v)?));
+        entries.iter().map(one).collect::<Result<_>>().map(Patterns)
     }
 }
 
@@ -142,7 +147,7 @@ impl<T: Copy> Patterns<T> {
 
     pub(super) fn at(&self, module: &str) -> Result<Option<T>> {
         for (pattern, value) in &self.0 {
-            if pattern.ends(module)? {
+            if pattern.matches(module)? {
                 return Ok(Some(*value));
             }
         }
@@ -167,7 +172,7 @@ fn targets(json: &Json, defaults: Option<Defaults>, arch: Arch) -> Result<Target
         Some(Json::Text(t)) if key == "target_modules" && t.eq_ignore_ascii_case("all-linear") => {
             Ok(Some(Matcher::AllLinear))
         }
-        Some(Json::Text(t)) => Pattern::new(key, t).map(|p| Some(Matcher::Regex(Box::new(p)))),
+        Some(Json::Text(t)) => Pattern::new(key, t, Form::Whole, 1).map(|p| Some(Matcher::Regex(Box::new(p)))),
         // An empty list is none, not what there is without one.
         Some(list @ Json::List(_)) => names(key, Some(list)).map(|n| Some(Matcher::Names(n))),
         Some(other) => Err(bad(key, format!("{} is neither a list of names nor a pattern", other.brief()))),
@@ -187,7 +192,7 @@ fn targets(json: &Json, defaults: Option<Defaults>, arch: Arch) -> Result<Target
     };
     let layer_patterns = pattern
         .iter()
-        .map(|p| Pattern::new("layers_pattern", &format!(r"(?:^|.*?\.){p}\.(\d+)\.")))
+        .map(|p| Pattern::new("layers_pattern", &format!(r"(?:^|.*?\.){p}\.(\d+)\."), Form::Start, pattern.len()))
         .collect::<Result<_>>()?;
     let default = match defaults {
         None => crate::names::lora_targets(arch),

@@ -7,13 +7,14 @@ use crate::change::OwnTable;
 use crate::error::Result;
 use crate::names::{self, Param, Part};
 use polygraft::ir::{Dense, LinearSite, Norm, NormSite, Op, Patch, Rewording, Site};
-use polygraft::model::{HeadSpec, ModelSpec};
+use polygraft::model::{HeadInput, HeadSpec, ModelSpec};
 use polygraft::tensor::Matrix;
 use std::collections::BTreeMap;
 
 /// The head whose output layer the file brings.
 pub(super) fn own(keys: &Keys, bag: &TensorBag, spec: &ModelSpec) -> Option<HeadSpec> {
-    let task = names::head_task(spec.arch, keys.plain().map(|(bare, _)| bare), keys.task)?;
+    let hint = keys.hint.or(spec.head.as_ref().map(|h| h.task));
+    let task = names::head_task(spec.arch, keys.plain().map(|(bare, _)| bare), hint)?;
     let labels = keys.plain().find_map(|(bare, original)| {
         let (part, param) = names::tensor(spec.arch, bare)?;
         let output = part == Part::Linear(LinearSite::HeadOutput) && param == Param::Weight;
@@ -27,6 +28,26 @@ pub(super) fn own(keys: &Keys, bag: &TensorBag, spec: &ModelSpec) -> Option<Head
         label_names: Vec::new(),
         score_activation: None,
     })
+}
+
+/// Drops the updates of a pooler that neither the base nor the file has, and says which they are. PEFT trains them with the
+/// model of a sentence encoder, whose vectors do not come from there, and saves them as they began.
+pub(super) fn unread_pooler(
+    keys: &mut Keys,
+    bag: &mut TensorBag,
+    head: Option<&HeadSpec>,
+    spec: &ModelSpec,
+) -> Vec<String> {
+    let path = names::path(spec.arch, None, Part::Linear(LinearSite::Pooler));
+    let read = spec.linears.contains_key(&LinearSite::Pooler)
+        || head.is_some_and(|h| matches!(h.kind.input, HeadInput::Pooled(_)))
+        || keys.original(&format!("{path}.{}", Param::Weight.name())).is_some();
+    if read || path.is_empty() {
+        return Vec::new();
+    }
+    let unread = keys.forget(&path);
+    unread.iter().for_each(|name| bag.ignore(name));
+    unread
 }
 
 /// `[outputs, inputs]` of a linear layer under the adapter: of its own head, or else of the base.

@@ -4,7 +4,7 @@
 use super::config::names;
 use super::family::{Defaults, Family, Reader};
 use super::reading::{Named, Reading};
-use super::targets::Pattern;
+use super::targets::{Form, Pattern};
 use crate::error::Result;
 use crate::json::Json;
 
@@ -29,7 +29,7 @@ const FEED_FORWARD: Defaults =
 fn load(r: &mut Reading<'_>) -> Result<()> {
     let key = "feedforward_modules";
     let (pattern, endings) = match r.config.get(key) {
-        Some(Json::Text(text)) => (Some(Pattern::new(key, text)?), Vec::new()),
+        Some(Json::Text(text)) => (Some(Pattern::new(key, text, Form::Whole, 1)?), Vec::new()),
         Some(list) => (None, names(key, Some(list))?),
         None => {
             let default = FEED_FORWARD.iter().find(|(arch, _)| *arch == r.spec.arch.name()).map_or(&[][..], |d| d.1);
@@ -39,7 +39,7 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
     for t in r.targets()? {
         // A list of endings, with no regard to dots.
         let inputs = match &pattern {
-            Some(pattern) => pattern.whole(&t.module)?,
+            Some(pattern) => pattern.matches(&t.module)?,
             None => endings.iter().any(|e| t.module.ends_with(e)),
         };
         // A convolution's inputs are its channels.

@@ -24,8 +24,10 @@ pub(super) struct Keys {
     modules: BTreeSet<String>,
     /// Copies that PEFT writes by accident.
     pub(super) twins: Vec<String>,
-    /// What the model was made for, when it had a head.
+    /// What the model was made for, when the task says that it had a head.
     pub(super) task: Option<HeadTask>,
+    /// As `task`, or by the class of the model where the file has no task.
+    pub(super) hint: Option<HeadTask>,
     /// Modules that PEFT saves for the task without being asked.
     pub(super) automatic: Vec<String>,
     markers: &'static [&'static str],
@@ -50,6 +52,7 @@ impl Keys {
             modules: BTreeSet::new(),
             twins: Vec::new(),
             task,
+            hint: task.or_else(|| names::task_of_architecture(config.class()?)),
             automatic,
             markers: family.markers,
             root: family.root,
@@ -109,6 +112,26 @@ impl Keys {
     /// The path in the model that was wrapped.
     pub(super) fn wrapped(&self, path: &str) -> String {
         if names::in_backbone(self.arch, path) { format!("{}{path}", self.prefix) } else { path.to_owned() }
+    }
+
+    /// Whether the module at `path` has a tensor of the family.
+    pub(super) fn has_module(&self, path: &str) -> bool {
+        self.modules.contains(path)
+    }
+
+    /// Forgets the module at `path`; the names in the file that it had.
+    pub(super) fn forget(&mut self, path: &str) -> Vec<String> {
+        let start = format!("{path}.");
+        self.modules.remove(path);
+        let mut gone = Vec::new();
+        self.names.retain(|bare, original| {
+            let keep = !bare.starts_with(&start);
+            if !keep {
+                gone.push(std::mem::take(original));
+            }
+            keep
+        });
+        gone
     }
 
     /// Whether the file has a tensor of this name, which is of no module.

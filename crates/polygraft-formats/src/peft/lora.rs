@@ -227,7 +227,7 @@ impl Scales {
     }
 
     /// The scale of an update of `rank` at `module`.
-    pub(super) fn of_rank(&self, module: &str, rank: usize) -> Result<f32> {
+    fn of_rank(&self, module: &str, rank: usize) -> Result<f32> {
         Ok(scale(self.alphas.at(module)?.unwrap_or(self.alpha), rank, self.rslora))
     }
 

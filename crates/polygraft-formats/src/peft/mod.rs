@@ -3,6 +3,7 @@
 //!
 //! A family is one file here and one row of [`FAMILIES`].
 
+mod biases;
 mod change;
 mod changing;
 mod combined;

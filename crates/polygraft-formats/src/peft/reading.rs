@@ -1,9 +1,9 @@
 //! The reading of one adapter: what every family's reader works with.
 
-use super::config::{Biases, Config};
+use super::config::Config;
 use super::family::{Family, Reader};
 use super::keys::{Keys, ROOT, SHARED};
-use super::{CONFIG, head, replication};
+use super::{CONFIG, biases, head, replication};
 use crate::adapter::AdapterOptions;
 use crate::bag::TensorBag;
 use crate::error::{FormatError, Result};
@@ -12,7 +12,6 @@ use crate::names::{self, Part};
 use polygraft::ir::{AdapterIr, BaseClaim, LinearSite, NormSite, Op, Patch, Site, Stands};
 use polygraft::model::{HeadInput, HeadSpec, HeadTask, ModelSpec, RelativeTerms};
 use polygraft::tensor::Matrix;
-use std::collections::BTreeSet;
 
 /// A linear layer that the configuration targets.
 #[derive(Debug, Clone)]
@@ -89,6 +88,8 @@ pub(super) struct Reading<'a> {
     head: Option<HeadSpec>,
     pub(super) patches: Vec<Patch>,
     missing: Vec<String>,
+    /// Updates of the pooler of a base without one: nothing can read them.
+    unread: Vec<String>,
     changed: Vec<Target>,
     /// What it makes of a row's shape.
     pub(super) rows: polygraft::ir::RowChange,
@@ -113,12 +114,13 @@ pub(super) fn read(
     let copies = replication::copies(&config, spec)?;
     let replicated = copies.as_ref().map(|copies| spec.replicated(copies));
     let spec = replicated.as_ref().unwrap_or(spec);
-    let keys = Keys::new(&bag, spec, &config, family);
+    let mut keys = Keys::new(&bag, spec, &config, family);
     keys.twins.iter().for_each(|name| bag.ignore(name));
     let head = head::own(&keys, &bag, spec);
+    let unread = head::unread_pooler(&mut keys, &mut bag, head.as_ref(), spec);
     let (patches, missing, changed, rows) = Default::default();
     let mut reading =
-        Reading { config, spec, copies, options, family, keys, bag, head, patches, missing, changed, rows };
+        Reading { config, spec, copies, options, family, keys, bag, head, patches, missing, unread, changed, rows };
     load(&mut reading)?;
     reading.finish()
 }
@@ -218,19 +220,21 @@ impl Reading<'_> {
         Ok(out)
     }
 
-    /// Every module that is not saved whole: of the encoder, and those outside it for which there are tensors.
+    /// Every module that is not saved whole, or is and has an update too: of the encoder, and those outside it for which there are tensors.
     pub(super) fn modules(&self) -> Vec<(String, Part)> {
         let mut paths: Vec<String> = names::modules(self.spec).into_iter().map(|(path, _)| path).collect();
         let outside = |m: &&str| names::part(self.spec.arch, m).is_some_and(|p| !p.of_backbone());
         paths.extend(self.keys.modules().filter(outside).map(str::to_owned));
-        paths.retain(|path| !self.is_saved(&self.keys.wrapped(path)));
+        // PEFT up to 0.14 trains an update inside a module that is saved whole, and the file has both.
+        paths.retain(|path| self.keys.has_module(path) || !self.is_saved(&self.keys.wrapped(path)));
         let part = |path: String| names::part(self.spec.arch, &path).map(|part| (path, part));
         paths.into_iter().filter_map(part).collect()
     }
 
     /// `[outputs, inputs]` of a linear layer under the adapter.
     pub(super) fn linear_shape(&self, site: LinearSite) -> Option<(usize, usize)> {
-        head::shape(site, self.head.as_ref(), self.spec)
+        let unread = site == LinearSite::Pooler && !self.unread.is_empty();
+        head::shape(site, self.head.as_ref(), self.spec).filter(|_| !unread)
     }
 
     /// Takes `name` of the target's module; `None`, and a line in the list of what is missing, when it is not there.
@@ -320,12 +324,12 @@ impl Reading<'_> {
 
     /// Whether the base's layer has a bias; a head that the adapter brings has one.
     pub(super) fn has_bias(&self, target: &Target) -> bool {
-        self.spec.linears.get(&target.site).is_none_or(|l| l.bias.is_some())
+        biases::of_linear(self.spec, target.site)
     }
 
     /// Whether the base's norm has a shift; in a head it depends on the base's heads.
     pub(super) fn norm_has_bias(&self, site: NormSite) -> bool {
-        self.spec.norms.get(&site).map_or(self.spec.head_biases, |n| n.beta.is_some())
+        biases::of_norm(self.spec, site)
     }
 
     /// Takes `name`, which is of no module.
@@ -423,9 +427,10 @@ impl Reading<'_> {
             let why = format!("it matches no layer of this base ({arch}, {layers} layers)");
             return Err(FormatError::AdapterConfig { file: CONFIG.into(), key: "target_modules".into(), why });
         }
-        let Self { config, keys, head, bag, spec, patches, missing, .. } = &mut self;
+        let Self { config, keys, head, bag, spec, patches, missing, changed, .. } = &mut self;
         head::overrides(config, keys, head.as_ref(), bag, spec, patches, missing)?;
-        self.promised_biases();
+        let promised = biases::promised(config, keys, changed, spec, patches);
+        self.missing.extend(promised.required);
         self.patches.sort_by_key(|p| {
             let whole = match &p.op {
                 Op::ReplaceLinear(_) => true,
@@ -446,45 +451,9 @@ impl Reading<'_> {
             fuses: None,
             rows: self.rows,
             copies: self.copies,
-            unused: left.extra,
-            missing: left.missing,
+            unused: [left.extra, self.unread].concat(),
+            missing: [left.missing, promised.lost].concat(),
         })
-    }
-
-    fn promised_biases(&mut self) {
-        let wanted: Vec<(String, Site)> = match self.config.bias {
-            Biases::None => Vec::new(),
-            Biases::OfTargets => {
-                let biased = self.changed.iter().filter(|t| self.has_bias(t));
-                biased.map(|t| (t.path.clone(), Site::Linear(t.site))).collect()
-            }
-            Biases::All => names::modules(self.spec)
-                .into_iter()
-                .filter_map(|(path, part)| match part {
-                    Part::Linear(site) if self.spec.linears.get(&site).is_none_or(|l| l.bias.is_some()) => {
-                        Some((path, Site::Linear(site)))
-                    }
-                    Part::Norm(site) if self.norm_has_bias(site) => Some((path, Site::Norm(site))),
-                    Part::Linear(_)
-                    | Part::Norm(_)
-                    | Part::Word
-                    | Part::Position
-                    | Part::TokenType
-                    | Part::Relative => None,
-                })
-                .collect(),
-        };
-        let has_bias = |p: &Patch| match &p.op {
-            Op::ReplaceLinear(d) => d.bias.is_some(),
-            Op::ReplaceNorm(n) => n.beta.is_some(),
-            _ => false,
-        };
-        let replaced: BTreeSet<Site> = self.patches.iter().filter(|p| has_bias(p)).map(|p| p.site).collect();
-        for (path, site) in wanted {
-            if !replaced.contains(&site) {
-                self.missing.push(format!("{ROOT}{}.bias", self.keys.wrapped(&path)));
-            }
-        }
     }
 }
 

@@ -1,29 +1,51 @@
 //! Which modules a PEFT configuration means: `peft.tuners.tuners_utils.check_target_module_exists`.
 
 use super::config::bad;
-use crate::error::Result;
-use fancy_regex::Regex;
+use crate::error::{Result, shown};
+use fancy_regex::{Regex, RegexBuilder};
+
+/// Most patterns of one entry; PEFT itself writes one a module.
+const MOST: usize = 1024;
+/// Most bytes that a pattern may be compiled to, and all of an entry together.
+const LARGEST: usize = 256 << 10;
+const LARGEST_TOGETHER: usize = 16 << 20;
+
+/// How much of a module's path a pattern has to match.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Form {
+    /// `re.fullmatch(pattern, path)`.
+    Whole,
+    /// `re.match(r"(.*\.)?(pattern)$", path)`.
+    End,
+    /// `re.match(pattern, path)`.
+    Start,
+}
 
 /// A Python regular expression, applied from the start of a module's path.
 #[derive(Debug)]
 pub(crate) struct Pattern {
     key: String,
-    whole: Regex,
-    tail: Regex,
-    start: Regex,
+    regex: Regex,
 }
 
 impl Pattern {
-    pub(crate) fn new(key: &str, pattern: &str) -> Result<Self> {
-        let key = key.to_owned();
-        let pattern = &literal(pattern);
+    /// `pattern`, one of `count` of the entry `key`.
+    pub(crate) fn new(key: &str, pattern: &str, form: Form, count: usize) -> Result<Self> {
+        if count > MOST {
+            return Err(bad(key, format!("it has {count} patterns; at most {MOST} are read")));
+        }
+        let python = literal(pattern);
         // The caret inside a key anchors at the path's start, so the wrapped forms keep it meaningful.
-        let build = |p: String| {
-            Regex::new(&p).map_err(|e| bad(&key, format!("not a regular expression that can be used: {e}")))
+        let wrapped = match form {
+            Form::Whole => format!("^(?:{python})$"),
+            Form::End => format!(r"^(?:.*\.)?(?:{python})$"),
+            Form::Start => format!("^(?:{python})"),
         };
-        let (whole, tail) = (build(format!("^(?:{pattern})$"))?, build(format!(r"^(?:.*\.)?(?:{pattern})$"))?);
-        let start = build(format!("^(?:{pattern})"))?;
-        Ok(Self { key, whole, tail, start })
+        let mut builder = RegexBuilder::new(&wrapped);
+        builder.delegate_size_limit(LARGEST.min(LARGEST_TOGETHER / count.max(1)));
+        let why = |e| format!("\"{}\" is not a regular expression that can be used: {e}", shown(pattern));
+        let regex = builder.build().map_err(|e| bad(key, why(e)))?;
+        Ok(Self { key: key.to_owned(), regex })
     }
 
     fn run<T>(&self, found: std::result::Result<T, fancy_regex::Error>) -> Result<T> {
@@ -31,19 +53,14 @@ impl Pattern {
         found.map_err(|e| bad(&self.key, format!("the pattern cannot be matched: {e}")))
     }
 
-    /// `re.fullmatch(pattern, path)`.
-    pub(crate) fn whole(&self, path: &str) -> Result<bool> {
-        self.run(self.whole.is_match(path))
-    }
-
-    /// `re.match(r"(.*\.)?(pattern)$", path)`.
-    pub(crate) fn ends(&self, path: &str) -> Result<bool> {
-        self.run(self.tail.is_match(path))
+    /// Whether it matches, in its form.
+    pub(crate) fn matches(&self, path: &str) -> Result<bool> {
+        self.run(self.regex.is_match(path))
     }
 
     /// The number in the first group of `re.match(pattern, path)`.
     fn number(&self, path: &str) -> Result<Option<usize>> {
-        let captures = self.run(self.start.captures(path))?;
+        let captures = self.run(self.regex.captures(path))?;
         Ok(captures.and_then(|c| c.get(1)).and_then(|m| m.as_str().parse().ok()))
     }
 }
@@ -91,7 +108,7 @@ impl Targets {
     pub(crate) fn contains(&self, path: &str) -> Result<bool> {
         let out = match &self.exclude {
             None | Some(Matcher::AllLinear) => false,
-            Some(Matcher::Regex(p)) => p.whole(path)?,
+            Some(Matcher::Regex(p)) => p.matches(path)?,
             Some(Matcher::Names(names)) => names.iter().any(|n| ends(path, n)),
         };
         if out {
@@ -100,7 +117,7 @@ impl Targets {
         match &self.include {
             None => Ok(false),
             Some(Matcher::AllLinear) => Ok(true),
-            Some(Matcher::Regex(p)) => p.whole(path),
+            Some(Matcher::Regex(p)) => p.matches(path),
             // An entry that is the whole path bypasses the choice of layers.
             Some(Matcher::Names(names)) if names.iter().any(|n| n == path) => Ok(true),
             Some(Matcher::Names(names)) => Ok(names.iter().any(|n| ends(path, n)) && self.layer(path)?),
@@ -160,16 +177,16 @@ mod tests {
             (r"a\\<b", r"a\<b", true),
             (r"a\<b", "a.b", false),
         ] {
-            let t = targets(Matcher::Regex(Box::new(Pattern::new("target_modules", pattern).unwrap())));
+            let t = targets(Matcher::Regex(Box::new(Pattern::new("target_modules", pattern, Form::Whole, 1).unwrap())));
             assert_eq!(t.contains(path).unwrap(), yes, "{pattern} {path}");
         }
-        assert!(Pattern::new("target_modules", r"a\").is_err());
+        assert!(Pattern::new("target_modules", r"a\", Form::Whole, 1).is_err());
     }
 
     #[test]
     fn a_text_matches_the_whole_path() {
         let t = targets(Matcher::Regex(Box::new(
-            Pattern::new("target_modules", r".*\.layer\.[01]\..*(query|value)").unwrap(),
+            Pattern::new("target_modules", r".*\.layer\.[01]\..*(query|value)", Form::Whole, 1).unwrap(),
         )));
         assert!(t.contains("bert.encoder.layer.1.attention.self.value").unwrap());
         assert!(!t.contains("bert.encoder.layer.2.attention.self.value").unwrap());
@@ -183,15 +200,32 @@ mod tests {
         assert!(t.contains("bert.encoder.layer.1.attention.self.query").unwrap());
         assert!(!t.contains("bert.encoder.layer.2.attention.self.query").unwrap());
         assert!(t.contains("encoder.layer.2.attention.self.key").unwrap());
-        t.layer_patterns = vec![Pattern::new("layers_pattern", r"(?:^|.*?\.)layer\.(\d+)\.").unwrap()];
+        t.layer_patterns = vec![Pattern::new("layers_pattern", r"(?:^|.*?\.)layer\.(\d+)\.", Form::Start, 1).unwrap()];
         assert!(t.contains("encoder.layer.1.attention.self.query").unwrap());
     }
 
     #[test]
     fn patterns_end_the_path() {
-        let p = Pattern::new("rank_pattern", "layer.0.*query").unwrap();
-        assert!(p.ends("bert.encoder.layer.0.attention.self.query").unwrap());
-        assert!(!p.ends("bert.encoder.layer.0.attention.self.query.more").unwrap());
-        assert!(Pattern::new("rank_pattern", "(").is_err());
+        let p = Pattern::new("rank_pattern", "layer.0.*query", Form::End, 1).unwrap();
+        assert!(p.matches("bert.encoder.layer.0.attention.self.query").unwrap());
+        assert!(!p.matches("bert.encoder.layer.0.attention.self.query.more").unwrap());
+        assert!(Pattern::new("rank_pattern", "(", Form::End, 1).is_err());
+    }
+
+    /// What a page can afford: a few kilobytes of text must not become gigabytes.
+    #[test]
+    fn patterns_are_small() {
+        let large = Pattern::new("alpha_pattern", r"x0\w{100}", Form::End, 1).unwrap_err().to_string();
+        assert!(large.contains("alpha_pattern") && large.contains(r"x0\\w{100}"), "{large}");
+        let many = Pattern::new("rank_pattern", "query", Form::End, 1025).unwrap_err().to_string();
+        assert!(many.contains("rank_pattern") && many.contains("1024"), "{many}");
+        // What people write, and a path for every module of a large model.
+        for (pattern, count) in [
+            (r".*\.layer\.\d+\.attention\.self\.(query|key|value)", 1),
+            (r"^(?!.*pooler).*\w+\.dense$", 1),
+            ("bert.encoder.layer.23.attention.self.query", 1024),
+        ] {
+            assert!(Pattern::new("rank_pattern", pattern, Form::End, count).is_ok(), "{pattern}");
+        }
     }
 }

@@ -69,6 +69,10 @@ fn load(r: &mut Reading<'_>) -> Result<()> {
         });
     }
     for (i, t) in targets.into_iter().enumerate() {
+        // It counts even where nothing reads it.
+        if !r.is_there(&t) {
+            continue;
+        }
         let i = first + i + if i < layers { 0 } else { relatives };
         if let Some((a, b)) = factors(r, i, &t, (t.rows, t.cols))? {
             r.low_rank(&t, a, b, None, 1.0);

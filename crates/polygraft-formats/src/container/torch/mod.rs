@@ -34,7 +34,8 @@ pub(crate) struct View {
 
 /// Whether `data` is one of torch's containers.
 pub(crate) fn is_torch(data: &[u8]) -> bool {
-    data.starts_with(b"PK") || data.starts_with(&legacy::MAGIC[..4])
+    // Two bytes less would also begin a safetensors file whose header has 0x4B50 bytes.
+    data.starts_with(b"PK\x03\x04") || data.starts_with(&legacy::MAGIC[..4])
 }
 
 /// The tensors of a saved state dictionary, in its order.
