@@ -45,7 +45,7 @@ impl Tokenizer {
             return Err(FormatError::Tokenizer { file, why });
         }
         let bad = |why: String| FormatError::Tokenizer { file: file.clone(), why };
-        let flags = added::Flags::of(&definition).map_err(bad)?;
+        let flags = added::Flags::of(&definition);
         let inner = Kitoken::from_definition(definition).map_err(|e| bad(e.to_string()))?;
         Ok(Self { inner, flags, file })
     }

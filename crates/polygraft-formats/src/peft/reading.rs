@@ -220,7 +220,8 @@ impl Reading<'_> {
         Ok(out)
     }
 
-    /// Every module that is not saved whole, or is and has an update too: of the encoder, and those outside it for which there are tensors.
+    /// Every module that is not saved whole, or is and has an update, too: of the encoder, and those outside it for which there
+    /// are tensors.
     pub(super) fn modules(&self) -> Vec<(String, Part)> {
         let mut paths: Vec<String> = names::modules(self.spec).into_iter().map(|(path, _)| path).collect();
         let outside = |m: &&str| names::part(self.spec.arch, m).is_some_and(|p| !p.of_backbone());

@@ -6,6 +6,7 @@ use kitoken::{Configuration, Definition, Normalization, Regex, SpecialToken};
 use polygraft::Error;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 /// Keys in a kit's metadata; their values are the texts of tokens, as they are searched for.
 const LEFT: &str = "polygraft.lstrip";
@@ -93,21 +94,40 @@ fn stripping(text: &str, left: bool, right: bool) -> Result<Normalization, Strin
     Ok(Normalization::Replace { pattern: pattern.into(), replacement: text.replace('$', "$$") })
 }
 
+/// Tokens as the tokenizer's crate finds them in a text.
+struct Finder {
+    texts: Vec<String>,
+    /// Those with a flag: most texts have none of them, and then nothing is looked for.
+    flagged: Vec<String>,
+    /// Made when it is needed first: a start should not wait for it.
+    all: OnceLock<Option<fancy_regex::Regex>>,
+}
+
+impl Finder {
+    fn find<'t>(&self, text: &'t str) -> impl Iterator<Item = fancy_regex::Match<'t>> {
+        let needed = self.flagged.iter().any(|token| text.contains(token.as_str()));
+        let all = needed.then(|| {
+            self.all.get_or_init(|| {
+                let all: Vec<_> = self.texts.iter().map(|t| fancy_regex::escape(t)).collect();
+                fancy_regex::Regex::new(&all.join("|")).ok()
+            })
+        });
+        all.and_then(Option::as_ref).into_iter().flat_map(|all| all.find_iter(text)).filter_map(Result::ok)
+    }
+}
+
 /// What happens to a text before the tokenizer's crate has it.
 pub(super) struct Flags {
-    /// Finds the tokens that are found in the text itself, and those in the normalized one, as the crate finds them; only
-    /// where one of them has a flag.
-    raw: Option<fancy_regex::Regex>,
-    normalized: Option<fancy_regex::Regex>,
+    /// The tokens that are found in the text itself, and those that are found in the normalized one.
+    raw: Finder,
+    normalized: Finder,
     left: BTreeSet<String>,
     right: BTreeSet<String>,
     word: BTreeSet<String>,
 }
 
 impl Flags {
-    /// # Errors
-    /// Why the tokens cannot be searched for.
-    pub(super) fn of(definition: &Definition) -> Result<Self, String> {
+    pub(super) fn of(definition: &Definition) -> Self {
         let noted = |key: &str| -> BTreeSet<String> {
             let entries = definition.meta.meta.iter().filter(|(k, text)| k == key && !text.is_empty());
             entries.map(|(_, text)| text.clone()).collect()
@@ -115,16 +135,14 @@ impl Flags {
         let (left, right, word) = (noted(LEFT), noted(RIGHT), noted(WORD));
         let finder = |extract: bool| {
             let of = |s: &&SpecialToken| s.extract == extract && !s.bytes.is_empty();
-            let texts: Vec<&str> =
-                definition.specials.iter().filter(of).filter_map(|s| std::str::from_utf8(&s.bytes).ok()).collect();
-            if !texts.iter().any(|t| left.contains(*t) || right.contains(*t) || word.contains(*t)) {
-                return Ok(None);
-            }
-            let all: Vec<_> = texts.iter().map(|t| fancy_regex::escape(t)).collect();
-            fancy_regex::Regex::new(&all.join("|")).map(Some).map_err(|e| e.to_string())
+            let texts = definition.specials.iter().filter(of).filter_map(|s| String::from_utf8(s.bytes.clone()).ok());
+            let texts: Vec<String> = texts.collect();
+            let has = |t: &&String| left.contains(*t) || right.contains(*t) || word.contains(*t);
+            let flagged = texts.iter().filter(has).cloned().collect();
+            Finder { texts, flagged, all: OnceLock::new() }
         };
-        let (raw, normalized) = (finder(true)?, finder(false)?);
-        Ok(Self { raw, normalized, left, right, word })
+        let (raw, normalized) = (finder(true), finder(false));
+        Self { raw, normalized, left, right, word }
     }
 
     /// A text without the white space that belongs to tokens in it.
@@ -132,33 +150,21 @@ impl Flags {
     /// # Errors
     /// [`Error::Argument`] where a token that must be a word stands in one.
     pub(super) fn apply<'t>(&self, text: &'t str, config: &Configuration) -> polygraft::Result<Cow<'t, str>> {
-        let out = match &self.raw {
-            None => Cow::Borrowed(text),
-            Some(finder) => {
-                let (mut out, mut from) = (String::new(), 0);
-                for found in finder.find_iter(text).filter_map(Result::ok) {
-                    let (token, before) = (found.as_str(), &text[from..found.start().max(from)]);
-                    self.alone(token, &text[..found.start()], &text[found.end()..])?;
-                    out.push_str(if self.left.contains(token) { before.trim_end() } else { before });
-                    out.push_str(token);
-                    let after = &text[found.end()..];
-                    let spaces = if self.right.contains(token) { after.len() - after.trim_start().len() } else { 0 };
-                    from = found.end() + spaces;
-                }
-                if from == 0 {
-                    Cow::Borrowed(text)
-                } else {
-                    out.push_str(&text[from..]);
-                    Cow::Owned(out)
-                }
-            }
-        };
-        if let Some(finder) = &self.normalized
-            && !self.word.is_empty()
-        {
+        let (mut kept, mut from) = (String::new(), 0);
+        for found in self.raw.find(text) {
+            let (token, before) = (found.as_str(), &text[from..found.start().max(from)]);
+            self.alone(token, &text[..found.start()], &text[found.end()..])?;
+            kept.push_str(if self.left.contains(token) { before.trim_end() } else { before });
+            kept.push_str(token);
+            let after = &text[found.end()..];
+            let spaces = if self.right.contains(token) { after.len() - after.trim_start().len() } else { 0 };
+            from = found.end() + spaces;
+        }
+        let out = if from == 0 { Cow::Borrowed(text) } else { Cow::Owned(kept + &text[from..]) };
+        if !self.word.is_empty() && !self.normalized.flagged.is_empty() {
             let mut normal = Cow::Borrowed(out.as_ref());
             config.normalize(&mut normal, 0..usize::MAX);
-            for found in finder.find_iter(&normal).filter_map(Result::ok) {
+            for found in self.normalized.find(&normal) {
                 self.alone(found.as_str(), &normal[..found.start()], &normal[found.end()..])?;
             }
         }

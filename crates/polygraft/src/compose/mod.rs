@@ -4,6 +4,7 @@ mod blocks;
 mod grammar;
 mod json;
 mod resolve;
+mod resolved;
 mod split;
 mod tree;
 mod updates;
