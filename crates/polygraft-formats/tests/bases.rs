@@ -99,7 +99,8 @@ fn modernbert_of_transformers_5_is_the_same() {
         config["rope_parameters"]["sliding_attention"]["rope_theta"] = 500.0.into();
     });
     assert_ne!(run(other.unwrap()), want);
-    let refused: [(&str, &dyn Fn(&mut serde_json::Value)); 4] = [
+    type Change = dyn Fn(&mut serde_json::Value);
+    let refused: [(&str, &Change); 4] = [
         ("yarn", &|c| c["rope_parameters"]["full_attention"]["rope_type"] = "yarn".into()),
         ("chunked_attention", &|c| c["layer_types"][1] = "chunked_attention".into()),
         ("3 entries", &|c| drop(c["layer_types"].as_array_mut().unwrap().pop())),
