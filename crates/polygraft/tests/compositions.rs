@@ -7,6 +7,7 @@ use polygraft::ir::{
     AdapterIr, Graft, Layer, LayerLinear, LinearSite, Meeting, Op, Patch, Positions, Prompt, Reweigh, Reweight,
     RowChange, Site,
 };
+use polygraft::merge::merge;
 use polygraft::model::WeightId;
 use polygraft::plan::Want;
 use polygraft::reference::Reference;
@@ -214,4 +215,18 @@ fn a_composition_reads_what_it_prints() {
     let tree = serde_json::json!({"mix": [{"scale": 0.5, "of": "a"}, "b"], "weights": [0.3, 0.7]});
     let mix = Compose::from_json(&tree).unwrap();
     assert_eq!(mix.to_string().parse::<Compose>().unwrap(), mix);
+}
+
+#[test]
+fn parts_of_rows_are_not_merged_into_weights() {
+    let mut s = session(3);
+    let spec = s.spec().clone();
+    for (name, seed) in [("x", 1), ("y", 2)] {
+        let adapter = testing::lora(&spec, seed, 2, &[LayerLinear::Query], Scheme::F32);
+        s.graft(name, adapter, Graft::default()).unwrap();
+    }
+    let mut weights = std::collections::BTreeMap::new();
+    let mut merged = |text: &str| merge(&mut spec.clone(), &mut weights, &s.resolve(&text.parse().unwrap()).unwrap());
+    assert!(merged("stack(x, y)").is_ok());
+    assert_eq!(merged("split(x:2, y:*)").unwrap_err().code(), "COMPOSE_INVALID");
 }
