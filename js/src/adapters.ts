@@ -53,25 +53,23 @@ function isSides<T>(
   return !['stack', 'fuse', 'sum', 'average', 'mix', 'split', 'scale', 'of', 'weights'].some((key) => key in adapters);
 }
 
-/** A call's arguments as the engine reads them. At once: what they are made of is the caller's, who may change it. */
-export const argumentsOf = (call: string, args: object): string => asJson(call, args);
-
 /** The engine reads the tree; here only what JSON cannot carry is refused. */
 export function composition(what: string, value: Composition | undefined): Composition {
   if (value === undefined) return null;
   if (value === null || typeof value === 'string') return value;
   if (typeof value !== 'object') throw new PolygraftError('ARGUMENT', `${what} must be a composition: text, a list, a tree or null, not ${typeof value}`);
   // JSON leaves them out, or puts null in their place, which is the base.
-  asJson(what, value, (key, inner) => {
+  argumentsOf(what, value, (key, inner) => {
     if (typeof inner !== 'function' && typeof inner !== 'symbol') return inner;
     throw new TypeError(`${JSON.stringify(key)} is a ${typeof inner}`);
   });
   return value;
 }
 
-function asJson(what: string, value: object, each?: (key: string, inner: unknown) => unknown): string {
+/** Arguments as the engine reads them. At once: what they are made of is the caller's, who may change it. */
+export function argumentsOf(what: string, args: object, each?: (key: string, inner: unknown) => unknown): string {
   try {
-    return JSON.stringify(value, each);
+    return JSON.stringify(args, each);
   } catch (cause) {
     throw new PolygraftError('ARGUMENT', `${what}: an argument cannot be sent to the engine: ${(cause as Error).message}`, { cause });
   }
